@@ -1,0 +1,31 @@
+"""Sums over particles in a fixed order, in float64.
+
+Particles come in blocks of ``random.BLOCK``.  One thread sums a block; blocks are then added first to last.  So a total
+depends neither on the number of threads nor on which of them was first.
+"""
+
+import numpy as np
+
+from thermokernels._jit import device, serial_kernel, wide_vectors
+
+
+@serial_kernel
+def sum_block(x, sums):
+    """Writes the sums of x and of x^2 to ``sums[0]`` and ``sums[1]``; ``x`` is float32 or float64."""
+    wide_vectors()
+    total = 0.0
+    square = 0.0
+    for value in x:
+        total += np.float64(value)
+        square += np.float64(value) * np.float64(value)
+    sums[0] = total
+    sums[1] = square
+
+
+@device
+def sum_over_blocks(sums, column):
+    """Adds one column of a float64 array of shape (blocks, columns), first block to last."""
+    total = 0.0
+    for block in range(sums.shape[0]):
+        total += sums[block, column]
+    return total

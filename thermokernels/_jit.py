@@ -29,8 +29,8 @@ def wide_vectors(typing_context):
     """Ask LLVM for 512-bit vectors in the function that calls this.
 
     For most Intel targets LLVM stops at 256 bits even where 512 exist.  Our loops are bound by the number of vector
-    instructions, and double width makes them 1.4 times faster (bench/README.md).  The attribute belongs to one function,
-    which therefore must not dissolve into a caller that lacks it.  Machines without such vectors ignore it.
+    instructions, and double width makes them 1.4 times faster (bench/README.md).  The attribute belongs to one
+    function, which therefore must not dissolve into a caller that lacks it.  Machines without such vectors ignore it.
     """
 
     def codegen(context, builder, signature, arguments):

@@ -6,8 +6,8 @@ Step n is: (1) theta jumps at fixed x, which is work; (2) x relaxes at fixed the
 
     x' = x + pull[n] (theta - x) + kick[n] z,        z standard normal.
 
-The exact Ornstein-Uhlenbeck update has pull = 1 - exp(-mu dt) and kick = sqrt(kT (1 - exp(-2 mu dt))), Euler-Maruyama has
-pull = mu dt and kick = sqrt(2 mu kT dt).  With pull = kick = 0 a step is a jump alone.
+The exact Ornstein-Uhlenbeck update has pull = 1 - exp(-mu dt) and kick = sqrt(kT (1 - exp(-2 mu dt))), Euler-Maruyama
+has pull = mu dt and kick = sqrt(2 mu kT dt).  With pull = kick = 0 a step is a jump alone.
 
 Arrays that all kernels share:
 
@@ -20,7 +20,6 @@ Replica r draws its noise from stream ``stream + r``, at step number ``first + n
 """
 
 import numpy as np
-
 from numba import prange
 
 from thermokernels._jit import kernel, serial_kernel, wide_vectors
@@ -207,7 +206,8 @@ def drive(x, work, heat, particles, first, steps, theta, seed, stream, rows_to_r
     ``work``, ``heat``  float64, shape of x, each particle's own so far; updated.
     ``theta``           float64 (replicas, steps + 1).
     ``rows_to_record``  intp (rows,), ascending: the steps to record.
-    ``record``          float64 (rows, replicas, blocks, 5), written: ``DRIVE_COLUMNS`` after the jump, before relaxation.
+    ``record``          float64 (rows, replicas, blocks, 5), written: ``DRIVE_COLUMNS`` after the jump, before
+    relaxation.
 
     A block stays in cache for all its steps.
     """

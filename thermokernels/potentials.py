@@ -1,7 +1,7 @@
 """Forces and energy differences as scalar device functions.
 
-Trap: E(x, theta) = (x - theta)^2 / 2 (Hnybida & Verret 2025, Eq. 10), stiffness one.  Its energy differences are written
-with the force, so that nothing cancels and little is computed:
+Trap: E(x, theta) = (x - theta)^2 / 2 (Hnybida & Verret 2025, Eq. 10), stiffness one.  Its energy differences are
+written with the force, so that nothing cancels and little is computed:
 
     at fixed x, theta -> theta + shift:   dE = shift (shift / 2 - (x - theta)) = shift (force' - shift / 2)
     at fixed theta, x -> x + move:        dE = move (move / 2 - force)

@@ -15,14 +15,13 @@ one Box-Muller pair, with the radius from row 0 and the angle from row 1.  This 
 round leaves in 64-bit lanes, so it costs no shuffles.
 
 Normals are computed in single precision from all 32 bits of each word.  Their largest possible size is
-sqrt(-2 ln 2^-33) = 6.76 (a probability of 1.4e-11), their relative error is below 1e-6, and bench/README.md shows that a
-double-precision state driven by them cannot be told from one driven by double-precision normals.
+sqrt(-2 ln 2^-33) = 6.76 (a probability of 1.4e-11), their relative error is below 1e-6, and bench/README.md shows
+that a double-precision state driven by them cannot be told from one driven by double-precision normals.
 """
 
 import math
 
 import numpy as np
-
 from numba import prange
 
 from thermokernels._jit import bits_float, device, float_bits, kernel, serial_kernel, wide_vectors
@@ -70,7 +69,7 @@ def _philox_rounds(c0, c1, c2, c3, k0, k1):
 def philox4x32(c0, c1, c2, c3, k0, k1):
     """Philox4x32-10 of counter (c0, c1, c2, c3) under key (k0, k1), all 32-bit words in uint64.
 
-    Returns the two words (w0, w1) as ``w0 << 32 | w1`` and (w2, w3) as ``w2 << 32 | w3``: the tenth round leaves them so.
+    Returns the words in pairs, ``w0 << 32 | w1`` and ``w2 << 32 | w3``: the tenth round leaves them so.
     """
     c0, c1, c2, c3, k0, k1 = _philox_rounds(c0, c1, c2, c3, k0, k1)
     product_0 = (c0 & _LOW) * _MULTIPLIER_0

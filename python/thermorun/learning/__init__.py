@@ -1,0 +1,21 @@
+"""Minimal-dissipation learning of energy-based models (Hnybida & Verret 2025)."""
+
+from thermorun.learning import exact, schedules
+from thermorun.learning.result import ExcessWorkResult, ProtocolResult
+from thermorun.learning.run import excess_work, load
+from thermorun.learning.schedules import Path, Tabulated, Trap
+from thermorun.learning.spec import FIGURES, ExcessWork
+
+__all__ = [
+    "FIGURES",
+    "ExcessWork",
+    "ExcessWorkResult",
+    "Path",
+    "ProtocolResult",
+    "Tabulated",
+    "Trap",
+    "exact",
+    "excess_work",
+    "load",
+    "schedules",
+]

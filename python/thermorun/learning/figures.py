@@ -1,0 +1,133 @@
+"""The paper's pictures, drawn from results (Hnybida & Verret 2025, Figs. 1 to 6)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from thermorun.learning.result import ExcessWorkResult, ProtocolResult
+from thermorun.learning.schedules import Path, Protocol
+
+# Colours that stay apart for colour-blind eyes (Okabe & Ito 2008).
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_SAMPLE, _MODEL = "#0072B2", "#D62728"
+
+
+def cumulative_work(result: ExcessWorkResult) -> Figure:
+    """Cumulative excess work against t / tau: Monte Carlo with bands of two standard errors, over exact curves (Fig. 6).
+
+    Below it, what is left when the exact curve is taken away.
+    """
+    figure = Figure(figsize=(7.2, 6.4), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
+    for colour, protocol in zip(_cycle(_COLOURS), result, strict=False):
+        time = protocol.time / result.spec.tau
+        work, stderr = _with_error(protocol)
+        above.plot(time, protocol.exact.work, color="black", linewidth=0.8, linestyle=(0, (4, 3)), zorder=3)
+        above.plot(time, work, color=colour, linewidth=2.2, label=_label(protocol))
+        above.fill_between(time, work - 2 * stderr, work + 2 * stderr, color=colour, alpha=0.3, linewidth=0)
+        below.plot(time, (work - protocol.exact.work) * 1e3, color=colour, linewidth=1)
+        below.fill_between(time, -2e3 * stderr, 2e3 * stderr, color=colour, alpha=0.15, linewidth=0)
+    above.plot([], [], color="black", linewidth=0.8, linestyle=(0, (4, 3)), label="moment equations")
+    above.set_ylabel(r"$\langle W_\mathrm{ex} \rangle$ / energy")
+    above.legend(frameon=False)
+    above.set_title(_settings(result), fontsize="medium")
+    below.axhline(0, color="black", linewidth=0.8, linestyle=(0, (4, 3)))
+    below.set_ylabel(r"minus exact / $10^{-3}$ energy")
+    below.set_xlabel(r"$t / \tau$")
+    return figure
+
+
+def ridges(protocol: ProtocolResult) -> Figure:
+    """Densities of x rising with time, the path of theta, and the target (Figs. 1 to 5)."""
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    axes = figure.subplots()
+    spec = protocol.spec
+    height = 1.6 * spec.tau / max(len(protocol.density_time) - 1, 1) / max(float(np.nanmax(protocol.density)), 1e-300)
+    for time, density in zip(protocol.density_time[::-1], protocol.density[::-1], strict=True):
+        # Earlier ridges stand in front of later ones.
+        axes.fill_between(
+            protocol.density_x, time, time + height * density, color=_SAMPLE, alpha=0.35, linewidth=0, zorder=-time
+        )
+        axes.plot(protocol.density_x, time + height * density, color=_SAMPLE, linewidth=0.7, zorder=-time)
+    axes.axvline(spec.target, color="black", linestyle=":", label=r"target $\theta^*$", zorder=spec.tau + 1)
+    theta = np.mean(protocol.series["theta"], axis=1)
+    axes.plot(theta, protocol.time, color=_MODEL, linewidth=2, label=r"$\theta(t)$", zorder=spec.tau + 2)
+    axes.plot([], [], color=_SAMPLE, linewidth=5, alpha=0.5, label=r"density of $x$")
+    axes.set_xlabel("x / length")
+    axes.set_ylabel("t / time")
+    axes.set_title(f"{protocol.label}: excess work {protocol.excess_work}, exact {protocol.exact.work[-1]:.6g}")
+    axes.legend(frameon=False)
+    return figure
+
+
+def work_distribution(protocol: ProtocolResult) -> Figure:
+    """Histogram of the particles' own works, beside the Gaussian of equal mean and variance."""
+    if protocol.particle_work is None:
+        raise ValueError("the works of single particles were not kept; run with keep_work.")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    work = protocol.particle_work.ravel()
+    density, edges, _ = axes.hist(work, bins=200, density=True, color=_SAMPLE, alpha=0.5, label="particles")
+    mean, deviation = float(np.mean(work)), float(np.std(work))
+    grid = np.linspace(edges[0], edges[-1], 400)
+    gauss = np.exp(-0.5 * ((grid - mean) / deviation) ** 2) / (deviation * np.sqrt(2 * np.pi))
+    axes.plot(grid, gauss, color="black", linewidth=1, label="Gaussian of equal mean and variance")
+    axes.set_yscale("log")
+    axes.set_ylim(0.5 * np.min(np.asarray(density)[np.asarray(density) > 0]), None)
+    axes.set_xlabel("work / energy")
+    axes.set_ylabel("density / 1/energy")
+    axes.set_title(f"{protocol.label}: {len(work):,} particles, mean {mean:.4g}, variance {deviation**2:.4g}")
+    axes.legend(frameon=False)
+    return figure
+
+
+def schedule(protocols: Protocol | Sequence[Protocol], points: int = 501) -> Figure:
+    """Learning rates against time, with impulses as arrows of the height of their strength; theta(t) for paths."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    several = [protocols] if isinstance(protocols, Protocol) else list(protocols)
+    for colour, protocol in zip(_cycle(_COLOURS), several, strict=False):
+        time = np.linspace(0.0, protocol.tau, points)
+        if isinstance(protocol, Path):
+            axes.plot(protocol.times, protocol.thetas, color=colour, label=rf"{protocol.name}: $\theta(t)$ / length")
+            continue
+        axes.plot(time, protocol.rate(time), color=colour, label=f"{protocol.name}: {protocol.equation}")
+        for at, strength in protocol.impulses:
+            axes.annotate("", (at, strength), (at, 0), arrowprops={"arrowstyle": "->", "color": colour})
+            axes.annotate(f"{strength:.3g}", (at, strength), color=colour, ha="center", va="bottom")
+    axes.set_xlabel("t / time")
+    axes.set_ylabel(r"$\eta$ / 1/time, impulse strengths / 1")
+    _room_above(axes)
+    axes.legend(frameon=False)
+    return figure
+
+
+def _with_error(protocol: ProtocolResult) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    estimates = [protocol.estimate("work", row) for row in range(len(protocol.time))]
+    return np.array([e.mean for e in estimates]), np.array([e.stderr for e in estimates])
+
+
+def _label(protocol: ProtocolResult) -> str:
+    return f"{protocol.label}: {protocol.excess_work}"
+
+
+def _settings(result: ExcessWorkResult) -> str:
+    spec = result.spec
+    size = f"{spec.particles:,} particles" + (f" x {spec.replicas} replicas" if spec.replicas > 1 else "")
+    return (
+        rf"$\mu$ = {spec.mobility:g}, $\beta$ = {spec.beta:g}, $\tau$ = {spec.tau:g},"
+        rf" $\theta_0$ = {spec.theta0:g}, $\theta^*$ = {spec.target:g};"
+        f" {size} a protocol, bands of 2 standard errors"
+    )
+
+
+def _cycle(colours: Sequence[str]) -> "Sequence[str]":
+    return tuple(colours) * 8
+
+
+def _room_above(axes: Axes) -> None:
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0), high * 1.1)

@@ -1,0 +1,342 @@
+"""One run, one HDF5 file.
+
+Layout, schema version 1.  The root's attributes are ``schema_version``, ``command``, ``spec`` (JSON), ``seed``,
+``versions`` (JSON), ``machine`` (JSON), ``threads`` and ``created``.  A *section* is a group whose datasets share
+dimension scales and carry ``units`` and ``long_name``.  ``/commits`` counts, section by section, how many of its
+``/rows`` are complete: rows are written first, then flushed, then counted.
+
+Why a file survives a kill at any instant: every dataset is allocated and filled when its section is made, so from
+then on no metadata changes, only bytes inside allocated chunks.  The format of HDF5 1.8 is used because later ones
+mark a file as open, and a killed process leaves the mark behind: such files refuse to open until repaired by hand.
+For the same reason the single writer takes no lock, and readers may watch at any time, with or without SWMR.
+
+What a run needs to go on after a kill is in ``FILE.checkpoint``, replaced as a whole and removed when the run is
+complete.
+"""
+
+import json
+import os
+import platform
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from thermorun.errors import InputError, RunError
+
+SCHEMA_VERSION = 1
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A dimension scale: its coordinate values and what they are."""
+
+    name: str
+    values: Array
+    units: str
+    long_name: str
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A dataset to come: its dimensions by name, and what it holds."""
+
+    name: str
+    dimensions: tuple[str, ...]
+    units: str
+    long_name: str
+
+
+class RunFile:
+    """A run's file, open for writing; use it as a context manager.
+
+    Writes happen in a background thread, in order.  An error there (a full disk, say) is raised as RunError by the next
+    call.
+    """
+
+    def __init__(self, path: Path, file: h5py.File, target: Path | None = None) -> None:
+        self.path = path
+        self._file = file
+        self._target = target
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._pending: list[Future[None]] = []
+
+    @classmethod
+    def create(cls, path: Path, command: str, spec: str, seed: int, threads: int) -> Self:
+        """Makes the file for a new run; it appears at ``path`` whole, with its attributes, or not at all.
+
+        Raises InputError where ``path`` cannot be written, or already holds anything but this same run, complete.
+        """
+        path = Path(path)
+        _refuse_other_content(path, spec)
+        part = path.with_name(path.name + ".part")
+        try:
+            file = h5py.File(part, "w", libver=("earliest", "v108"), locking=False)
+        except OSError as error:
+            raise InputError(f"out is {path}, which cannot be written ({_reason(error)}).") from error
+        packages = ("thermokernels", "numpy", "numba", "scipy", "h5py")
+        file.attrs.update(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "command": command,
+                "spec": spec,
+                "seed": np.uint64(seed),
+                "threads": threads,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "versions": json.dumps(
+                    {"python": platform.python_version()} | {name: version(name) for name in packages}
+                ),
+                "machine": json.dumps(
+                    {"system": platform.platform(), "processor": platform.processor(), "cpus": os.cpu_count()}
+                ),
+            }
+        )
+        return cls(path, file, part)
+
+    def add_section(self, name: str, axes: Sequence[Axis], variables: Sequence[Variable]) -> None:
+        """Allocates a group with its dimension scales and its datasets, filled with NaN."""
+        lengths = {axis.name: len(axis.values) for axis in axes}
+        group = self._file.require_group(name)
+        for axis in axes:
+            text = h5py.string_dtype() if axis.values.dtype.kind in "UO" else None
+            scale = group.create_dataset(
+                axis.name, data=axis.values.astype(object) if text else axis.values, dtype=text
+            )
+            scale.make_scale(axis.name)
+            scale.attrs.update({"units": axis.units, "long_name": axis.long_name})
+        for variable in variables:
+            shape = tuple(lengths[dimension] for dimension in variable.dimensions)
+            data = group.create_dataset(
+                variable.name, data=np.full(shape, np.nan), chunks=_chunks(shape), track_times=False
+            )
+            data.attrs.update({"units": variable.units, "long_name": variable.long_name})
+            for position, dimension in enumerate(variable.dimensions):
+                data.dims[position].attach_scale(group[dimension])
+
+    def publish(self, rows: Mapping[str, int]) -> None:
+        """Ends the layout: no metadata changes after this, and the file takes its place at ``path``.
+
+        ``rows`` names the sections that are written row by row, with the number of rows that completes each.
+        """
+        scale = self._file.create_dataset("section", data=list(rows), dtype=h5py.string_dtype(), track_times=False)
+        scale.make_scale("section")
+        scale.attrs["long_name"] = "parts of the file that are written row by row"
+        for name, values, meaning in (
+            ("rows", list(rows.values()), "rows that complete a section"),
+            ("commits", [0] * len(rows), "rows of a section that are complete"),
+        ):
+            data = self._file.create_dataset(name, data=np.array(values, np.int64), track_times=False)
+            data.attrs["long_name"] = meaning
+            data.dims[0].attach_scale(scale)
+        self._file.flush()
+        if self._target is not None:
+            _beside(self.path, ".checkpoint").unlink(missing_ok=True)
+            os.replace(self._target, self.path)
+            self._target = None
+
+    @classmethod
+    def reopen(cls, path: Path, spec: str, write: bool = True) -> Self:
+        """Opens the file of a run, to go on with it or (``write`` False) to read it.
+
+        Raises InputError where it holds no run, or one of another spec.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise InputError(f"out is {path}, which does not exist: there is nothing to resume.")
+        stored = read_spec(path)
+        if stored != spec:
+            raise InputError(
+                f"out is {path}, which holds a run with another spec ({_difference(stored, spec)});"
+                " resume needs the spec it was started with."
+            )
+        try:
+            return cls(path, h5py.File(path, "r+" if write else "r", locking=False))
+        except OSError as error:
+            raise InputError(f"out is {path}, which cannot be written ({_reason(error)}).") from error
+
+    def committed(self, section: str) -> int:
+        """Rows of ``section`` that are complete."""
+        self.wait()
+        return int(self._file["commits"][_section_index(self._file, section)])
+
+    def read(self, section: str) -> dict[str, Array]:
+        """Every dataset of a section."""
+        self.wait()
+        return {name: data[()] for name, data in self._file[section].items() if isinstance(data, h5py.Dataset)}
+
+    @property
+    def threads(self) -> int:
+        """Threads of the run that made the file."""
+        return int(self._file.attrs["threads"])
+
+    def write(self, section: str, first: int, rows: Mapping[str, Array]) -> None:
+        """Queues rows ``first, first + 1, ...`` (the first dimension of each dataset named), and their commit."""
+        copies = {name: np.array(values) for name, values in rows.items()}
+        end = first + len(next(iter(copies.values())))
+        index = _section_index(self._file, section)
+
+        def work() -> None:
+            for name, values in copies.items():
+                self._file[section][name][first:end] = values
+            self._file.flush()
+            self._file["commits"][index] = end
+            self._file.flush()
+
+        self._submit(work)
+
+    def write_whole(self, section: str, arrays: Mapping[str, Array]) -> None:
+        """Queues whole datasets, which no row count covers."""
+        self._set(section, ..., arrays)
+
+    def write_entry(self, section: str, index: int, values: Mapping[str, float]) -> None:
+        """Queues one entry of each dataset named, which no row count covers."""
+        self._set(section, index, values)
+
+    def _set(self, section: str, where: Any, values: Mapping[str, Any]) -> None:
+        def work() -> None:
+            for name, value in values.items():
+                self._file[section][name][where] = value
+            self._file.flush()
+
+        self._submit(work)
+
+    def checkpoint(self, arrays: Mapping[str, Array]) -> None:
+        """Queues a new checkpoint.  The arrays are copied first, so the run may go on changing them."""
+        copies = {name: np.array(values) for name, values in arrays.items()}
+        copies["created"] = np.array(self._file.attrs["created"])
+
+        def work() -> None:
+            part = _beside(self.path, ".checkpoint.part")
+            with open(part, "wb") as stream:
+                np.savez(stream, allow_pickle=False, **copies)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(part, _beside(self.path, ".checkpoint"))
+
+        self._submit(work)
+
+    def load_checkpoint(self) -> dict[str, Array] | None:
+        """The last checkpoint of this run, or None where there is none that is intact."""
+        try:
+            with np.load(_beside(self.path, ".checkpoint"), allow_pickle=False) as stored:
+                arrays = dict(stored)
+        except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
+            return None
+        return arrays if str(arrays.pop("created", "")) == self._file.attrs["created"] else None
+
+    def finish(self) -> None:
+        """Waits for all writes and removes the checkpoint, which nobody needs any more."""
+        self.wait()
+        _beside(self.path, ".checkpoint").unlink(missing_ok=True)
+
+    def wait(self) -> None:
+        """Returns when all that was queued is written.  Raises RunError where it could not be."""
+        while self._pending:
+            self._raise_if_failed(self._pending.pop(0))
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        while self._pending and self._pending[0].done():
+            self._raise_if_failed(self._pending.pop(0))
+        self._pending.append(self._writer.submit(work))
+
+    def _raise_if_failed(self, future: Future[None]) -> None:
+        try:
+            future.result()
+        except OSError as error:
+            raise RunError(
+                f"{self.path} could not be written ({_reason(error)}); what it counts as committed is intact:"
+                " make room and resume."
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.wait()
+        finally:
+            self._writer.shutdown(wait=True)
+            self._file.close()
+            if self._target is not None:
+                self._target.unlink(missing_ok=True)
+
+
+def read_spec(path: Path) -> str:
+    """The spec (JSON) of a run's file.  Raises InputError where it holds none, or of a schema we cannot read."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            if "spec" not in file.attrs or "schema_version" not in file.attrs:
+                raise InputError(f"{path} is an HDF5 file, but not of a run.")
+            if file.attrs["schema_version"] != SCHEMA_VERSION:
+                raise InputError(
+                    f"{path} has schema version {file.attrs['schema_version']}; this version reads {SCHEMA_VERSION}."
+                )
+            return str(file.attrs["spec"])
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as HDF5 ({_reason(error)}).") from error
+
+
+def is_complete(path: Path) -> bool:
+    """Whether every section of a run's file counts all its rows."""
+    with h5py.File(path, "r", locking=False) as file:
+        return bool(np.array_equal(file["commits"], file["rows"]))
+
+
+def _section_index(file: h5py.File, section: str) -> int:
+    return list(file["section"].asstr()).index(section)
+
+
+def _refuse_other_content(path: Path, spec: str) -> None:
+    if path.is_dir():
+        raise InputError(f"out is {path}, which is a folder; name a file.")
+    if not path.parent.is_dir():
+        raise InputError(f"out is {path}, but the folder {path.parent} does not exist.")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"out is {path}, but the folder {path.parent} cannot be written.")
+    if not path.exists():
+        return
+    try:
+        stored = read_spec(path)
+    except InputError as error:
+        raise InputError(
+            f"out is {path}, which already holds something that is not a run; name another file."
+        ) from error
+    if stored != spec:
+        raise InputError(
+            f"out is {path}, which already holds another run ({_difference(stored, spec)}); name another file."
+        )
+    if not is_complete(path):
+        raise InputError(f"out is {path}, which holds the beginning of this run; resume it, or remove the file.")
+
+
+def _difference(stored: str, spec: str) -> str:
+    """Names the entries in which two specs differ."""
+    there, here = json.loads(stored), json.loads(spec)
+    names = [name for name in here if there.get(name) != here[name]]
+    return ", ".join(f"{name} {there.get(name)}, not {here[name]}" for name in names) or "of another kind"
+
+
+def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (min(shape[0], 256), *(min(length, 2**16) for length in shape[1:]))
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _reason(error: OSError) -> str:
+    """What the system said, without HDF5's call stack."""
+    return os.strerror(error.errno) if error.errno else str(error).split("(")[-1].rstrip(")")

@@ -2,8 +2,12 @@
 
 ``kernel``
     What Python calls.  Parallel, released from the GIL, cached on disk.
+``serial_kernel``
+    The same for what is not worth a thread.
 ``device``
-    What kernels call.  Always inlined, so that one loop body vectorises as a whole.
+    What kernels call.  Always inlined: so one loop body vectorises as a whole; and so there is one machine code of it.
+    A function that is called exists twice, on its own and, optimised once more, in the object file of its caller.
+    Which of them runs depends on what came from the disk cache, and the two may add in different orders.
 
 Shared flags:
 
@@ -26,17 +30,18 @@ device = njit(forceinline=True, fastmath=FASTMATH, error_model="numpy")
 
 @intrinsic
 def wide_vectors(typing_context):
-    """Ask LLVM for 512-bit vectors in the function that calls this.
+    """Ask LLVM for 512-bit vectors in the device function that calls this.
 
     For most Intel targets LLVM stops at 256 bits even where 512 exist.  Our loops are bound by the number of vector
-    instructions, and double width makes them 1.4 times faster (bench/README.md).  The attribute belongs to one
-    function, which therefore must not dissolve into a caller that lacks it.  Machines without such vectors ignore it.
+    instructions, and double width makes them 1.4 times faster (bench/README.md).  The attribute belongs to one function
+    and must stand where the loop does: a device function is optimised, loops and all, before it is inlined.  Machines
+    without such vectors ignore it.
     """
 
     def codegen(context, builder, signature, arguments):
-        attributes = builder.function.attributes
-        attributes.add("noinline")
-        set.add(attributes, '"prefer-vector-width"="512"')  # llvmlite's own `add` knows no string attributes
+        set.add(
+            builder.function.attributes, '"prefer-vector-width"="512"'
+        )  # llvmlite's `add` knows no string attributes
         return context.get_dummy_value()
 
     return types.void(), codegen

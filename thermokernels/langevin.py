@@ -22,7 +22,7 @@ Replica r draws its noise from stream ``stream + r``, at step number ``first + n
 import numpy as np
 from numba import prange
 
-from thermokernels._jit import kernel, serial_kernel, wide_vectors
+from thermokernels._jit import device, kernel, wide_vectors
 from thermokernels.potentials import trap_force, trap_heat, trap_work
 from thermokernels.random import BLOCK, LANES, fill_block
 from thermokernels.reduction import sum_block, sum_over_blocks
@@ -41,7 +41,7 @@ DRIVE_COLUMNS = ("x", "square", "work", "work_square", "heat")
 _TASKS = 64
 
 
-@serial_kernel
+@device
 def _spread_block(x, normals, centre, width):
     wide_vectors()
     centre = x.dtype.type(centre)
@@ -50,7 +50,7 @@ def _spread_block(x, normals, centre, width):
         x[i] = centre + width * x.dtype.type(normals[i])
 
 
-@serial_kernel
+@device
 def _relax_block(x, normals, theta, pull, kick, sums):
     """Relaxes one block, overwrites its sums of x and x^2, adds to its heat."""
     wide_vectors()
@@ -73,7 +73,7 @@ def _relax_block(x, normals, theta, pull, kick, sums):
     sums[SUM_HEAT] += heat
 
 
-@serial_kernel
+@device
 def _shift_and_relax_block(x, work, heat, normals, theta, new_theta, pull, kick):
     """Step n of one block, with every particle's own work and heat."""
     wide_vectors()
@@ -89,7 +89,7 @@ def _shift_and_relax_block(x, work, heat, normals, theta, new_theta, pull, kick)
         heat[i] += np.float64(trap_heat(force, move))
 
 
-@serial_kernel
+@device
 def _record_block(x, work, heat, theta, new_theta, sums):
     """Sums over one block as they stand after the jump theta -> new_theta and before the relaxation."""
     wide_vectors()

@@ -112,7 +112,7 @@ def _box_muller(radius_word, angle_word):
     return radius - twice * sine, twice * cosine
 
 
-@serial_kernel
+@device
 def fill_words(rows, seed, stream, block, step):
     """The 1,024 random words of one block: ``rows`` is uint64 of shape (2, 256), to be read as uint32 (2, 512)."""
     wide_vectors()
@@ -124,7 +124,7 @@ def fill_words(rows, seed, stream, block, step):
         row_0[lane], row_1[lane] = philox4x32(first_lane + np.uint64(lane), np.uint64(step), c2, c3, k0, k1)
 
 
-@serial_kernel
+@device
 def fill_block(normals, rows, seed, stream, block, step):
     """The 1,024 standard normals of one block: ``normals`` is float32 of shape (1024,), ``rows`` is scratch."""
     wide_vectors()
@@ -147,7 +147,7 @@ def philox_words(counter, key, words):
     words[3] = np.uint32(low & _LOW)
 
 
-@serial_kernel
+@device
 def _uniform_block(out, rows, seed, stream, block, step):
     wide_vectors()
     fill_words(rows, seed, stream, block, step)
@@ -156,7 +156,7 @@ def _uniform_block(out, rows, seed, stream, block, step):
         out[i] = (np.float64(words[i // 512, i % 512]) + 0.5) * 2.0**-32
 
 
-@serial_kernel
+@device
 def _normal_block(out, normals, rows, seed, stream, block, step):
     wide_vectors()
     fill_block(normals, rows, seed, stream, block, step)

@@ -6,10 +6,10 @@ depends neither on the number of threads nor on which of them was first.
 
 import numpy as np
 
-from thermokernels._jit import device, serial_kernel, wide_vectors
+from thermokernels._jit import device, wide_vectors
 
 
-@serial_kernel
+@device
 def sum_block(x, sums):
     """Writes the sums of x and of x^2 to ``sums[0]`` and ``sums[1]``; ``x`` is float32 or float64."""
     wide_vectors()

@@ -5,6 +5,7 @@ from thermorun.learning.result import ExcessWorkResult, ProtocolResult
 from thermorun.learning.run import excess_work, load
 from thermorun.learning.schedules import Path, Tabulated, Trap
 from thermorun.learning.spec import FIGURES, ExcessWork
+from thermorun.learning.timestep import compare_steps, halve_step
 
 __all__ = [
     "FIGURES",
@@ -14,8 +15,10 @@ __all__ = [
     "ProtocolResult",
     "Tabulated",
     "Trap",
+    "compare_steps",
     "exact",
     "excess_work",
+    "halve_step",
     "load",
     "schedules",
 ]

@@ -112,6 +112,15 @@ def ensemble(plan: Plan) -> Ensemble:
     return Learned(plan) if plan.scheme.centres is None else Driven(plan, plan.scheme.centres)
 
 
+def memory(plan: Plan) -> int:
+    """Bytes that the particles of a plan take."""
+    spec = plan.spec
+    each = np.dtype(spec.precision).itemsize
+    if plan.scheme.centres is not None or spec.keep_work:
+        each += 2 * np.dtype(float).itemsize
+    return spec.particles * spec.replicas * each
+
+
 def compile_kernels(spec: ExcessWork) -> None:
     """Compiles the kernels that a spec needs, or loads them from the cache, so that no timing counts it."""
     small = replace(spec, particles=1, replicas=1, records=1, snapshots=0, samples=None, minibatch=None)

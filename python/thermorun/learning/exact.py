@@ -53,6 +53,12 @@ def moments(trap: Trap, protocol: Protocol, times: ArrayLike) -> Moments:
     state = np.zeros(13)
     state[0], state[1], state[3] = start(protocol.name, trap), trap.theta0, 1 / trap.beta
     rows = np.empty((len(times), 13))
+    # Components pass through zero, so the solver must know how large they are elsewhere.
+    length = abs(state[0]) + abs(trap.theta0) + abs(trap.target) + trap.beta**-0.5
+    fluctuation = np.array([1.0, 1.0, length]) / np.sqrt(trap.beta)
+    scale = np.concatenate(
+        [[length, length, length**2], np.outer(fluctuation, fluctuation).ravel(), [fluctuation[0] ** 2]]
+    )
     for i, mark in enumerate(marks):
         here = np.flatnonzero(times == mark)
         rows[here[:1]] = state
@@ -68,7 +74,7 @@ def moments(trap: Trap, protocol: Protocol, times: ArrayLike) -> Moments:
                 method="DOP853",
                 t_eval=wanted,
                 rtol=1e-11,
-                atol=1e-13,
+                atol=1e-13 * scale,
             )
             rows[inside] = solution.y.T[:-1]
             state = solution.y[:, -1]

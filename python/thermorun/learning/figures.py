@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -16,7 +15,7 @@ _SAMPLE, _MODEL = "#0072B2", "#D62728"
 
 
 def cumulative_work(result: ExcessWorkResult) -> Figure:
-    """Cumulative excess work against t / tau: Monte Carlo with bands of two standard errors, over exact curves (Fig. 6).
+    """Cumulative excess work against t / tau: Monte Carlo, bands of two standard errors, exact curves (Fig. 6).
 
     Below it, what is left when the exact curve is taken away.
     """
@@ -59,7 +58,7 @@ def ridges(protocol: ProtocolResult) -> Figure:
     axes.set_xlabel("x / length")
     axes.set_ylabel("t / time")
     axes.set_title(f"{protocol.label}: excess work {protocol.excess_work}, exact {protocol.exact.work[-1]:.6g}")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -80,7 +79,7 @@ def work_distribution(protocol: ProtocolResult) -> Figure:
     axes.set_xlabel("work / energy")
     axes.set_ylabel("density / 1/energy")
     axes.set_title(f"{protocol.label}: {len(work):,} particles, mean {mean:.4g}, variance {deviation**2:.4g}")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -97,11 +96,12 @@ def schedule(protocols: Protocol | Sequence[Protocol], points: int = 501) -> Fig
         axes.plot(time, protocol.rate(time), color=colour, label=f"{protocol.name}: {protocol.equation}")
         for at, strength in protocol.impulses:
             axes.annotate("", (at, strength), (at, 0), arrowprops={"arrowstyle": "->", "color": colour})
-            axes.annotate(f"{strength:.3g}", (at, strength), color=colour, ha="center", va="bottom")
+            side = "left" if at < protocol.tau / 2 else "right"
+            axes.annotate(f" {strength:.3g} ", (at, strength / 2), color=colour, ha=side, va="center")
     axes.set_xlabel("t / time")
     axes.set_ylabel(r"$\eta$ / 1/time, impulse strengths / 1")
-    _room_above(axes)
-    axes.legend(frameon=False)
+    axes.set_ylim(min(axes.get_ylim()[0], 0), None)
+    figure.legend(loc="outside lower center", ncols=1, frameon=False)
     return figure
 
 
@@ -126,8 +126,3 @@ def _settings(result: ExcessWorkResult) -> str:
 
 def _cycle(colours: Sequence[str]) -> "Sequence[str]":
     return tuple(colours) * 8
-
-
-def _room_above(axes: Axes) -> None:
-    low, high = axes.get_ylim()
-    axes.set_ylim(min(low, 0), high * 1.1)

@@ -1,6 +1,7 @@
 """Runs a spec: kernels chunk by chunk, rows to the ledger and the file, checkpoints on the way."""
 
 import itertools
+import os
 import time as clock
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from thermorun.errors import InputError, RunError
 from thermorun.learning import result as results
-from thermorun.learning.ensemble import Driven, Ensemble, Learned, compile_kernels, ensemble
+from thermorun.learning.ensemble import Driven, Ensemble, Learned, compile_kernels, ensemble, memory
 from thermorun.learning.plan import Plan
 from thermorun.learning.result import SNAPSHOT_PARTICLES, ExcessWorkResult, ProtocolResult
 from thermorun.learning.spec import ExcessWork
@@ -52,6 +53,7 @@ def excess_work(
     if resume and out is None:
         raise InputError("resume needs out, the file to go on with.")
     plans = Plan.of(spec)
+    _require_memory(plans)
     with _threads(threads) as count, _open(out, spec, plans, resume, count) as file, deferred_interrupt() as stop:
         compile_kernels(spec)
         with progress("excess work", sum(plan.particle_steps for plan in plans), "steps", show_progress) as advance:
@@ -69,6 +71,16 @@ def load(path: FilePath | str) -> ExcessWorkResult:
     with RunFile.reopen(path, spec.to_json(), write=False) as file:
         protocols = {plan.label: results.read(file, plan) for plan in Plan.of(spec) if file.committed(plan.label)}
         return ExcessWorkResult(spec, protocols, path, file.threads)
+
+
+def _require_memory(plans: list[Plan]) -> None:
+    needed, there = max(map(memory, plans)), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        spec = plans[0].spec
+        raise InputError(
+            f"particles x replicas is {spec.particles} x {spec.replicas}, which takes {needed / 1e9:.1f} GB of memory;"
+            f" this machine has {there / 1e9:.1f} GB."
+        )
 
 
 @contextmanager
@@ -199,7 +211,8 @@ class _Run:
             self.settings.file.write(self.plan.label, at, rows)
 
     def _require_finite(self, points: NDArray[np.intp], trace: dict[str, Array]) -> None:
-        bad = np.argwhere(~np.isfinite(trace["u"] + trace["theta"] + trace["square"] + trace["heat"]))
+        seen = np.stack([trace[name] for name in ("u", "theta", "square", "heat")])
+        bad = np.argwhere(~np.all(np.isfinite(seen), axis=0))
         if len(bad):
             row, replica = bad[0]
             raise RunError(

@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 INTEGRATORS = ("exact", "euler-maruyama")
 # Grid points closer than this share of a step to an impulse are moved onto it.
 _SNAP = 1e-6
+# Every step is kept in memory, some hundred bytes for each replica.
+MOST_STEPS = 10**8
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,20 @@ class Scheme:
 
 
 def default_steps(trap: Trap, protocols: tuple[Protocol, ...]) -> int:
-    """1,000 steps, or 40 for the shortest of the times 1/mobility and 1/eta where that is more."""
+    """1,000 steps, or 40 for the shortest of the times 1/mobility and 1/eta where that is more.
+
+    Raises InputError where that is more than ``MOST_STEPS``.
+    """
     fastest = trap.mobility
     for protocol in protocols:
         if not isinstance(protocol, Path):
             fastest = max(fastest, float(np.max(np.abs(protocol.rate(np.linspace(0.0, trap.tau, 1001))))))
-    return max(1000, int(np.ceil(40 * trap.tau * fastest)))
+    steps = max(1000.0, float(np.ceil(40 * trap.tau * fastest)))
+    if steps > MOST_STEPS:
+        raise InputError(
+            f"tau is {trap.tau} and the fastest rate {fastest:.3g}, which takes {steps:.2g} steps; shorten tau."
+        )
+    return int(steps)
 
 
 def discretise(trap: Trap, protocol: Protocol, steps: int, integrator: str) -> Scheme:

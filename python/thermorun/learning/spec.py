@@ -9,7 +9,7 @@ import numpy as np
 from thermorun.errors import InputError, require_count, require_positive
 from thermorun.learning import schedules
 from thermorun.learning.schedules import Path, Protocol, Schedule, Trap
-from thermorun.learning.scheme import INTEGRATORS, default_steps, discretise
+from thermorun.learning.scheme import INTEGRATORS, MOST_STEPS, default_steps, discretise
 
 PRECISIONS = ("float32", "float64")
 # The counter of the random streams holds particles in units of four in 32 bits.
@@ -76,6 +76,8 @@ class ExcessWork:
         self._check_data()
         if self.steps is not None:
             require_count("steps", self.steps)
+            if self.steps > MOST_STEPS:
+                raise InputError(f"steps is {self.steps}; it must be at most {MOST_STEPS}.")
         else:
             object.__setattr__(self, "steps", default_steps(self.trap, tuple(self.built().values())))
         for protocol in self.built().values():

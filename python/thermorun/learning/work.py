@@ -24,10 +24,12 @@ SERIES = {
     "energy_change": ("energy", "mean energy of a particle, minus that at the start"),
     "bias": ("energy", "L_bias: its gradient (theta - u) integrated along theta, apart from the work (Eq. 18)"),
     "first_law_residual": ("energy", "energy_change - work - heat"),
+    # These three are of the half step after the time; just before a jump, of the half step before it.
     "var_u": ("length^2", "squared standard error of u from within the replica"),
     "var_theta": ("length^2", "squared standard error of theta from within the replica"),
     "var_work": ("energy^2", "squared standard error of work from within the replica"),
 }
+_VARIANCES = ("var_u", "var_theta", "var_work")
 
 
 @dataclass
@@ -36,7 +38,8 @@ class Ledger:
 
     ``recorded`` is a mask over the scheme's points.  Where theta jumps a recorded point gives two rows, before and
     after.
-    ``state`` is what the next rows depend on, for checkpoints: energy at the start, bias, theta - u and theta.
+    ``state`` (7, replicas) is what the next rows depend on, for checkpoints: energy at the start, bias, theta - u,
+    theta and the three variances.
     """
 
     scheme: Scheme
@@ -50,7 +53,7 @@ class Ledger:
         """A ledger at the start of a run.  ``target`` is (points, replicas)."""
         recorded = scheme.jumps.copy()
         recorded[np.linspace(0, scheme.points - 1, records + 1).round().astype(int)] = True
-        return cls(scheme, recorded, target, theta0, np.full((4, target.shape[1]), np.nan))
+        return cls(scheme, recorded, target, theta0, np.full((7, target.shape[1]), np.nan))
 
     @property
     def time(self) -> Array:
@@ -67,61 +70,57 @@ class Ledger:
         ``trace`` holds, as (points, replicas), u, theta, work, heat, square and the three variances, all after the
         whole jump of a point and before its relaxation.
         """
-        u, theta_end, work_end = trace["u"], trace["theta"], trace["work"]
+        u = trace["u"]
         if self.scheme.sides is None:
             slope = u - self.target[points]
-            after = theta_end + self.scheme.later[points, None] * slope
+            after = trace["theta"] + self.scheme.later[points, None] * slope
             before = after + self.scheme.impulses[points, None] * slope
         else:
             before, after = (np.broadcast_to(self.scheme.sides[points, side, None], u.shape) for side in (0, 1))
+        variances = np.stack([trace[name] for name in _VARIANCES])
         if points[0] == 0:
             before = np.concatenate([np.full_like(before[:1], self.theta0), before[1:]])
             energy = 0.5 * (trace["square"][0] - 2 * self.theta0 * u[0] + self.theta0**2)
+            nothing = np.zeros_like(energy)
             self.state = np.stack(
-                [energy, np.zeros_like(energy), self.theta0 - u[0], np.full_like(energy, self.theta0)]
+                [energy, nothing, self.theta0 - u[0], nothing + self.theta0, variances[0, 0], nothing, nothing]
             )
-        start_energy, start_bias, last_lag, last_theta = self.state
+        start_energy, last_bias, last_lag, last_theta = self.state[:4]
 
         # L_bias by the trapezoid rule between points; across a jump, at fixed u, the rule is exact.
         lags = np.concatenate([last_lag[None], after - u])
         thetas = np.concatenate([last_theta[None], after])
         between = 0.5 * (lags[:-1] + before - u) * (before - thetas[:-1])
         across = 0.5 * (before + after - 2 * u) * (after - before)
-        bias_after = start_bias + np.cumsum(between + across, axis=0)
-        self.state = np.stack([start_energy, bias_after[-1], lags[-1], thetas[-1]])
+        bias = np.cumsum(np.concatenate([last_bias[None], between + across]), axis=0)[1:]
+        earlier = np.concatenate([self.state[4:, None], variances[:, :-1]], axis=1)
+        self.state = np.stack([start_energy, bias[-1], lags[-1], thetas[-1], *variances[:, -1]])
 
-        sides = [
-            self._series(u, trace, start_energy, theta, bias, theta_end, work_end)
-            for theta, bias in ((before, bias_after - across), (after, bias_after))
-        ]
+        sides = (
+            self._series(trace, start_energy, before, bias - across, earlier),
+            self._series(trace, start_energy, after, bias, variances),
+        )
         keep = np.stack([self.recorded & self.scheme.jumps, self.recorded], axis=1)[points]
         return {name: np.stack([side[name] for side in sides], axis=1)[keep] for name in SERIES}
 
     @staticmethod
     def _series(
-        u: Array,
-        trace: dict[str, Array],
-        start_energy: Array,
-        theta: Array,
-        bias: Array,
-        theta_end: Array,
-        work_end: Array,
+        trace: dict[str, Array], start_energy: Array, theta: Array, bias: Array, variances: Array
     ) -> dict[str, Array]:
-        # The rest of the jump, theta -> theta_end, is still to be done at this instant.
-        work = work_end - (theta_end - theta) * (0.5 * (theta_end + theta) - u)
-        energy_change = 0.5 * (trace["square"] - 2 * theta * u + theta**2) - start_energy
+        u, square, heat = trace["u"], trace["square"], trace["heat"]
+        # The rest of the jump, from theta to its end, is still to be done at this instant.
+        work = trace["work"] - (trace["theta"] - theta) * (0.5 * (trace["theta"] + theta) - u)
+        energy_change = 0.5 * (square - 2 * theta * u + theta**2) - start_energy
         return {
             "u": u,
             "theta": theta,
-            "variance": trace["square"] - u**2,
+            "variance": square - u**2,
             "work": work,
-            "heat": trace["heat"],
+            "heat": heat,
             "energy_change": energy_change,
             "bias": bias,
-            "first_law_residual": energy_change - work - trace["heat"],
-            "var_u": trace["var_u"],
-            "var_theta": trace["var_theta"],
-            "var_work": trace["var_work"],
+            "first_law_residual": energy_change - work - heat,
+            **dict(zip(_VARIANCES, variances, strict=True)),
         }
 
 

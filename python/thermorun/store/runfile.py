@@ -228,7 +228,10 @@ class RunFile:
     def load_checkpoint(self) -> dict[str, Array] | None:
         """The last checkpoint of this run, or None where there is none that is intact."""
         try:
-            with np.load(_beside(self.path, ".checkpoint"), allow_pickle=False) as stored:
+            with (
+                open(_beside(self.path, ".checkpoint"), "rb") as stream,
+                np.load(stream, allow_pickle=False) as stored,
+            ):
                 arrays = dict(stored)
         except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
             return None

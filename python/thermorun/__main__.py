@@ -1,0 +1,5 @@
+"""``python -m thermorun`` is ``thermorun``."""
+
+from thermorun.cli import main
+
+main()

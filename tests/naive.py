@@ -1,0 +1,121 @@
+"""Plain twins of the kernels: double precision, one step after the other, nothing of ours imported.
+
+A twin takes one replica, whose arrays hold its particles only, and returns what the kernel writes.  ``noise`` is the
+function that gives a step its normals.
+"""
+
+import math
+
+import numpy as np
+
+BLOCK = 1024
+LANES = 256
+WORDS = 2**32
+
+
+def philox4x32(counter, key):
+    """Ten rounds of Philox4x32 (Salmon et al. 2011, Sect. 3.3).  Words are Python integers or uint64 arrays."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        product_0, product_1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1 = (product_1 >> 32) ^ c1 ^ k0, product_1 % WORDS
+        c2, c3 = (product_0 >> 32) ^ c3 ^ k1, product_0 % WORDS
+        k0, k1 = (k0 + 0x9E3779B9) % WORDS, (k1 + 0xBB67AE85) % WORDS
+    return c0, c1, c2, c3
+
+
+def words(seed, stream, step, block):
+    """The two rows of 512 words of one block, in the order that the docstring of ``thermokernels.random`` draws."""
+    lane = LANES * block + np.arange(LANES, dtype=np.uint64)
+    w0, w1, w2, w3 = philox4x32((lane, step, stream % WORDS, stream // WORDS), (seed % WORDS, seed // WORDS))
+    return np.array([np.column_stack((w1, w0)).ravel(), np.column_stack((w3, w2)).ravel()])
+
+
+def box_muller(radius_word, angle_word):
+    radius = np.sqrt(-2.0 * np.log((radius_word + 0.5) / WORDS))
+    angle = 2.0 * np.pi * (angle_word / WORDS)
+    return radius * np.cos(angle), radius * np.sin(angle)
+
+
+def _blocks(particles):
+    return range(math.ceil(particles / BLOCK))
+
+
+def uniforms(seed, stream, step, particles):
+    rows = [(words(seed, stream, step, block).ravel() + 0.5) / WORDS for block in _blocks(particles)]
+    return np.concatenate(rows)[:particles]
+
+
+def normals(seed, stream, step, particles):
+    halves = [box_muller(*words(seed, stream, step, block)) for block in _blocks(particles)]
+    return np.concatenate([half for pair in halves for half in pair])[:particles]
+
+
+def block_sums(*columns):
+    """The sum of each column over each block, correctly rounded: (blocks, columns)."""
+    starts = range(0, len(columns[0]), BLOCK)
+    return np.array([[math.fsum(column[start : start + BLOCK]) for column in columns] for start in starts])
+
+
+def sum_block(x):
+    return math.fsum(x), math.fsum(np.float64(x) ** 2)
+
+
+def sum_over_blocks(sums, column):
+    return math.fsum(sums[:, column])
+
+
+def energy(x, theta):
+    return (x - theta) ** 2 / 2.0
+
+
+def spread(particles, centre, width, seed, stream, noise=normals):
+    return centre + width * noise(seed, stream, 0, particles)
+
+
+def learn(x, first, steps, target, seed, stream, theta, noise=normals, weights=None):
+    """Closed loop; returns the first five columns of the trace, and x and the mean heat at the end.
+
+    ``weights`` are those of the particles in the mean that theta learns from, and in the mean work.
+    """
+    work = heat = 0.0
+    trace = []
+    for n, (gain, pull, kick) in enumerate(steps):
+        u = np.average(x, weights=weights)
+        old_theta, theta = theta, theta - gain * (u - target[n])
+        work += np.average(energy(x, theta) - energy(x, old_theta), weights=weights)
+        trace.append((u, theta, work, heat, np.mean(x**2)))
+        old_x, x = x, x + pull * (theta - x) + kick * noise(seed, stream, first + n, x.size)
+        heat += np.mean(energy(x, theta) - energy(old_x, theta))
+    return np.array(trace), x, heat
+
+
+def jackknife(x, *arguments, **options):
+    """Squared standard errors of u, theta and work, for every row of the trace of ``learn``.
+
+    Run the loop again with block b weighing 1 + i h times its share: at so small an h the imaginary part is h times the
+    slope, to rounding.  The squared slopes, summed over blocks, estimate the variance; for independent particles their
+    expectation falls short of it by the factor 1 - (sum of squared shares), as the mean belongs to the same sample.
+    """
+    total, h = 0.0, 1e-30
+    shares = []
+    for start in range(0, x.size, BLOCK):
+        member = np.zeros(x.size)
+        member[start : start + BLOCK] = 1.0
+        trace, *_ = learn(x, *arguments, weights=1.0 + 1j * h * member, **options)
+        total = total + (trace[:, :3].imag / h) ** 2
+        shares.append(member.mean())
+    return total / (1.0 - math.fsum(share**2 for share in shares))
+
+
+def drive(x, work, heat, first, steps, theta, seed, stream, rows_to_record, noise=normals):
+    """Open loop; returns x, work and heat of every particle at the end, and the record."""
+    record = []
+    for n, (_, pull, kick) in enumerate(steps):
+        work = work + energy(x, theta[n + 1]) - energy(x, theta[n])
+        if n in rows_to_record:
+            record.append(block_sums(x, x**2, work, work**2, heat))
+        old_x, x = x, x + pull * (theta[n + 1] - x) + kick * noise(seed, stream, first + n, x.size)
+        heat = heat + energy(x, theta[n + 1]) - energy(old_x, theta[n + 1])
+    return x, work, heat, np.array(record)

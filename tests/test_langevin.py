@@ -14,6 +14,7 @@ from scipy import stats
 
 import naive
 from conftest import z_score
+from thermokernels._jit import device
 from thermokernels.langevin import DRIVE_COLUMNS, LEARN_COLUMNS, SUM_HEAT, SUM_SQUARE, SUM_X, drive, learn, spread
 from thermokernels.random import BLOCK, fill_normals
 from thermokernels.reduction import sum_block, sum_over_blocks
@@ -258,12 +259,12 @@ def test_same_bits_for_any_threads_and_cuts(run, particles, replicas, dtype, on_
 @dtypes
 def test_second_half_from_a_saved_state(dtype):
     steps, target = arbitrary_steps(30, 3)
-    ensemble = Ensemble(5000, 3, dtype)
-    ensemble.learn(steps[:15], target[:15])
-    saved = copy.deepcopy(ensemble)
-    trace = ensemble.learn(steps[15:], target[15:], 15)
-    np.testing.assert_array_equal(saved.learn(steps[15:], target[15:], 15), trace)
-    assert_same(saved, ensemble)
+    whole, half = Ensemble(5000, 3, dtype), Ensemble(5000, 3, dtype)
+    trace = whole.learn(steps, target)
+    half.learn(steps[:15], target[:15])
+    for ensemble in (copy.deepcopy(half), half):
+        np.testing.assert_array_equal(ensemble.learn(steps[15:], target[15:], 15), trace[15:])
+        assert_same(ensemble, whole)
 
 
 def digest():
@@ -434,6 +435,12 @@ def test_nan_and_infinity_are_seen(bad, dtype):
     assert np.all(np.isfinite(record[:, ~hit]))
     for array in ensemble.of_particles():
         assert np.flatnonzero(~np.isfinite(array)).tolist() == [5000 + 3000]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_flags_leave_nan_and_infinity_alone(bad):
+    """Under ``nnan`` or ``ninf`` the compiler may take a comparison like these for false."""
+    assert device(lambda x: x != x or abs(x) == np.inf)(bad)
 
 
 def test_without_gain_theta_stays():

@@ -117,6 +117,7 @@ def test_errors_from_within_a_replica_are_those_between_replicas():
         assert spread == pytest.approx(within, rel=4 * (2 / replicas) ** 0.5)
         assert spread == pytest.approx(truth.covariance[-1, 2, 2] / particles, rel=4 * (2 / replicas) ** 0.5)
         assert protocol.excess_work.stderr == pytest.approx(truth.stderr(particles, replicas)[-1], rel=0.1)
+        assert protocol.to_dict()["stderr_between_replicas"] == pytest.approx((spread / replicas) ** 0.5)
 
 
 def test_a_single_small_replica_does_not_invent_an_error():

@@ -80,6 +80,7 @@ class ProtocolResult:
         return {
             "protocol": self.label,
             "excess_work": self.excess_work.to_dict(),
+            "stderr_between_replicas": estimate(self.series["work"][-1], None).to_dict()["stderr"],
             "exact": float(self.exact.work[-1]),
             "exact_stderr": float(self.exact.stderr(self.spec.particles, self.spec.replicas)[-1]),
             "closed_form": None if formula is None else {"equation": formula[0], "value": formula[1]},

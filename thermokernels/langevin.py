@@ -152,7 +152,10 @@ def learn(x, particles, first, steps, target, seed, stream, state, sums, respons
     replicas, blocks = sums.shape[:2]
     last_weight = (particles - (blocks - 1) * BLOCK) / particles
     weight = BLOCK / particles if blocks > 1 else last_weight
-    spare = blocks / (blocks - 1.0)
+    # The mean belongs to the same sample as the blocks: their squares fall short by the sum of squared weights.
+    spare = np.nan
+    if blocks > 1:
+        spare = 1.0 / (1.0 - (blocks - 1) * weight**2 - last_weight**2)
     for n in range(steps.shape[0]):
         gain, pull, kick = steps[n, GAIN], steps[n, PULL], steps[n, KICK]
         for r in range(replicas):

@@ -65,3 +65,13 @@ def bits_float(typing_context, bits):
         return builder.bitcast(arguments[0], context.get_value_type(types.float32))
 
     return types.float32(types.int32), codegen
+
+
+@intrinsic
+def bits_double(typing_context, bits):
+    """The float64 whose bits are this int64."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(types.float64))
+
+    return types.float64(types.int64), codegen

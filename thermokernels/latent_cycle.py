@@ -48,6 +48,9 @@ _F = np.float32
 _I = np.int32
 _LN2 = math.log(2.0)
 _TASKS = 64
+# Weights below this are set to zero: products with numbers so small leave the normal range of float32, where
+# processors take a hundred times as long.
+_NEGLIGIBLE = 1e-30
 # The likelihood's matrix product goes over the data in pieces of this many points.
 _POINTS = 32
 
@@ -151,29 +154,34 @@ def _dots(rows, x, out):
 
 @serial_kernel
 def _add_products(factors, rows, out):
-    """out[s] += sum_n factors[s, n] rows[n], eight rows a pass so that out is loaded and stored less often."""
+    """out[s] += sum_n factors[s, n] rows[n].
+
+    Eight rows a pass, so that out is loaded and stored less often; the same eight for all s, so that they stay in cache.
+    """
     wide_vectors()
     count, size = rows.shape
-    for s in range(out.shape[0]):
-        o = out[s]
-        n = 0
-        while n + 8 <= count:
+    n = 0
+    while n + 8 <= count:
+        r0, r1, r2, r3 = rows[n], rows[n + 1], rows[n + 2], rows[n + 3]
+        r4, r5, r6, r7 = rows[n + 4], rows[n + 5], rows[n + 6], rows[n + 7]
+        for s in range(out.shape[0]):
             c0, c1, c2, c3 = factors[s, n], factors[s, n + 1], factors[s, n + 2], factors[s, n + 3]
             c4, c5, c6, c7 = factors[s, n + 4], factors[s, n + 5], factors[s, n + 6], factors[s, n + 7]
-            r0, r1, r2, r3 = rows[n], rows[n + 1], rows[n + 2], rows[n + 3]
-            r4, r5, r6, r7 = rows[n + 4], rows[n + 5], rows[n + 6], rows[n + 7]
+            o = out[s]
             for i in range(size):
                 o[i] += (
                     ((c0 * r0[i] + c1 * r1[i]) + (c2 * r2[i] + c3 * r3[i]))
                     + ((c4 * r4[i] + c5 * r5[i]) + (c6 * r6[i] + c7 * r7[i]))
                 )  # fmt: skip
-            n += 8
-        while n < count:
+        n += 8
+    while n < count:
+        r0 = rows[n]
+        for s in range(out.shape[0]):
             c0 = factors[s, n]
-            r0 = rows[n]
+            o = out[s]
             for i in range(size):
                 o[i] += c0 * r0[i]
-            n += 1
+        n += 1
 
 
 @serial_kernel
@@ -417,6 +425,8 @@ def _two_step(row, options, mean, fantasies, states, probabilities, sigmoids, ba
         likelihood += log_p
         for k in range(count):
             r = math.exp(logs[k] - log_p) / points
+            if r < _NEGLIGIBLE:
+                r = 0.0
             share[k] += r
             shares[k, n] = r
     likelihood /= points
@@ -454,10 +464,15 @@ def _two_step(row, options, mean, fantasies, states, probabilities, sigmoids, ba
         q = share[states[t]] / visits[states[t]] if one_hot else share[t]
         _slopes(states[t], probabilities[t], sigmoids[t], options.encoding, slopes)
         for b in range(hidden):
-            factors[b, t] = q * slopes[b]
-            total[b] += q * slopes[b]
+            factor = q * slopes[b]
+            if abs(factor) < _NEGLIGIBLE:
+                factor = 0.0
+            factors[b, t] = factor
+            total[b] += factor
     _add_products(factors, fantasies[:steps], g_wbar)
     for b in range(hidden):
+        if abs(total[b]) < _NEGLIGIBLE:
+            total[b] = 0.0
         g_abar[b] = total[b]
         _subtract(g_wbar[b], mean, total[b])
     return likelihood
@@ -508,13 +523,17 @@ def _joint(row, options, mean, fantasies, probabilities, batch, gradient):
 
 @serial_kernel
 def _climb(row, square, gradient, rate, decay, floor):
-    """RMSProp ascent: v = decay v + (1 - decay) g^2, theta += rate g / (sqrt(v) + floor)."""
+    """RMSProp ascent: v = decay v + (1 - decay) g^2, theta += rate g / (sqrt(v) + floor).
+
+    v is kept above 1e-36, far below floor^2, lest it decay into the slow numbers near zero.
+    """
     wide_vectors()
+    least = row.dtype.type(1e-36)
     rate, floor = row.dtype.type(rate), row.dtype.type(floor)
     keep, take = row.dtype.type(decay), row.dtype.type(1.0 - decay)
     for i in range(row.size):
         g = gradient[i]
-        v = keep * square[i] + take * (g * g)
+        v = max(keep * square[i] + take * (g * g), least)
         square[i] = v
         row[i] += rate * g / (row.dtype.type(math.sqrt(v)) + floor)
 

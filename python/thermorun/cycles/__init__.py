@@ -1,0 +1,22 @@
+"""Latent cycles: generative models whose hidden states run in circles (Baiesi & Rosso)."""
+
+from thermorun.cycles import exact, markov
+from thermorun.cycles.analysis import Analysis, analyse_models, autocorrelation, chain_likelihood
+from thermorun.cycles.model import Model
+from thermorun.cycles.result import StudyResult
+from thermorun.cycles.spec import CycleStudy
+from thermorun.cycles.training import load, train
+
+__all__ = [
+    "Analysis",
+    "CycleStudy",
+    "Model",
+    "StudyResult",
+    "analyse_models",
+    "autocorrelation",
+    "chain_likelihood",
+    "exact",
+    "load",
+    "markov",
+    "train",
+]

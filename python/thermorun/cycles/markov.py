@@ -3,6 +3,7 @@
 Everything here takes M with probabilities from row to column, any number of them at once in leading dimensions.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,3 +85,60 @@ def divergence(data: Array, model: Array) -> Array:
         terms = np.where(data > 0, data * (np.log(data) - np.log(model)), 0.0)
     kl: Array = terms.sum(axis=-1)
     return kl
+
+
+@dataclass(frozen=True)
+class Jackknifed:
+    """An estimate from blocks of equal size, and its standard error by leaving out one block at a time.
+
+    ``mean`` is the value from all blocks together, not the mean over blocks, because sigma and tau are not linear in M.
+    The error is NaN with a single block.
+    """
+
+    mean: Array
+    stderr: Array
+
+
+def jackknife(parts: Array, statistic: Callable[[Array], Array]) -> Jackknifed:
+    """``statistic`` of the mean of ``parts`` over their second dimension, (models, blocks, ...)."""
+    blocks = parts.shape[1]
+    whole = parts.mean(axis=1)
+    mean = np.asarray(statistic(whole))
+    if blocks < 2:
+        return Jackknifed(mean, np.full_like(mean, np.nan))
+    left = np.stack([statistic((whole * blocks - parts[:, b]) / (blocks - 1)) for b in range(blocks)])
+    with np.errstate(invalid="ignore"):
+        spread = np.sqrt((blocks - 1) * np.var(left, axis=0))
+    return Jackknifed(mean, spread)
+
+
+def from_counts(counts: Array, pseudocount: float = 0.0) -> tuple[Array, Array]:
+    """M and occupancy from counted transitions, (..., S, S) from row to column.
+
+    ``pseudocount`` is added to every count.  A state never visited stays where it is with probability one.
+    """
+    counts = counts + pseudocount
+    visits = counts.sum(axis=-1)
+    matrix = counts / np.maximum(visits, _LEAST)[..., None]
+    matrix = np.where((visits > 0)[..., None], matrix, np.eye(counts.shape[-1]))
+    return matrix, visits / visits.sum(axis=-1, keepdims=True)
+
+
+def counted_entropy_production(counts: Array, rule: str) -> Array:
+    """sigma of Eq. 21 from counted transitions, (...,).
+
+    What a pair counts that was seen in one direction only is a choice: ``"skip"`` leaves it out, ``"half"`` adds half a
+    count to every transition, ``"one"`` counts a transition never seen as seen once.
+    """
+    if rule == "half":
+        return entropy_production(*from_counts(counts, 0.5))
+    matrix, occupancy = from_counts(counts)
+    if rule == "skip":
+        return entropy_production(matrix, occupancy, skip=True)
+    if rule != "one":
+        raise ValueError(f"rule is {rule!r}; it must be skip, half or one.")
+    total = counts.sum(axis=(-2, -1), keepdims=True)
+    flow = np.maximum(counts, 1) / total
+    back = np.swapaxes(flow, -1, -2)
+    terms: Array = ((counts / total - np.swapaxes(counts / total, -1, -2)) * np.log(flow / back)).sum(axis=(-2, -1))
+    return 0.5 * terms

@@ -121,35 +121,27 @@ def _lanes(words):
 
 @serial_kernel
 def _dots(rows, x, out):
-    """out[s] = rows[s] . x, four rows a pass."""
+    """out[s] = rows[s] . x, three rows a pass."""
     wide_vectors()
     count, size = rows.shape
     zero = rows.dtype.type(0.0)
     s = 0
-    while s + 4 <= count:
-        r0, r1, r2, r3 = rows[s], rows[s + 1], rows[s + 2], rows[s + 3]
-        t0, t1, t2, t3 = zero, zero, zero, zero
+    while s + 3 <= count:
+        r0, r1, r2 = rows[s], rows[s + 1], rows[s + 2]
+        t0, t1, t2 = zero, zero, zero
         for i in range(size):
             t0 += r0[i] * x[i]
             t1 += r1[i] * x[i]
             t2 += r2[i] * x[i]
-            t3 += r3[i] * x[i]
-        out[s], out[s + 1], out[s + 2], out[s + 3] = t0, t1, t2, t3
-        s += 4
-    while s + 2 <= count:
-        r0, r1 = rows[s], rows[s + 1]
-        t0, t1 = zero, zero
-        for i in range(size):
-            t0 += r0[i] * x[i]
-            t1 += r1[i] * x[i]
-        out[s], out[s + 1] = t0, t1
-        s += 2
-    if s < count:
+        out[s], out[s + 1], out[s + 2] = t0, t1, t2
+        s += 3
+    while s < count:
         r0 = rows[s]
         t0 = zero
         for i in range(size):
             t0 += r0[i] * x[i]
         out[s] = t0
+        s += 1
 
 
 @serial_kernel
@@ -207,6 +199,13 @@ def _visible_fields(w, a, z, on, field):
         for i in range(size):
             field[i] += r0[i]
         k += 1
+
+
+@serial_kernel
+def _row_sum(row, other, out):
+    wide_vectors()
+    for i in range(out.size):
+        out[i] = row[i] + other[i]
 
 
 @serial_kernel
@@ -353,7 +352,7 @@ def _state_fields(w, a, states, encoding, on, fields, constants):
         if encoding == BITS:
             _visible_fields(w, a, states[k], on, fields[k])
         else:
-            fields[k] = w[states[k]] + a
+            _row_sum(w[states[k]], a, fields[k])
         constants[k] = _softplus_sum(fields[k])
 
 
@@ -550,7 +549,7 @@ def _chain(row, options, mean, fantasies, states, probabilities, sigmoids, thres
     one_hot = options.encoding != BITS
     if one_hot:
         for b in range(hidden):
-            field[:] = w[b] + a
+            _row_sum(w[b], a, field)
             _thresholds(field, thresholds[b])
     word = words.view(np.uint32)
     for t in range(states.size):
@@ -671,7 +670,9 @@ def run_chains(row, options, mean, visible, first, seed, stream, states):
     thresholds = np.empty((hidden if one_hot else 1, size), np.uint32)
     if one_hot:
         for b in range(hidden):
-            _thresholds(w[b] + a, thresholds[b])
+            field = np.empty(size, row.dtype)
+            _row_sum(w[b], a, field)
+            _thresholds(field, thresholds[b])
     for task in prange(_TASKS):
         x = np.empty(size, row.dtype)
         h = np.empty(hidden, row.dtype)
@@ -748,7 +749,7 @@ def average_transitions(theta, options, mean, first, samples, seeds, sums):
         if options.encoding == BITS:
             _visible_fields(w, a, np.uint64(z), on, field)
         else:
-            field[:] = w[z] + a
+            _row_sum(w[z], a, field)
         _thresholds(field, thresholds)
         total = sums[m, z, block]
         total[:] = 0.0

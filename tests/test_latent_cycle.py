@@ -31,7 +31,7 @@ def small_data(visible, points=40, seed=5):
 
 
 def long_chains(model, chains, steps, seed=3, burn=200):
-    """States of ``chains`` chains after burn-in, and the x before each of them: (chains, steps) and (chains, steps, D)."""
+    """States of chains after burn-in, and the x before each: (chains, steps) and (chains, steps, D)."""
     visible = (np.random.default_rng(seed).random((chains, model.visible)) < 0.5).astype(np.uint8)
     key, stream = np.uint64(seed), latent_cycle.SAMPLE
     warm = np.empty((chains, burn), np.uint64)
@@ -129,7 +129,7 @@ def test_exact_gradients_match_finite_differences_and_differ_from_each_other(enc
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_two_step_gradient_vanishes_with_the_true_one_where_the_model_is_the_data(encoding):
-    """At a perfect fit sum_x dp(x) = 0 settles both; short of it the paper's "the difference vanishes" does not hold."""
+    """At a perfect fit sum_x dp(x) = 0 settles both; short of it their zeros differ."""
     model = small_model(encoding)
     x, p = exact.all_visible(model.visible), exact.law(model).visible
     counts = np.round(p * 200_000).astype(int)

@@ -11,22 +11,21 @@ A hidden state is a uint64: the bits themselves, z_b being bit b, or the number 
 
 Arrays that all kernels share:
 
-``theta``    float32 or float64, (models, parameters): w as (L, D), wbar as (L, D), a (D,), abar (L,), one after another.
+``theta``    float32 or float64, (models, parameters): w (L, D), wbar (L, D), a (D,), abar (L,), one after another.
              A tied model keeps wbar equal to w.
 ``data``     uint8 of zeros and ones, (points, D).
 ``mean``     dtype of theta, (D,).
 ``seeds``    uint64, (models,).  A model is a pure function of its seed, whatever runs beside it.
 ``options``  an ``Options``.
 
-Random words: the stream's high half says what for, its low half which chain or state; step is the double step of the chain.
-Words 0 to D - 1 of a step choose the visible bits, the next ones the hidden state.
+Random words: the stream's high half says what for, its low half which chain or state; the step is the double step of
+the chain.  Words 0 to D - 1 of a step choose the visible bits, the next ones the hidden state.
 """
 
 import math
 from collections import namedtuple
 
 import numpy as np
-
 from numba import prange
 from numba.extending import overload
 
@@ -36,7 +35,7 @@ from thermokernels.random import philox4x32
 SOFTMAX, SIGMOID, BITS = range(3)
 
 # encoding: one of the three above; tied: 1 for the equilibrium baseline (wbar = w, ascent of the joint likelihood);
-# chain_steps: T, double steps before a gradient; rate, decay, floor: RMSProp's step, memory and what is added to the root.
+# chain_steps: T, double steps before a gradient; rate, decay, floor: RMSProp's step, memory and addition to the root.
 Options = namedtuple("Options", "encoding tied chain_steps rate decay floor")
 
 CHAIN, BATCH, START, MARKOV, SAMPLE = (np.uint64(purpose << 32) for purpose in range(5))
@@ -148,7 +147,7 @@ def _dots(rows, x, out):
 def _add_products(factors, rows, out):
     """out[s] += sum_n factors[s, n] rows[n].
 
-    Eight rows a pass, so that out is loaded and stored less often; the same eight for all s, so that they stay in cache.
+    Eight rows a pass, so that out is loaded and stored less often; the same eight for all s, while they are in cache.
     """
     wide_vectors()
     count, size = rows.shape
@@ -438,10 +437,7 @@ def _two_step(row, options, mean, fantasies, states, probabilities, sigmoids, ba
         return likelihood
 
     # Eq. 16a, b: data minus model for every state, handed on to the rows of w that the state turns on.
-    if one_hot:
-        by_state = g_w
-    else:
-        by_state = np.zeros((count, size), row.dtype)
+    by_state = g_w if one_hot else np.zeros((count, size), row.dtype)
     _add_products(shares, batch, by_state)
     mu = np.empty(size, row.dtype)
     for k in range(count):
@@ -492,7 +488,7 @@ def _joint(row, options, mean, fantasies, probabilities, batch, gradient):
     of the data minus those of the persistent chain, both averaged over z given x."""
     hidden, size, points, steps = probabilities.shape[1], mean.size, batch.shape[0], probabilities.shape[0]
     _, wbar, _, abar = _parts(row, hidden, size)
-    g_w, g_wbar, g_a, g_abar = _parts(gradient, hidden, size)
+    g_w, _, g_a, g_abar = _parts(gradient, hidden, size)
     shift = np.empty(hidden, row.dtype)
     _hidden_shift(wbar, abar, mean, shift)
     h = np.empty(hidden, row.dtype)
@@ -571,8 +567,8 @@ def train(theta, square, visible, status, data, mean, sizes, first, options, see
 
     ``square``   as theta: RMSProp's running mean of the squared gradient; updated.
     ``visible``  uint8 (models, D): the chain's present x; updated.
-    ``status``   int64 (models,): 0, or one more than the step at which the likelihood was no longer finite.  Such a model
-                 keeps the parameters it had before that step; the others go on.
+    ``status``   int64 (models,): 0, or one more than the step at which the likelihood was no longer finite.  Such a
+                 model keeps the parameters it had before that step; the others go on.
     ``sizes``    intp (steps,): points in every minibatch, drawn with replacement.
     ``trace``    float64 (models, steps), written: the minibatch log-likelihood of App. A.3.
 
@@ -609,9 +605,7 @@ def train(theta, square, visible, status, data, mean, sizes, first, options, see
             chosen = batch_words.view(np.uint32)
             for n in range(sizes[k]):
                 _copy_bits(data[(np.uint64(chosen[n]) * np.uint64(points)) >> _WORD], batch[n])
-            trace[m, k] = _two_step(
-                row, options, mean, fantasies, states, probabilities, sigmoids, batch, gradient, on
-            )
+            trace[m, k] = _two_step(row, options, mean, fantasies, states, probabilities, sigmoids, batch, gradient, on)
             if not math.isfinite(trace[m, k]):
                 status[m] = step + 1
                 continue
@@ -629,7 +623,8 @@ def train(theta, square, visible, status, data, mean, sizes, first, options, see
 def two_step_gradient(row, options, mean, fantasies, states, batch, gradient):
     """Gradient of the mean log-likelihood of ``batch`` from given fantasies and states; returns that mean.
 
-    ``row``        (parameters,), one model; ``fantasies`` (T, D) and ``batch`` (N, D) have its dtype, ``states`` is uint64 (T,).
+    ``row``        (parameters,), one model; ``fantasies`` (T, D) and ``batch`` (N, D) have its dtype.
+    ``states``     uint64 (T,).
     ``gradient``   dtype of row, (parameters,), written: Eqs. 16 and 17, or, for a tied model, the moments of the joint
                    distribution, data minus chain.
     """
@@ -770,7 +765,7 @@ def average_transitions(theta, options, mean, first, samples, seeds, sums):
 def log_likelihood(theta, options, states, log_weights, data, size, out):
     """log p(x) = log sum_k exp(log_weights[k]) A_{z_k x} of every data point (Eq. 5 and App. A.3).
 
-    ``states``       uint64 (models, K); ``log_weights`` float64 (models, K): all hidden states with the logarithm of their
+    ``states``       uint64 (models, K); ``log_weights`` float64 (models, K): all hidden states with the log of their
                      occupancy, or the T sampled ones with -log T each.
     ``out``          float64 (models, points), written.
     """

@@ -1,7 +1,7 @@
 """Data sets by name: handwritten digits as bits, or any array of bits in a file.
 
 ``digits``      scikit-learn's bundled 8x8 digits (1,797 points, ten classes), pixel > 7 of 16; nothing is downloaded.
-``mnist-012``   the first 1,000 training images each of the digits 0, 1 and 2 of MNIST, pixel > 127 (Baiesi & Rosso, IV.1).
+``mnist-012``   the first 1,000 training images of each of the digits 0, 1 and 2 of MNIST (Baiesi & Rosso, IV.1).
 ``mnist``       all 60,000 training images of MNIST, pixel > 127.
 a file          ``.npy`` with bits (points, D), or ``.npz`` with ``x`` and, if there are classes, ``labels``.
 
@@ -91,10 +91,12 @@ def load(name: str, classes: tuple[int, ...] | None = None) -> Dataset:
 
 
 def from_arrays(x: Any, labels: Any = None, name: str = "array", shape: tuple[int, int] | None = None) -> Dataset:
-    """A data set of the user's own bits, (points, D) or (points, rows, columns).  Raises InputError for anything else."""
+    """A data set of one's own bits, (points, D) or (points, rows, columns).  Raises InputError for anything else."""
     bits = np.asarray(x)
     if bits.ndim not in (2, 3) or 0 in bits.shape:
-        raise InputError(f"{name} has shape {bits.shape}; it must be (points, D) or (points, rows, columns), not empty.")
+        raise InputError(
+            f"{name} has shape {bits.shape}; it must be (points, D) or (points, rows, columns), not empty."
+        )
     if bits.dtype.kind not in "buif" or not np.isin(bits, (0, 1)).all():
         raise InputError(f"{name} holds other values than 0 and 1; make bits of it first, for example x > threshold.")
     if shape is None:
@@ -170,7 +172,7 @@ def _file(path: Path) -> Dataset:
         with loaded:
             if "x" not in loaded:
                 raise InputError(f"{path} has no array 'x'; it has {', '.join(loaded) or 'none'}.")
-            return from_arrays(loaded["x"], loaded["labels"] if "labels" in loaded else None, str(path))
+            return from_arrays(loaded["x"], loaded.get("labels"), str(path))
     except InputError:
         raise
     except (OSError, ValueError, zipfile.BadZipFile) as error:

@@ -1,15 +1,17 @@
 """Latent cycles: generative models whose hidden states run in circles (Baiesi & Rosso)."""
 
 from thermorun.cycles import exact, markov
-from thermorun.cycles.analysis import Analysis, analyse_models, autocorrelation, chain_likelihood
+from thermorun.cycles.analysis import Analysis, analyse_models, autocorrelation, chain_likelihood, nearest_class
 from thermorun.cycles.model import Model
 from thermorun.cycles.result import StudyResult
+from thermorun.cycles.sampling import Fantasies, sample
 from thermorun.cycles.spec import CycleStudy
-from thermorun.cycles.training import load, train
+from thermorun.cycles.training import load, on_threads, train
 
 __all__ = [
     "Analysis",
     "CycleStudy",
+    "Fantasies",
     "Model",
     "StudyResult",
     "analyse_models",
@@ -18,5 +20,8 @@ __all__ = [
     "exact",
     "load",
     "markov",
+    "nearest_class",
+    "on_threads",
+    "sample",
     "train",
 ]

@@ -30,10 +30,10 @@ class Analysis:
 
     Where a model has too many states for a matrix, S is zero and what rests on it is NaN.
 
-    ``matrix`` (models, S, S) from row to column, ``occupancy`` (models, S) its stationary state, ``current`` (models, S, S)
-    net probability a double step from row to column, ``eigenvalues`` (models, S) moduli, descending, ``state_class``
-    (models, S) the class that a state draws, ``class_frequency`` (models, classes).  ``counts`` (models, S, S) counted
-    transitions.  The others are (models,).  ``NAME_stderr`` is the standard error of ``NAME``.
+    ``matrix`` (models, S, S) from row to column, ``occupancy`` (models, S) its stationary state, ``current`` (models,
+    S, S) net probability a double step from row to column, ``eigenvalues`` (models, S) moduli, descending,
+    ``state_class`` (models, S) the class that a state draws, ``class_frequency`` (models, classes), ``counts`` (models,
+    S, S) counted transitions.  The others are (models,).  ``NAME_stderr`` is the standard error of ``NAME``.
     """
 
     log_likelihood: Array
@@ -137,9 +137,21 @@ def analyse_models(theta: Array, spec: CycleStudy, data: Dataset, mean: Array, s
     """Diagnostics of the models ``theta`` (models, parameters), ``mean`` (D,) that of the data they were trained on.
 
     ``samples`` visible samples a state estimate M (the spec's by default), in 16 blocks that give the errors.
+    A model whose parameters are not finite has NaN throughout.
     """
+    sound = np.isfinite(theta).all(axis=1)
+    finite = np.where(sound[:, None], theta, theta.dtype.type(0.0))
     if state_count(spec.encoding, spec.hidden) > MAX_STATES:
-        return _without_matrix(theta, spec, data, mean)
+        analysis = _without_matrix(finite, spec, data, mean)
+    else:
+        analysis = _with_matrix(finite, spec, data, mean, samples)
+    for values in analysis.arrays().values():
+        if values.dtype.kind == "f":
+            values[~sound] = np.nan
+    return analysis
+
+
+def _with_matrix(theta: Array, spec: CycleStudy, data: Dataset, mean: Array, samples: int | None) -> Analysis:
     count = spec.samples if samples is None else samples
     blocks = min(BLOCKS, count)
     # The first 2^31 samples belong to the epochs.
@@ -155,7 +167,7 @@ def analyse_models(theta: Array, spec: CycleStudy, data: Dataset, mean: Array, s
     occupancy = enter("occupancy", markov.jackknife(parts, markov.stationary))
     enter("current", markov.jackknife(parts, lambda m: markov.currents(m, markov.stationary(m))))
     enter("entropy_production", markov.jackknife(parts, lambda m: markov.entropy_production(m, markov.stationary(m))))
-    enter("eigenvalues", markov.jackknife(parts, lambda m: -np.sort(-np.abs(np.linalg.eigvals(m)), axis=-1)))
+    enter("eigenvalues", markov.jackknife(parts, markov.moduli))
     enter("second_eigenvalue", markov.jackknife(parts, markov.second_eigenvalue))
     enter("decorrelation_time", markov.jackknife(parts, markov.decorrelation_time))
     enter("mean_diagonal", markov.jackknife(parts, markov.mean_diagonal))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermorun.cycles.markov import stationary
-from thermorun.cycles.model import MAX_STATES, Array, Model, parameter_count
+from thermorun.cycles.model import Array, Model, parameter_count
 from thermorun.errors import InputError
 
 MAX_VISIBLE = 16
@@ -41,8 +41,9 @@ def log_backward(model: Model, x: Array) -> Array:
         log_b: Array = h @ bits.T - np.logaddexp(0.0, h).sum(axis=1)[:, None]
         return log_b
     log_s = h if model.encoding == "softmax" else -np.logaddexp(0.0, -h)
-    log_b = log_s - np.logaddexp.reduce(log_s, axis=1)[:, None]
-    return log_b
+    normal: Array = np.logaddexp.reduce(log_s, axis=1)
+    log_b = log_s - normal[:, None]
+    return np.asarray(log_b)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The paper's pictures, drawn from results (Baiesi & Rosso, Figs. 2 to 4), and the latent cycle itself."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from thermokernels import latent_cycle
+from thermorun.cycles.analysis import autocorrelation
 from thermorun.cycles.result import StudyResult
 from thermorun.errors import InputError
 
@@ -31,7 +33,8 @@ def training(result: StudyResult) -> Figure:
     shown = series["log_likelihood"]
     if not np.isfinite(shown).any():
         shown = series["minibatch_log_likelihood"]
-    norm = Normalize(0, max(float(np.nanmax(sigma)), 1e-9) if np.isfinite(sigma).any() else 1)
+    largest = max(float(np.nanmax(sigma)), 1e-9) if np.isfinite(sigma).any() else 1.0
+    norm = Normalize(0, largest)
     epochs = np.arange(1, len(shown) + 1)
     for m in range(result.spec.models):
         colour = colormaps[_MAP](norm(sigma[m]))
@@ -42,6 +45,7 @@ def training(result: StudyResult) -> Figure:
         sigma, final, xerr=result.analysis.entropy_production_stderr, yerr=result.analysis.log_likelihood_stderr,
         fmt="none", ecolor="0.6", linewidth=0.8, zorder=1,
     )  # fmt: skip
+    right.set_xlim(0, 1.08 * largest)
     points = right.scatter(sigma, final, c=sigma, cmap=_MAP, norm=norm, s=26, zorder=2)
     left.set_ylabel("log-likelihood / nat")
     top = float(np.nanmax(shown))
@@ -84,6 +88,9 @@ def indicators(result: StudyResult) -> Figure:
             edgecolor="#0072B2", s=30, label="beyond the axis",
         )  # fmt: skip
         axes.set_yscale(scale)
+        if scale == "log" and (inside | outside).any():
+            axes.set_ylim(0.6 * np.min(drawn[inside | outside]), 1.8 * np.max(drawn[inside | outside]))
+        axes.set_xlim(0, None)
         if outside.any():
             axes.legend(frameon=False, fontsize="small")
         axes.set_xlabel(r"$\sigma$ / nat per double step")
@@ -102,12 +109,12 @@ def portrait(result: StudyResult, index: int, steps: int = 12) -> Figure:
 
     Raises InputError for a model that does not exist.
     """
-    model = _model(result, index)
+    model = result.model(index)
     shape = result.data.shape
     units = min(model.hidden, _MOST_STATES)
     columns = max(units, steps)
     figure = Figure(figsize=(0.95 * columns + 1.5, 8.4), layout="constrained")
-    rows = figure.subfigures(4, 1, height_ratios=(1.1, 1, 2.1, 2))
+    rows: Any = figure.subfigures(4, 1, height_ratios=(1.1, 1, 2.1, 2))
     a = result.analysis
     for part, weights, name in ((rows[0], model.w, "w"), (rows[1], model.wbar, r"\overline{w}")):
         # A weight that no data point ever held back has no bound; the picture needs one.
@@ -148,7 +155,7 @@ def portrait(result: StudyResult, index: int, steps: int = 12) -> Figure:
 
 def sequence(result: StudyResult, index: int, steps: int, burn: int = 200) -> tuple[Array, Array]:
     """Expected images and generated ones of ``steps`` successive double steps, (steps, D) each."""
-    model = _model(result, index)
+    model = result.model(index)
     visible = result.data.x[:1].copy()
     seed, stream = result.spec.seeds[index], latent_cycle.SAMPLE + np.uint64(2**31)
     warm, state = np.empty((1, burn), np.uint64), np.empty((1, 1), np.uint64)
@@ -161,16 +168,36 @@ def sequence(result: StudyResult, index: int, steps: int, burn: int = 200) -> tu
     return np.array(expected), np.array(drawn)
 
 
+def autocorrelations(result: StudyResult, models: Sequence[int], lags: int = 60) -> Figure:
+    """Autocorrelation of generated images against the number of double steps between them, with error bands."""
+    figure = Figure(figsize=(6.8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    spec = result.spec
+    for colour, index in zip(_CLASS_COLOURS * 4, models, strict=False):
+        model = result.model(index)
+        mean, error = autocorrelation(model.row, spec, model.mean, result.data.x, int(spec.seeds[index]), lags)
+        sigma = result.analysis.entropy_production[index]
+        axes.plot(mean, "o-", color=colour, markersize=2.5, linewidth=1, label=rf"{index}: $\sigma$ = {sigma:.3g}")
+        low, high = mean - 2 * error, mean + 2 * error
+        axes.fill_between(np.arange(lags + 1), low, high, color=colour, alpha=0.25, linewidth=0)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xlabel("double steps between images")
+    axes.set_ylabel("autocorrelation of generated images")
+    axes.set_title(_settings(result), fontsize="small")
+    axes.legend(frameon=False, fontsize="small", title="model")
+    return figure
+
+
 def cycle(result: StudyResult, index: int) -> Figure:
     """The latent cycle: states as expected images on a circle, arrows as wide as the net current between them.
 
     States stand in the order in which the strongest currents visit them.  Raises InputError for a model that does not
     exist or has more than 16 states.
     """
-    model = _model(result, index)
+    model = result.model(index)
     a = result.analysis
     states = a.occupancy.shape[-1]
-    if not 2 <= states <= _MOST_STATES:
+    if not can_draw_cycle(result):
         raise InputError(f"a drawing of {states or 'so many'} states is refused: its limits are 2 and {_MOST_STATES}.")
     figure = Figure(figsize=(6.4, 6.8), layout="constrained")
     axes = figure.subplots()
@@ -180,13 +207,14 @@ def cycle(result: StudyResult, index: int) -> Figure:
     where = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     strongest = float(current.max()) or 1.0
     images = model.expected(model.states())
+    size = 0.19 if states <= 8 else 0.13
     for start in range(states):
         for end in range(states):
             share = current[start, end] / strongest
             if share < 0.02:
                 continue
             way = where[end] - where[start]
-            gap = 0.27 * way / np.linalg.norm(way)
+            gap = 1.45 * size * way / np.linalg.norm(way)
             axes.annotate(
                 "", where[end] - gap, where[start] + gap,
                 arrowprops={
@@ -194,19 +222,17 @@ def cycle(result: StudyResult, index: int) -> Figure:
                     "shrinkA": 0, "shrinkB": 0, "mutation_scale": 10 + 12 * share,
                 },
             )  # fmt: skip
-    size = 0.19 if states <= 8 else 0.13
     for z in range(states):
-        inset = axes.inset_axes(
-            (where[z, 0] - size, where[z, 1] - size, 2 * size, 2 * size), transform=axes.transData
-        )
+        inset = axes.inset_axes((where[z, 0] - size, where[z, 1] - size, 2 * size, 2 * size), transform=axes.transData)
         inset.imshow(images[z].reshape(result.data.shape), cmap="gray", vmin=0, vmax=1)
         _bare(inset)
         kind = int(np.flatnonzero(result.data.classes == a.state_class[index, z])[0])
         for spine in inset.spines.values():
             spine.set_edgecolor(_CLASS_COLOURS[kind % len(_CLASS_COLOURS)])
             spine.set_linewidth(2.5)
-        axes.text(*(where[z] * 1.32), f"{z}: {occupancy[z]:.3f}", ha="center", va="center", fontsize="small")
-    axes.set(xlim=(-1.55, 1.55), ylim=(-1.5, 1.5), aspect="equal")
+        x, y = where[z] - (0, size + 0.09)
+        axes.text(x, y, f"{z}: {occupancy[z]:.3f}", ha="center", va="center", fontsize="small")
+    axes.set(xlim=(-1.35, 1.35), ylim=(-1.4, 1.3), aspect="equal")
     axes.axis("off")
     axes.set_title(
         f"model {index}: net currents between hidden states (widest {strongest:.3f} a double step)\n"
@@ -228,12 +254,6 @@ def _order(current: Array) -> Array:
     return np.array(order)
 
 
-def _model(result: StudyResult, index: int) -> Any:
-    if not 0 <= index < result.spec.models:
-        raise InputError(f"model is {index}; this study has models 0 to {result.spec.models - 1}.")
-    return result.model(index)
-
-
 def _bare(axes: Axes) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
@@ -246,3 +266,21 @@ def _settings(result: StudyResult) -> str:
         f"{result.data.name}: {len(result.data.x):,} points of {result.data.x.shape[1]} bits; {spec.models} models,"
         f" {spec.encoding}{tied}, {spec.hidden} hidden, {spec.epochs} epochs"
     )
+
+
+def can_draw_cycle(result: StudyResult) -> bool:
+    """Whether ``cycle`` can draw models of this study."""
+    return 2 <= int(result.analysis.occupancy.shape[-1]) <= _MOST_STATES
+
+
+def contact_sheet(images: Array, shape: tuple[int, int], most: int = 96) -> Figure:
+    """Images side by side, (images, D), the first 96 of them."""
+    count = min(len(images), most)
+    columns = min(count, 16)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(0.6 * columns, 0.6 * rows), layout="constrained")
+    for k, axes in enumerate(np.atleast_1d(figure.subplots(rows, columns)).ravel()):
+        axes.axis("off")
+        if k < count:
+            axes.imshow(images[k].reshape(shape), cmap="gray", vmin=0, vmax=1)
+    return figure

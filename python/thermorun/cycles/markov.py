@@ -17,9 +17,10 @@ _LEAST = np.finfo(float).tiny
 
 
 def stationary(matrix: Array) -> Array:
-    """pbar with pbar M = pbar, (..., S), by the elimination of Grassmann, Taksar & Heyman (1985), which never subtracts.
+    """pbar with pbar M = pbar, (..., S).
 
-    So transitions of 1e-100 keep their digits.  A state that cannot be left into the others keeps all the weight.
+    The elimination of Grassmann, Taksar & Heyman (1985) never subtracts, so transitions of 1e-100 keep their digits.  A
+    state that cannot be left into the others keeps all the weight.
     """
     a = np.array(matrix, float)
     states = a.shape[-1]
@@ -37,7 +38,7 @@ def stationary(matrix: Array) -> Array:
 
 
 def currents(matrix: Array, occupancy: Array) -> Array:
-    """Net probability per double step from row to column, J = pbar_z M_zz' - pbar_z' M_z'z, antisymmetric (..., S, S)."""
+    """Net probability a double step from row to column, pbar_z M_zz' - pbar_z' M_z'z, antisymmetric (..., S, S)."""
     flow = occupancy[..., :, None] * matrix
     net: Array = flow - np.swapaxes(flow, -1, -2)
     return net
@@ -57,12 +58,20 @@ def entropy_production(matrix: Array, occupancy: Array, least: float = _LEAST, s
     return total
 
 
+def moduli(matrix: Array) -> Array:
+    """Moduli of the eigenvalues of M, descending, (..., S); NaN where M is not finite."""
+    finite = np.isfinite(matrix).all(axis=(-2, -1))
+    values = np.linalg.eigvals(np.where(finite[..., None, None], matrix, 0.0))
+    descending: Array = np.where(finite[..., None], -np.sort(-np.abs(values), axis=-1), np.nan)
+    return descending
+
+
 def second_eigenvalue(matrix: Array) -> Array:
     """|lambda_2|, the second-largest modulus among the eigenvalues of M, (...,)."""
-    values = np.sort(np.abs(np.linalg.eigvals(matrix)), axis=-1)
+    values = moduli(matrix)
     if values.shape[-1] < 2:
         return np.zeros(values.shape[:-1])
-    second: Array = values[..., -2]
+    second: Array = values[..., 1]
     return second
 
 
@@ -80,7 +89,7 @@ def mean_diagonal(matrix: Array) -> Array:
 
 
 def divergence(data: Array, model: Array) -> Array:
-    """KL(data || model) of class frequencies, Eq. 22, over the last axis; infinite where the model never makes a class."""
+    """KL(data || model) of class frequencies, Eq. 22, over the last axis; infinite where the model lacks a class."""
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(data > 0, data * (np.log(data) - np.log(model)), 0.0)
     kl: Array = terms.sum(axis=-1)

@@ -106,9 +106,10 @@ class Model:
         w, a = self.w.astype(float), self.a.astype(float)
         if self.encoding == "bits":
             bits = (np.asarray(states, np.uint64)[:, None] >> np.arange(self.hidden, dtype=np.uint64)) & np.uint64(1)
-            fields: Array = bits.astype(float) @ w + a
-            return fields
-        fields = w[np.asarray(states, np.intp)] + a
+            w = bits.astype(float) @ w
+        else:
+            w = w[np.asarray(states, np.intp)]
+        fields: Array = w + a
         return fields
 
     def expected(self, states: Array) -> Array:

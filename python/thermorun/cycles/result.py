@@ -1,13 +1,13 @@
 """What a study gave, and where a file keeps it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thermorun.cycles.analysis import Analysis
+from thermorun.cycles.analysis import Analysis, analyse_models
 from thermorun.cycles.model import MAX_STATES, Model, parameter_count, state_count
 from thermorun.cycles.spec import CycleStudy
 from thermorun.datasets import Dataset
@@ -72,7 +72,9 @@ class StudyResult:
     threads: int
 
     def model(self, index: int) -> Model:
-        """One model."""
+        """One model.  Raises InputError where there is none of that number."""
+        if not 0 <= index < self.spec.models:
+            raise InputError(f"model is {index}; this study has models 0 to {self.spec.models - 1}.")
         return Model(self.spec.encoding, self.spec.hidden, self.theta[index], self.mean, self.spec.tied)
 
     def estimate(self, name: str, index: int) -> Estimate:
@@ -110,6 +112,17 @@ class StudyResult:
                 }
             )
         return rows
+
+    def extremes(self) -> list[int]:
+        """The models with the largest and the smallest entropy production; the first, where it is unknown."""
+        sigma = self.analysis.entropy_production
+        if not np.isfinite(sigma).any():
+            return [0]
+        return list(dict.fromkeys([int(np.nanargmax(sigma)), int(np.nanargmin(sigma))]))
+
+    def analysed_again(self, samples: int) -> "StudyResult":
+        """The same study, its diagnostics estimated anew from ``samples`` visible samples a state."""
+        return replace(self, analysis=analyse_models(self.theta, self.spec, self.data, self.mean, samples))
 
     def to_dict(self) -> dict[str, Any]:
         """What ``--json`` prints."""
@@ -179,9 +192,7 @@ def lay_out(file: RunFile, spec: CycleStudy, data: Dataset) -> None:
     file.publish(sections(spec))
 
 
-def write_end(
-    file: RunFile, analysis: Analysis, visible: Array, stopped: Array, seconds: float
-) -> None:
+def write_end(file: RunFile, analysis: Analysis, visible: Array, stopped: Array, seconds: float) -> None:
     """Writes what is known when training is done."""
     file.write_whole("chain", {"visible": visible, "stopped": stopped})
     file.write_whole("timing", {"seconds": np.array([seconds])})

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thermokernels import latent_cycle
 from thermorun.cycles.model import ENCODINGS, MAX_HIDDEN, kernel_options, require_sizes
 from thermorun.errors import InputError, require_count, require_finite, require_positive
-from thermokernels import latent_cycle
 
 PRECISIONS = ("float32", "float64")
 
@@ -102,9 +102,7 @@ class CycleStudy:
     @property
     def options(self) -> latent_cycle.Options:
         """For kernels."""
-        return kernel_options(
-            self.encoding, self.tied, self.chain_steps, self.learning_rate, self.decay, self.floor
-        )
+        return kernel_options(self.encoding, self.tied, self.chain_steps, self.learning_rate, self.decay, self.floor)
 
     def sizes(self, epoch: int) -> NDArray[np.intp]:
         """The minibatch of every gradient step of an epoch, intp (steps_per_epoch,)."""

@@ -54,7 +54,7 @@ def train(
     if resume and out is None:
         raise InputError("resume needs out, the file to go on with.")
     spec, data = with_data(spec, data)
-    with _threads(threads) as count, _open(out, spec, data, resume, count) as file, deferred_interrupt() as stop:
+    with on_threads(threads) as count, _open(out, spec, data, resume, count) as file, deferred_interrupt() as stop:
         run = _Run(spec, data, file, checkpoint_every, stop)
         with progress("cycles", spec.models * spec.steps, "steps", show_progress) as advance:
             if file is None or file.committed("analysis") < spec.models:
@@ -91,7 +91,8 @@ def with_data(spec: CycleStudy, data: Dataset | None) -> tuple[CycleStudy, Datas
 
 
 @contextmanager
-def _threads(threads: int | None) -> Iterator[int]:
+def on_threads(threads: int | None) -> Iterator[int]:
+    """Runs kernels on so many threads, all by default, and yields their number.  Raises InputError."""
     limit, before = numba.config.NUMBA_NUM_THREADS, numba.get_num_threads()
     count = limit if threads is None else threads
     if not 1 <= count <= limit:
@@ -176,8 +177,9 @@ class _Run:
         if self.file is not None:
             results.write_end(self.file, analysis, self.visible, stopped, self.seconds)
         return StudyResult(
-            spec, self.data, self.series, self.theta, self.visible, self.mean, stopped, analysis, self.seconds, out, threads
-        )
+            spec, self.data, self.series, self.theta, self.visible, self.mean, stopped, analysis, self.seconds, out,
+            threads,
+        )  # fmt: skip
 
     def _epoch(self, epoch: int) -> None:
         spec = self.spec

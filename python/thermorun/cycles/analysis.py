@@ -139,7 +139,7 @@ def analyse_models(theta: Array, spec: CycleStudy, data: Dataset, mean: Array, s
     ``samples`` visible samples a state estimate M (the spec's by default), in 16 blocks that give the errors.
     A model whose parameters are not finite has NaN throughout.
     """
-    sound = np.isfinite(theta).all(axis=1)
+    sound = np.asarray(np.isfinite(theta).all(axis=1))
     finite = np.where(sound[:, None], theta, theta.dtype.type(0.0))
     if state_count(spec.encoding, spec.hidden) > MAX_STATES:
         analysis = _without_matrix(finite, spec, data, mean)

@@ -70,7 +70,7 @@ def indicators(result: StudyResult) -> Figure:
         ("mean_diagonal", r"mean diagonal of $M$", "linear"),
     )
     # Numbers beyond these bounds are bounds of the sampling, not of the models.
-    bounds = {"kl": (1e-6, np.inf), "decorrelation_time": (0.0, 1e5), "mean_diagonal": (0.0, 1.0)}
+    bounds = {"kl": (1e-6, 10.0), "decorrelation_time": (0.0, 1e5), "mean_diagonal": (0.0, 1.0)}
     for axes, (name, label, scale) in zip(figure.subplots(1, 3), known, strict=True):
         value, error = getattr(a, name), getattr(a, f"{name}_stderr")
         low, high = bounds[name]
@@ -88,8 +88,9 @@ def indicators(result: StudyResult) -> Figure:
             edgecolor="#0072B2", s=30, label="beyond the axis",
         )  # fmt: skip
         axes.set_yscale(scale)
-        if scale == "log" and (inside | outside).any():
-            axes.set_ylim(0.6 * np.min(drawn[inside | outside]), 1.8 * np.max(drawn[inside | outside]))
+        shown = drawn[(inside | outside) & (drawn > 0)]
+        if scale == "log" and len(shown):
+            axes.set_ylim(0.6 * float(shown.min()), 1.8 * float(shown.max()))
         axes.set_xlim(0, None)
         if outside.any():
             axes.legend(frameon=False, fontsize="small")

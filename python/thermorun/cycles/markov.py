@@ -60,7 +60,7 @@ def entropy_production(matrix: Array, occupancy: Array, least: float = _LEAST, s
 
 def moduli(matrix: Array) -> Array:
     """Moduli of the eigenvalues of M, descending, (..., S); NaN where M is not finite."""
-    finite = np.isfinite(matrix).all(axis=(-2, -1))
+    finite = np.asarray(np.isfinite(matrix).all(axis=(-2, -1)))
     values = np.linalg.eigvals(np.where(finite[..., None, None], matrix, 0.0))
     descending: Array = np.where(finite[..., None], -np.sort(-np.abs(values), axis=-1), np.nan)
     return descending

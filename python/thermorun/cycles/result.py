@@ -105,7 +105,7 @@ class StudyResult:
                     "mean_diagonal": finite_or_none(float(a.mean_diagonal[m])),
                     "kl": finite_or_none(float(a.kl[m])),
                     "kl_stderr": finite_or_none(float(a.kl_stderr[m])),
-                    "occupancy": [float(p) for p in a.occupancy[m]],
+                    "occupancy": [finite_or_none(float(p)) for p in a.occupancy[m]],
                     "state_class": [int(k) for k in a.state_class[m]],
                     "class_frequency": [finite_or_none(float(p)) for p in np.atleast_1d(a.class_frequency[m])],
                     "stopped_at_step": None if self.stopped[m] < 0 else int(self.stopped[m]),
@@ -161,9 +161,8 @@ def lay_out(file: RunFile, spec: CycleStudy, data: Dataset) -> None:
     file.add_section(
         "training", [epoch, model], [Variable(name, ("epoch", "model"), *about) for name, about in SERIES.items()]
     )
-    file.add_section(
-        "parameters", [kept, model, parameter], [Variable("theta", ("epoch", "model", "parameter"), "1", "parameters")]
-    )
+    theta = Variable("theta", ("epoch", "model", "parameter"), "1", "parameters", spec.precision)
+    file.add_section("parameters", [kept, model, parameter], [theta])
     pixel = Axis("pixel", np.arange(visible), "1", "visible unit")
     file.add_section("data", [pixel], [Variable("mean", ("pixel",), "1", "mean of the data")])
     file.add_section(

@@ -15,6 +15,7 @@ complete.
 """
 
 import json
+import math
 import os
 import platform
 import zipfile
@@ -55,6 +56,7 @@ class Variable:
     dimensions: tuple[str, ...]
     units: str
     long_name: str
+    dtype: str = "float64"
 
 
 class RunFile:
@@ -117,7 +119,7 @@ class RunFile:
         for variable in variables:
             shape = tuple(lengths[dimension] for dimension in variable.dimensions)
             data = group.create_dataset(
-                variable.name, data=np.full(shape, np.nan), chunks=_chunks(shape), track_times=False
+                variable.name, data=np.full(shape, np.nan, variable.dtype), chunks=_chunks(shape), track_times=False
             )
             data.attrs.update({"units": variable.units, "long_name": variable.long_name})
             for position, dimension in enumerate(variable.dimensions):
@@ -292,6 +294,13 @@ def read_spec(path: Path) -> str:
         raise InputError(f"{path} cannot be read as HDF5 ({_reason(error)}).") from error
 
 
+def read_command(path: Path) -> str:
+    """The command that made a run's file.  Raises InputError where it holds no run."""
+    read_spec(path)
+    with h5py.File(path, "r", locking=False) as file:
+        return str(file.attrs["command"])
+
+
 def is_complete(path: Path) -> bool:
     """Whether every section of a run's file counts all its rows."""
     with h5py.File(path, "r", locking=False) as file:
@@ -333,7 +342,9 @@ def _difference(stored: str, spec: str) -> str:
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (min(shape[0], 256), *(min(length, 2**16) for length in shape[1:]))
+    """Whole rows of up to 2^16 entries a dimension, as many to a chunk as make about a megabyte."""
+    row = tuple(min(length, 2**16) for length in shape[1:])
+    return (max(1, min(shape[0], 256, 2**17 // max(1, math.prod(row)))), *row)
 
 
 def _beside(path: Path, suffix: str) -> Path:

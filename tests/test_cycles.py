@@ -283,3 +283,20 @@ def test_matrices_suit_deeptime():
     result = cycles.train(**(SMALL | {"models": 1}))
     chain = deeptime.MarkovStateModel(result.analysis.matrix[0])
     np.testing.assert_allclose(chain.stationary_distribution, result.analysis.occupancy[0], atol=1e-8)
+
+
+@pytest.mark.slow
+def test_the_papers_study_shows_the_papers_picture():
+    """36 softmax models on MNIST 0, 1, 2: Figs. 2(c) and 4."""
+    try:
+        result = cycles.train(dataset="mnist-012")
+    except InputError as error:
+        pytest.skip(str(error))
+    a = result.analysis
+    order = np.argsort(a.entropy_production)
+    low, high = order[:12], order[-12:]
+    assert (a.mean_diagonal + 4 * a.mean_diagonal_stderr < 1 / 6).all()
+    assert np.median(a.decorrelation_time[high]) > 30 > np.median(a.decorrelation_time[low])
+    assert (a.log_likelihood[low] < -148).sum() > (a.log_likelihood[high] < -148).sum()
+    assert a.kl[high].min() < 0.1 * a.kl[low].min()
+    assert -148 < np.median(a.log_likelihood) < -146.5

@@ -269,6 +269,21 @@ def test_threads_company_and_pieces_change_no_bit_of_a_training(encoding):
             np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_training_walks_the_chain_that_sampling_walks(encoding):
+    """With a step too small to change a parameter, training leaves its chain where ``run_chains`` does."""
+    (theta, square, visible, status), data, mean, options = training_state(encoding, 1, np.float32)
+    alone, states = visible.copy(), np.empty((1, 27), np.uint64)
+    latent_cycle.run_chains(theta[0], options, mean, alone, 0, np.uint64(4), latent_cycle.CHAIN, states)
+    options = options._replace(rate=1e-30)
+    latent_cycle.train(
+        theta, square, visible, status, data, mean, np.full(3, 10), 0, options, np.array([4], np.uint64),
+        np.empty((1, 3)),
+    )  # fmt: skip
+    np.testing.assert_array_equal(visible, alone)
+    assert len(np.unique(states)) > 2
+
+
 def test_a_model_that_turns_nan_stops_alone():
     state, data, mean, options = training_state("softmax", 3, np.float32)
     theta, square, visible, status = state
@@ -311,3 +326,24 @@ def test_large_models_run():
     latent_cycle.run_chains(model.row, model.options, model.mean, visible, 0, np.uint64(0), latent_cycle.SAMPLE, states)
     assert len(set(states.ravel().tolist())) == states.size
     assert 0.45 < visible.mean() < 0.55
+
+
+def test_probabilities_far_below_the_smallest_float_give_the_same_gradient():
+    """A_zx = exp(-3000) is no number, its ratios are: the rescaled A* of Eq. 25 has nothing left to do."""
+    hidden, visible = 5, 4096
+    random = np.random.default_rng(3)
+    row = np.concatenate([random.normal(size=2 * hidden * visible) / 20, np.zeros(visible), random.normal(size=hidden)])
+    model = Model("softmax", hidden, row, np.full(visible, 0.5))
+    batch = (random.random((6, visible)) < 0.5).astype(np.uint8)
+    x = (random.random((8, visible)) < 0.5).astype(float)
+    states = np.array([0, 1, 2, 3, 4, 0, 1, 2], np.uint64)
+    gradient = np.empty(row.size)
+    mine = latent_cycle.two_step_gradient(row, model.options, model.mean, x, states, batch.astype(float), gradient)
+    log_a = exact.log_forward(model, batch)
+    assert np.exp(log_a).max() == 0.0
+    log_weights = np.log(np.array([2, 2, 2, 1, 1]) / 8)[:, None] + log_a
+    log_p = np.logaddexp.reduce(log_weights, axis=0)
+    assert mine == pytest.approx(log_p.mean(), rel=1e-12)
+    shares = np.exp(log_weights - log_p) / len(batch)
+    expected = shares @ batch - shares.sum(axis=1)[:, None] * model.expected(model.states())
+    np.testing.assert_allclose(gradient[: hidden * visible].reshape(hidden, visible), expected, atol=1e-12)

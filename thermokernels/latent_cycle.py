@@ -47,9 +47,9 @@ _F = np.float32
 _I = np.int32
 _LN2 = math.log(2.0)
 _TASKS = 64
-# Weights below this are set to zero: products with numbers so small leave the normal range of float32, where
-# processors take a hundred times as long.
-_NEGLIGIBLE = 1e-30
+# Weights and gradients below this are set to zero: products of numbers so small leave the normal range of float32, where
+# processors take a hundred times as long.  RMSProp's floor makes gradients a billion times larger than this harmless.
+_NEGLIGIBLE = 1e-18
 # The likelihood's matrix product goes over the data in pieces of this many points.
 _POINTS = 32
 
@@ -499,14 +499,16 @@ def _joint(row, options, mean, fantasies, probabilities, batch, gradient):
         _hidden_fields(wbar, shift, batch[n], h)
         _hidden_probabilities(h, options.encoding, p, s)
         for b in range(hidden):
-            factors[b, n] = p[b] / points
-            totals[b] += p[b] / points
+            factor = 0.0 if p[b] < _NEGLIGIBLE else p[b] / points
+            factors[b, n] = factor
+            totals[b] += factor
     _add_products(factors, batch, g_w)
     model = np.empty((hidden, steps), row.dtype)
     for t in range(steps):
         for b in range(hidden):
-            model[b, t] = -probabilities[t, b] / steps
-            totals[b] -= probabilities[t, b] / steps
+            factor = 0.0 if probabilities[t, b] < _NEGLIGIBLE else probabilities[t, b] / steps
+            model[b, t] = -factor
+            totals[b] -= factor
     _add_products(model, fantasies[:steps], g_w)
     for b in range(hidden):
         g_abar[b] = totals[b]
@@ -523,11 +525,12 @@ def _climb(row, square, gradient, rate, decay, floor):
     v is kept above 1e-36, far below floor^2, lest it decay into the slow numbers near zero.
     """
     wide_vectors()
-    least = row.dtype.type(1e-36)
+    least, zero = row.dtype.type(1e-36), row.dtype.type(0.0)
+    negligible = row.dtype.type(_NEGLIGIBLE)
     rate, floor = row.dtype.type(rate), row.dtype.type(floor)
     keep, take = row.dtype.type(decay), row.dtype.type(1.0 - decay)
     for i in range(row.size):
-        g = gradient[i]
+        g = zero if abs(gradient[i]) < negligible else gradient[i]
         v = max(keep * square[i] + take * (g * g), least)
         square[i] = v
         row[i] += rate * g / (row.dtype.type(math.sqrt(v)) + floor)

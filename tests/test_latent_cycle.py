@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from thermokernels import latent_cycle
-from thermorun.cycles import exact, markov
+from thermorun.cycles import exact, markov, path_entropy_production
 from thermorun.cycles.model import Model, kernel_options, parameter_count
 
 ENCODINGS = ("softmax", "sigmoid", "bits")
@@ -200,6 +200,27 @@ def test_sampled_gradients_agree_with_enumeration(encoding):
         n = 2 * model.hidden * model.visible
         moving[n : n + model.visible] = False
     assert np.abs(z_scores(samples[:, moving], truth[moving])).max() < 4
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_path_entropy_production_agrees_with_enumeration_and_bounds_that_of_the_states(encoding):
+    model = small_model(encoding)
+    known = exact.law(model)
+    paths = known.visible[:, None, None] * known.backward[:, :, None] * known.forward[None, :, :]
+    back = known.visible[None, None, :] * known.backward.T[None, :, :] * known.forward.T[:, :, None]
+    # The boundary terms p(x) and p(x') cancel in the mean.
+    ratio = np.log(known.backward[:, :, None] * known.forward[None]) - np.log(
+        known.backward.T[None] * known.forward.T[:, :, None]
+    )
+    truth = float((paths * ratio).sum())
+    assert truth == pytest.approx(float((paths * np.log(paths / back)).sum()), rel=1e-8)
+    x = exact.all_visible(model.visible)
+    mean, error = path_entropy_production(model, x, 7, 2000)
+    assert abs(mean - truth) < 4 * error
+    assert truth > markov.entropy_production(known.matrix, known.hidden) > 0
+    if encoding != "sigmoid":
+        mean, error = path_entropy_production(small_model(encoding, tied=True), x, 7, 2000)
+        assert abs(mean) < 4 * error
 
 
 @pytest.mark.parametrize("encoding", ["softmax", "bits"])

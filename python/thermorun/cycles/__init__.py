@@ -1,7 +1,14 @@
 """Latent cycles: generative models whose hidden states run in circles (Baiesi & Rosso)."""
 
 from thermorun.cycles import exact, markov
-from thermorun.cycles.analysis import Analysis, analyse_models, autocorrelation, chain_likelihood, nearest_class
+from thermorun.cycles.analysis import (
+    Analysis,
+    analyse_models,
+    autocorrelation,
+    chain_likelihood,
+    nearest_class,
+    path_entropy_production,
+)
 from thermorun.cycles.model import Model
 from thermorun.cycles.result import StudyResult
 from thermorun.cycles.sampling import Fantasies, sample
@@ -22,6 +29,7 @@ __all__ = [
     "markov",
     "nearest_class",
     "on_threads",
+    "path_entropy_production",
     "sample",
     "train",
 ]

@@ -124,6 +124,17 @@ class Model:
         return fields
 
 
+def log_backward(model: Model, h: Array, states: Array) -> Array:
+    """log p(z | x) of one state for each row of hidden fields ``h`` (points, hidden), float64 (points,)."""
+    if model.encoding == "bits":
+        bits = (np.asarray(states, np.uint64)[:, None] >> np.arange(model.hidden, dtype=np.uint64)) & np.uint64(1)
+        log_p: Array = (bits * h - np.logaddexp(0.0, h)).sum(axis=1)
+        return log_p
+    log_s = h if model.encoding == "softmax" else -np.logaddexp(0.0, -h)
+    mine = log_s[np.arange(len(h)), np.asarray(states, np.intp)]
+    return np.asarray(mine - np.logaddexp.reduce(log_s, axis=1))
+
+
 def require_states(encoding: str, hidden: int) -> int:
     """The number of hidden states.  Raises InputError where it exceeds ``MAX_STATES``."""
     count = state_count(encoding, hidden)

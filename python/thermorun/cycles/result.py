@@ -35,6 +35,7 @@ _ANALYSIS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "entropy_production_skip": (("model",), "nat", "sigma from counts, pairs seen one way only left out"),
     "entropy_production_half": (("model",), "nat", "sigma from counts, half a count added to each transition"),
     "entropy_production_one": (("model",), "nat", "sigma from counts, transitions never seen counted once"),
+    "path_entropy_production": (("model",), "nat", "entropy production of the chain of x and z, a double step"),
     "second_eigenvalue": (("model",), "1", "|lambda_2| of M"),
     "decorrelation_time": (("model",), "double steps", "tau = -1 / ln |lambda_2|, Eq. 23"),
     "mean_diagonal": (("model",), "1", "Tr(M) / L, Eq. 24"),
@@ -95,6 +96,7 @@ class StudyResult:
                     "log_likelihood": finite_or_none(float(a.log_likelihood[m])),
                     "log_likelihood_stderr": finite_or_none(float(a.log_likelihood_stderr[m])),
                     "entropy_production": {"mean": finite_or_none(sigma.mean), "stderr": finite_or_none(sigma.stderr)},
+                    "path_entropy_production": self.estimate("path_entropy_production", m).to_dict(),
                     "entropy_production_counted": {
                         rule: finite_or_none(float(getattr(a, f"entropy_production_{rule}")[m]))
                         for rule in ("skip", "half", "one")

@@ -47,8 +47,8 @@ _F = np.float32
 _I = np.int32
 _LN2 = math.log(2.0)
 _TASKS = 64
-# Weights and gradients below this are set to zero: products of numbers so small leave the normal range of float32, where
-# processors take a hundred times as long.  RMSProp's floor makes gradients a billion times larger than this harmless.
+# Weights and gradients below this are set to zero: products of numbers so small leave the normal range of float32,
+# where processors take a hundred times as long.  RMSProp's floor makes gradients a billion times larger harmless.
 _NEGLIGIBLE = 1e-18
 # The likelihood's matrix product goes over the data in pieces of this many points.
 _POINTS = 32
@@ -114,8 +114,8 @@ def _draw_words(words, seed, stream, step):
 
 @device
 def _lanes(words):
-    """Philox calls for this many words, and two spare words for the 53 bits of a one-hot draw."""
-    return (words + 5) // 4
+    """Philox calls for this many words and two spare ones (a one-hot draw takes 53 bits), in whole vectors."""
+    return (words + 33) // 32 * 8
 
 
 @serial_kernel

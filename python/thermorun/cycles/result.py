@@ -89,14 +89,13 @@ class StudyResult:
         a = self.analysis
         rows = []
         for m in range(self.spec.models):
-            sigma = self.estimate("entropy_production", m)
             rows.append(
                 {
                     "seed": int(self.spec.seeds[m]),
                     "log_likelihood": finite_or_none(float(a.log_likelihood[m])),
                     "log_likelihood_stderr": finite_or_none(float(a.log_likelihood_stderr[m])),
-                    "entropy_production": {"mean": finite_or_none(sigma.mean), "stderr": finite_or_none(sigma.stderr)},
-                    "path_entropy_production": self.estimate("path_entropy_production", m).to_dict(),
+                    "entropy_production": _pair(self.estimate("entropy_production", m)),
+                    "path_entropy_production": _pair(self.estimate("path_entropy_production", m)),
                     "entropy_production_counted": {
                         rule: finite_or_none(float(getattr(a, f"entropy_production_{rule}")[m]))
                         for rule in ("skip", "half", "one")
@@ -137,6 +136,11 @@ class StudyResult:
             "threads": self.threads,
             "precision": self.spec.precision,
         }
+
+
+def _pair(estimate: Estimate) -> dict[str, float | None]:
+    """For JSON, where a stopped model has no mean either."""
+    return {"mean": finite_or_none(estimate.mean), "stderr": finite_or_none(estimate.stderr)}
 
 
 def kept_epochs(spec: CycleStudy) -> list[int]:

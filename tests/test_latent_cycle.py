@@ -187,7 +187,7 @@ def test_averaged_transitions_agree_with_enumeration_and_beat_counting(encoding)
 def test_sampled_gradients_agree_with_enumeration(encoding):
     model = small_model(encoding)
     data = small_data(model.visible, 20)
-    blocks, steps = 64, 2000
+    blocks, steps = 256, 2000  # enough of them for a normal law of the heavy-tailed ratios
     states, x = long_chains(model, blocks, steps)
     samples = np.empty((blocks, model.row.size))
     for k in range(blocks):

@@ -6,19 +6,18 @@ Exit codes: 0, 1 for a run that could not go on, 2 for input that cannot be used
 import json
 import sys
 import zlib
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from thermorun import __version__
+from thermorun.cli_cycles import cycles, run_study
+from thermorun.console import fail, print_table, run_options
 from thermorun.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from thermorun.learning import ExcessWork, ExcessWorkResult
-
-Command = Callable[..., None]
 
 
 def main() -> NoReturn:
@@ -26,19 +25,14 @@ def main() -> NoReturn:
     try:
         thermorun.main(standalone_mode=False)
     except click.ClickException as error:
-        _fail(error.format_message(), 2)
+        fail(error.format_message(), 2)
     except InputError as error:
-        _fail(str(error), 2)
+        fail(str(error), 2)
     except RunError as error:
-        _fail(str(error), 1)
+        fail(str(error), 1)
     except (click.Abort, KeyboardInterrupt):
-        _fail("stopped.", 130)
+        fail("stopped.", 130)
     sys.exit(0)
-
-
-def _fail(sentence: str, code: int) -> NoReturn:
-    click.echo(f"thermorun: {sentence}", err=True)
-    sys.exit(code)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -47,18 +41,7 @@ def thermorun() -> None:
     """Stochastic thermodynamics of learning, on a CPU, with error bars and exact values."""
 
 
-def run_options(command: Command) -> Command:
-    """The options that every command that runs something has."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else."),
-        click.option("--resume", is_flag=True, help="Go on with the run that --out holds."),
-        click.option("--out", type=click.Path(path_type=Path), help="HDF5 file; by default named after the run."),
-        click.option("--precision", help="Of positions: float32 (default) or float64; sums are always float64."),
-        click.option("--threads", type=int, help="All cores by default; results do not depend on it."),
-        click.option("--seed", type=int, help="0 by default; equal seeds give equal results, bit for bit."),
-    ):
-        command = option(command)
-    return command
+thermorun.add_command(cycles)
 
 
 @thermorun.command("excess-work")
@@ -108,10 +91,15 @@ def excess_work(figure: int, as_json: bool, check_dt: bool, **given: Any) -> Non
 def resume(file: Path, threads: int | None, as_json: bool) -> None:
     """Go on with the run in FILE, whatever stopped it; the results are those of a run that was never stopped."""
     from thermorun import learning
-    from thermorun.store import read_spec
+    from thermorun.store import read_command, read_spec
 
     if not file.exists():
         raise InputError(f"FILE is {file}, which does not exist: there is nothing to resume.")
+    if read_command(file) == "cycles":
+        from thermorun.cycles import CycleStudy
+
+        run_study(CycleStudy.from_json(read_spec(file)), file, True, threads, as_json)
+        return
     _run_excess_work(learning.ExcessWork.from_json(read_spec(file)), file, True, threads, as_json, False)
 
 
@@ -125,7 +113,7 @@ def _run_excess_work(
     try:
         result = learning.excess_work(spec, out=out, resume=resume, threads=threads, show_progress=True)
     except KeyboardInterrupt:
-        _fail(f"stopped; all that is done is in {out}: go on with 'thermorun resume {out}'.", 130)
+        fail(f"stopped; all that is done is in {out}: go on with 'thermorun resume {out}'.", 130)
     halved = learning.halve_step(spec, threads=threads, show_progress=True) if check_dt else None
     pictures = _pictures(result, out)
     if as_json:
@@ -179,7 +167,7 @@ def _print_excess_work(result: "ExcessWorkResult") -> None:
     spec = result.spec
     rate = sum(protocol.particle_steps_per_second for protocol in result) / len(result.protocols)
     residual = max(protocol.first_law_residual for protocol in result)
-    _print_table(
+    print_table(
         "Excess work of learning a harmonic trap",
         ("protocol", "W_ex / energy", "exact", "z", "paper, Eq.", "theta", "u"),
         rows,
@@ -189,25 +177,6 @@ def _print_excess_work(result: "ExcessWorkResult") -> None:
     )
 
 
-def _print_table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], caption: str) -> None:
-    """A table whose first column is text and the rest numbers."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if i else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    # A table cut off at 80 columns says less than one that wraps or is scrolled.
-    console.width = max(console.width, console.measure(table, options=console.options.update(width=500)).maximum)
-    console.print(table)
-    console.print(caption, style="dim", highlight=False, soft_wrap=True)
-    console.print()
-
-
 def _print_time_step(result: "ExcessWorkResult", halved: "ExcessWorkResult") -> None:
     from thermorun import learning
 
@@ -215,7 +184,7 @@ def _print_time_step(result: "ExcessWorkResult", halved: "ExcessWorkResult") -> 
         (check.label, str(check.difference), f"{check.bias:+.2e}", f"{check.bias_over_stderr:+.4f}")
         for check in learning.compare_steps(result, halved)
     ]
-    _print_table(
+    print_table(
         f"Time step: {result.spec.steps:,} steps against {halved.spec.steps:,}",
         ("protocol", "W(dt) - W(dt/2) / energy", "bias at dt / energy", "bias / stderr"),
         rows,

@@ -215,7 +215,7 @@ def cycle(result: StudyResult, index: int) -> Figure:
             if share < 0.02:
                 continue
             way = where[end] - where[start]
-            gap = 1.45 * size * way / np.linalg.norm(way)
+            gap = 1.75 * size * way / np.linalg.norm(way)
             axes.annotate(
                 "", where[end] - gap, where[start] + gap,
                 arrowprops={

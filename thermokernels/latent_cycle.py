@@ -100,6 +100,24 @@ def _parts(row, hidden, size):
     return w, wbar, row[2 * n : 2 * n + size], row[2 * n + size :]
 
 
+@device
+def _aligned(count, size, like):
+    """An empty array (count, size) of the dtype of ``like`` that begins a cache line.
+
+    A 512-bit load that straddles two lines takes twice as long, and our products of rows do little but load.
+    """
+    buffer = np.empty(count * size + 64 // like.itemsize, like.dtype)
+    skip = (64 - buffer.ctypes.data % 64) % 64 // like.itemsize
+    return buffer[skip : skip + count * size].reshape((count, size))
+
+
+@device
+def _aligned_copy(row):
+    copy = _aligned(1, row.size, row)[0]
+    copy[:] = row
+    return copy
+
+
 @serial_kernel
 def _draw_words(words, seed, stream, step):
     """All random words of one double step; ``words`` is uint64, half as long as the number of words."""
@@ -120,20 +138,23 @@ def _lanes(words):
 
 @serial_kernel
 def _dots(rows, x, out):
-    """out[s] = rows[s] . x, three rows a pass."""
+    """out[s] = rows[s] . x, six rows a pass: fewer sums at a time would wait for their own last addition."""
     wide_vectors()
     count, size = rows.shape
     zero = rows.dtype.type(0.0)
     s = 0
-    while s + 3 <= count:
-        r0, r1, r2 = rows[s], rows[s + 1], rows[s + 2]
-        t0, t1, t2 = zero, zero, zero
+    while s + 6 <= count:
+        r0, r1, r2, r3, r4, r5 = rows[s], rows[s + 1], rows[s + 2], rows[s + 3], rows[s + 4], rows[s + 5]
+        t0, t1, t2, t3, t4, t5 = zero, zero, zero, zero, zero, zero
         for i in range(size):
             t0 += r0[i] * x[i]
             t1 += r1[i] * x[i]
             t2 += r2[i] * x[i]
-        out[s], out[s + 1], out[s + 2] = t0, t1, t2
-        s += 3
+            t3 += r3[i] * x[i]
+            t4 += r4[i] * x[i]
+            t5 += r5[i] * x[i]
+        out[s], out[s + 1], out[s + 2], out[s + 3], out[s + 4], out[s + 5] = t0, t1, t2, t3, t4, t5
+        s += 6
     while s < count:
         r0 = rows[s]
         t0 = zero
@@ -408,7 +429,7 @@ def _two_step(row, options, mean, fantasies, states, probabilities, sigmoids, ba
         for k in range(count):
             support[k] = states[k]
             log_weights[k] = -math.log(steps)
-    fields = np.empty((count, size), row.dtype)
+    fields = _aligned(count, size, row)
     constants = np.empty(count)
     _state_fields(w, a, support, options.encoding, on, fields, constants)
 
@@ -581,16 +602,16 @@ def train(theta, square, visible, status, data, mean, sizes, first, options, see
     hidden = (theta.shape[1] - size) // (2 * size + 1)
     steps = options.chain_steps
     for m in prange(models):
-        row = theta[m]
-        fantasies = np.empty((steps + 1, size), theta.dtype)
+        row = _aligned_copy(theta[m])
+        fantasies = _aligned(steps + 1, size, theta)
         states = np.empty(steps, np.uint64)
         probabilities = np.empty((steps, hidden))
         sigmoids = np.empty((steps, hidden))
         thresholds = np.empty((hidden if options.encoding != BITS else 1, size), np.uint32)
         words = np.empty(2 * _lanes(size + hidden), np.uint64)
         batch_words = np.empty(2 * _lanes(np.max(sizes)), np.uint64)
-        batches = np.empty((np.max(sizes), size), theta.dtype)
-        gradient = np.empty(theta.shape[1], theta.dtype)
+        batches = _aligned(np.max(sizes), size, theta)
+        gradient = _aligned(1, theta.shape[1], theta)[0]
         on = np.empty(hidden, np.intp)
         n_w = hidden * size
         _copy_bits(visible[m], fantasies[0])
@@ -618,6 +639,7 @@ def train(theta, square, visible, status, data, mean, sizes, first, options, see
             if options.tied:
                 row[n_w : 2 * n_w] = row[:n_w]
             fantasies[0] = fantasies[steps]
+        theta[m] = row
         for i in range(size):
             visible[m, i] = np.uint8(fantasies[0, i])
 
@@ -662,7 +684,7 @@ def run_chains(row, options, mean, visible, first, seed, stream, states):
     chains, size = visible.shape
     hidden = (row.size - size) // (2 * size + 1)
     one_hot = options.encoding != BITS
-    w, wbar, a, abar = _parts(row, hidden, size)
+    w, wbar, a, abar = _parts(_aligned_copy(row), hidden, size)
     shift = np.empty(hidden, row.dtype)
     _hidden_shift(wbar, abar, mean, shift)
     thresholds = np.empty((hidden if one_hot else 1, size), np.uint32)
@@ -672,7 +694,7 @@ def run_chains(row, options, mean, visible, first, seed, stream, states):
             _row_sum(w[b], a, field)
             _thresholds(field, thresholds[b])
     for task in prange(_TASKS):
-        x = np.empty(size, row.dtype)
+        x = _aligned(1, size, row)[0]
         h = np.empty(hidden, row.dtype)
         field = np.empty(size, row.dtype)
         p, s = np.empty(hidden), np.empty(hidden)
@@ -733,10 +755,10 @@ def average_transitions(theta, options, mean, first, samples, seeds, sums):
     count, blocks = sums.shape[1], sums.shape[2]
     for unit in prange(models * count * blocks):
         m, z, block = unit // (count * blocks), unit // blocks % count, unit % blocks
-        w, wbar, a, abar = _parts(theta[m], hidden, size)
+        w, wbar, a, abar = _parts(_aligned_copy(theta[m]), hidden, size)
         shift = np.empty(hidden, theta.dtype)
         h = np.empty(hidden, theta.dtype)
-        x = np.empty(size, theta.dtype)
+        x = _aligned(1, size, theta)[0]
         field = np.empty(size, theta.dtype)
         p, s = np.empty(count), np.empty(hidden)
         thresholds = np.empty(size, np.uint32)
@@ -775,7 +797,7 @@ def log_likelihood(theta, options, states, log_weights, data, size, out):
     models, points = out.shape
     hidden = (theta.shape[1] - size) // (2 * size + 1)
     count = states.shape[1]
-    fields = np.empty((models, count, size), theta.dtype)
+    fields = _aligned(models * count, size, theta).reshape((models, count, size))
     constants = np.empty((models, count))
     for m in prange(models):
         w, _, a, _ = _parts(theta[m], hidden, size)
@@ -783,7 +805,7 @@ def log_likelihood(theta, options, states, log_weights, data, size, out):
     pieces = (points + _POINTS - 1) // _POINTS
     for unit in prange(models * pieces):
         m, piece = unit // pieces, unit % pieces
-        x = np.empty(size, theta.dtype)
+        x = _aligned(1, size, theta)[0]
         dots = np.empty(count, theta.dtype)
         logs = np.empty(count)
         for n in range(piece * _POINTS, min((piece + 1) * _POINTS, points)):

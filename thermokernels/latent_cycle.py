@@ -303,11 +303,15 @@ def _hidden_fields(wbar, shift, x, h):
 
 @serial_kernel
 def _hidden_probabilities(h, encoding, p, s):
-    """p(z | x) of one state each, or of one bit each; ``s`` gets the sigmoids of h.  float64 both: p may be 1e-100."""
+    """p(z | x) of one state each, or of one bit each; ``s`` gets the sigmoids of h, which a softmax has no use for.
+
+    Both are float64, because p may be 1e-100.
+    """
     wide_vectors()
-    for b in range(h.size):
-        e = _exp(-abs(np.float64(h[b])))
-        s[b] = (1.0 if h[b] >= 0 else e) / (1.0 + e)
+    if encoding != SOFTMAX:
+        for b in range(h.size):
+            e = _exp(-abs(np.float64(h[b])))
+            s[b] = (1.0 if h[b] >= 0 else e) / (1.0 + e)
     if encoding == BITS:
         for b in range(h.size):
             p[b] = s[b]

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numba
@@ -307,3 +309,19 @@ def test_the_papers_study_shows_the_papers_picture():
     assert np.median(a.decorrelation_time[counted[-12:]]) > np.median(a.decorrelation_time[counted[:12]])
     assert (a.decorrelation_time[counted[-12:]] > 20).sum() >= 3
     assert -148 < np.median(a.log_likelihood) < -146.5
+
+
+def test_same_bits_compiled_and_loaded(tmp_path):
+    """The first process compiles into an empty cache, the second loads from it, as a resumed run does."""
+    code = (
+        "from thermorun import cycles\n"
+        "for encoding in ('softmax', 'bits'):\n"
+        "    print(cycles.train(models=2, epochs=5, encoding=encoding, hidden=5, samples=64).to_dict()['models'])\n"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    compiled, loaded = (
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True).stdout
+        for _ in range(2)
+    )
+    assert compiled == loaded
+    assert len(compiled) > 1000

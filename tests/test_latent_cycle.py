@@ -1,10 +1,10 @@
 """Kernels of the latent cycles against plain loops and against enumeration."""
 
-import naive_cycles as naive
 import numba
 import numpy as np
 import pytest
 
+import naive
 from thermokernels import latent_cycle
 from thermorun.cycles import exact, markov, path_entropy_production
 from thermorun.cycles.model import Model, kernel_options, parameter_count

@@ -16,14 +16,15 @@ Arrays that all kernels share:
 ``data``     uint8 of zeros and ones, (points, D).
 ``mean``     dtype of theta, (D,).
 ``seeds``    uint64, (models,).  A model is a pure function of its seed, whatever runs beside it.
-``options``  an ``Options``.
+``options``  a named tuple: encoding, one of the three above; tied, 1 for the equilibrium baseline (wbar = w, ascent of
+             the joint likelihood); chain_steps, T double steps before a gradient; rate, decay, floor: RMSProp's step,
+             memory and addition to the root.
 
 Random words: the stream's high half says what for, its low half which chain or state; the step is the double step of
 the chain.  Words 0 to D - 1 of a step choose the visible bits, the next ones the hidden state.
 """
 
 import math
-from collections import namedtuple
 
 import numpy as np
 from numba import prange
@@ -33,10 +34,6 @@ from thermokernels._jit import FASTMATH, bits_double, bits_float, device, kernel
 from thermokernels.random import philox4x32
 
 SOFTMAX, SIGMOID, BITS = range(3)
-
-# encoding: one of the three above; tied: 1 for the equilibrium baseline (wbar = w, ascent of the joint likelihood);
-# chain_steps: T, double steps before a gradient; rate, decay, floor: RMSProp's step, memory and addition to the root.
-Options = namedtuple("Options", "encoding tied chain_steps rate decay floor")
 
 CHAIN, BATCH, START, MARKOV, SAMPLE = (np.uint64(purpose << 32) for purpose in range(5))
 

@@ -112,6 +112,7 @@ def sample(
 
     from thermorun import cycles as subject
     from thermorun.cycles import figures
+    from thermorun.threads import on_threads
 
     result = subject.load(file)
     if chains < 1:
@@ -119,7 +120,7 @@ def sample(
     index = int(np.nanargmax(result.analysis.log_likelihood)) if model is None else model
     chosen = result.model(index)
     start = result.data.x[np.arange(chains) % len(result.data.x)]
-    with subject.on_threads(threads):
+    with on_threads(threads):
         drawn = subject.sample(chosen, start, steps=steps, records=records, burn=burn, seed=seed)
     images = drawn.x.reshape(-1, drawn.x.shape[-1])
     classes = subject.nearest_class(images, result.data)
@@ -153,9 +154,10 @@ def analyse(file: Path, chosen: tuple[int, ...], samples: int | None, threads: i
     """
     from thermorun import cycles as subject
     from thermorun.cycles import figures
+    from thermorun.threads import on_threads
 
     result = subject.load(file)
-    with subject.on_threads(threads):
+    with on_threads(threads):
         if samples is not None:
             require_count("samples", samples, 2)
             result = result.analysed_again(samples)

@@ -13,7 +13,7 @@ from thermorun.cycles.model import Model
 from thermorun.cycles.result import StudyResult
 from thermorun.cycles.sampling import Fantasies, sample
 from thermorun.cycles.spec import CycleStudy
-from thermorun.cycles.training import load, on_threads, train
+from thermorun.cycles.training import load, train
 
 __all__ = [
     "Analysis",
@@ -28,7 +28,6 @@ __all__ = [
     "load",
     "markov",
     "nearest_class",
-    "on_threads",
     "path_entropy_production",
     "sample",
     "train",

@@ -1,7 +1,7 @@
 """A latent-cycle model: two independent sets of transition probabilities between visible bits and hidden states."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,17 @@ MAX_HIDDEN = {"softmax": 4096, "sigmoid": 4096, "bits": 64}
 MAX_VISIBLE = 4096
 # Largest number of hidden states whose M and occupancy are computed.
 MAX_STATES = 1024
+
+
+class KernelOptions(NamedTuple):
+    """The settings as kernels take them: see ``thermokernels.latent_cycle``."""
+
+    encoding: int
+    tied: int
+    chain_steps: int
+    rate: float
+    decay: float
+    floor: float
 
 
 def state_count(encoding: str, hidden: int) -> int:
@@ -35,9 +46,9 @@ def kernel_options(
     learning_rate: float = 0.1,
     decay: float = 0.9,
     floor: float = 1e-8,
-) -> latent_cycle.Options:
+) -> KernelOptions:
     """The settings as kernels take them."""
-    return latent_cycle.Options(ENCODINGS[encoding], int(tied), chain_steps, learning_rate, decay, floor)
+    return KernelOptions(ENCODINGS[encoding], int(tied), chain_steps, learning_rate, decay, floor)
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ class Model:
         return self.row[2 * self.hidden * self.visible + self.visible :]
 
     @property
-    def options(self) -> latent_cycle.Options:
+    def options(self) -> KernelOptions:
         """For kernels."""
         return kernel_options(self.encoding, self.tied)
 

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thermokernels import latent_cycle
-from thermorun.cycles.model import ENCODINGS, MAX_HIDDEN, kernel_options, require_sizes
+from thermorun.cycles.model import ENCODINGS, MAX_HIDDEN, KernelOptions, kernel_options, require_sizes
 from thermorun.errors import InputError, require_count, require_finite, require_positive
 
 PRECISIONS = ("float32", "float64")
@@ -100,7 +99,7 @@ class CycleStudy:
         return np.dtype(self.precision)
 
     @property
-    def options(self) -> latent_cycle.Options:
+    def options(self) -> KernelOptions:
         """For kernels."""
         return kernel_options(self.encoding, self.tied, self.chain_steps, self.learning_rate, self.decay, self.floor)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +22,7 @@ from thermorun.datasets import Dataset
 from thermorun.errors import InputError
 from thermorun.progress import Advance, deferred_interrupt, progress
 from thermorun.store import RunFile, read_spec
+from thermorun.threads import on_threads
 
 Array = NDArray[Any]
 
@@ -88,20 +88,6 @@ def with_data(spec: CycleStudy, data: Dataset | None) -> tuple[CycleStudy, Datas
             f" {spec.fingerprint})."
         )
     return replace(spec, fingerprint=data.fingerprint), data
-
-
-@contextmanager
-def on_threads(threads: int | None) -> Iterator[int]:
-    """Runs kernels on so many threads, all by default, and yields their number.  Raises InputError."""
-    limit, before = numba.config.NUMBA_NUM_THREADS, numba.get_num_threads()
-    count = limit if threads is None else threads
-    if not 1 <= count <= limit:
-        raise InputError(f"threads is {count}; it must be between 1 and {limit}.")
-    numba.set_num_threads(count)
-    try:
-        yield count
-    finally:
-        numba.set_num_threads(before)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +21,7 @@ from thermorun.learning.spec import ExcessWork
 from thermorun.learning.work import SERIES, Ledger
 from thermorun.progress import Advance, deferred_interrupt, progress
 from thermorun.store import RunFile, read_spec
+from thermorun.threads import on_threads
 
 Array = NDArray[Any]
 
@@ -54,7 +54,7 @@ def excess_work(
         raise InputError("resume needs out, the file to go on with.")
     plans = Plan.of(spec)
     _require_memory(plans)
-    with _threads(threads) as count, _open(out, spec, plans, resume, count) as file, deferred_interrupt() as stop:
+    with on_threads(threads) as count, _open(out, spec, plans, resume, count) as file, deferred_interrupt() as stop:
         compile_kernels(spec)
         with progress("excess work", sum(plan.particle_steps for plan in plans), "steps", show_progress) as advance:
             settings = _Settings(file, checkpoint_every, chunk, stop, advance)
@@ -81,19 +81,6 @@ def _require_memory(plans: list[Plan]) -> None:
             f"particles x replicas is {spec.particles} x {spec.replicas}, which takes {needed / 1e9:.1f} GB of memory;"
             f" this machine has {there / 1e9:.1f} GB."
         )
-
-
-@contextmanager
-def _threads(threads: int | None) -> Iterator[int]:
-    limit, before = numba.config.NUMBA_NUM_THREADS, numba.get_num_threads()
-    count = limit if threads is None else threads
-    if not 1 <= count <= limit:
-        raise InputError(f"threads is {count}; it must be between 1 and {limit}.")
-    numba.set_num_threads(count)
-    try:
-        yield count
-    finally:
-        numba.set_num_threads(before)
 
 
 @contextmanager

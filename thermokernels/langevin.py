@@ -209,8 +209,8 @@ def drive(x, work, heat, particles, first, steps, theta, seed, stream, rows_to_r
     ``work``, ``heat``  float64, shape of x, each particle's own so far; updated.
     ``theta``           float64 (replicas, steps + 1).
     ``rows_to_record``  intp (rows,), ascending: the steps to record.
-    ``record``          float64 (rows, replicas, blocks, 5), written: ``DRIVE_COLUMNS`` after the jump, before
-    relaxation.
+    ``record``          float64 (rows, replicas, blocks, 5), written: ``DRIVE_COLUMNS`` after the jump and
+                        before the relaxation.
 
     A block stays in cache for all its steps.
     """

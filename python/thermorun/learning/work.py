@@ -36,8 +36,7 @@ _VARIANCES = ("var_u", "var_theta", "var_work")
 class Ledger:
     """Keeps the books of one run: turns kernel rows, in order, into ``SERIES`` at the recorded points.
 
-    ``recorded`` is a mask over the scheme's points.  Where theta jumps a recorded point gives two rows, before and
-    after.
+    ``recorded`` is a mask over the scheme's points.  Where theta jumps a recorded point gives two rows.
     ``state`` (7, replicas) is what the next rows depend on, for checkpoints: energy at the start, bias, theta - u,
     theta and the three variances.
     """

@@ -1,6 +1,7 @@
 """The commands of the thermodynamic computer: train, classify, sweep, export."""
 
 import json
+import math
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from thermorun.console import Classes, fail, print_table, run_options
+from thermorun.estimates import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from thermorun.computer import Classification, ComputerTraining, Machine, Score, Sweep, TrainingResult
+    from thermorun.computer import Classification, ComputerTraining, Machine, Score, Share, Sweep, TrainingResult
+
+
+_TITLES = {"observation-time": "observation time", "timestep": "time step", "hidden": "number of hidden units"}
 
 
 @click.group()
@@ -191,13 +196,13 @@ def run_sweep(spec: "Sweep", out: Path | None, resume: bool, threads: int | None
             f"{100 * c['accuracy_stderr_images'][i]:.2f}",
             f"{100 * c['accuracy_stderr_noise'][i]:.2f}",
             f"{100 * c['top2'][i]:.2f} ± {100 * c['top2_stderr'][i]:.2f}",
-            f"{c['heat'][i]:.4g} ± {c['heat_stderr'][i]:.2g}",
+            str(Estimate(float(c["heat"][i]), float(c["heat_stderr"][i]))),
             f"{c['parameters'][i]:,.0f}",
         )
         for i, value in enumerate(result.values)
     ]
     print_table(
-        f"Sweep over the {spec.over}",
+        f"Sweep over the {_TITLES.get(spec.over, spec.over)}",
         (spec.over, "accuracy / %", "± images", "± noise", "top 2 / %", "heat / energy", "parameters"),
         rows,
         f"{spec.shots} shots an image; accuracy of single shots, its standard error and the two parts of it",
@@ -244,28 +249,25 @@ def _print_files(out: Path, pictures: list[str]) -> None:
 
 def _print_score(title: str, score: "Score", machine: "Machine", notes: str) -> None:
     physics = machine.physics
-    one = score.shots == 1
     rows = [
-        (
-            "accuracy / %",
-            str(score.accuracy),
-            *(_part(p, one) for p in (score.accuracy.stderr_images, score.accuracy.stderr_noise)),
-        ),
-        ("top 2 / %", str(score.top2), *(_part(p, one) for p in (score.top2.stderr_images, score.top2.stderr_noise))),
+        ("accuracy / %", str(score.accuracy), *_parts(score.accuracy)),
+        ("top 2 / %", str(score.top2), *_parts(score.top2)),
         ("heat / energy", str(score.heat), "", ""),
         ("work / energy", str(score.work), "", ""),
     ]
-    if not one:
+    if score.shots > 1:
         rows.insert(2, (f"vote of {score.shots} / %", f"{100 * score.vote:.2f}", "", ""))
     print_table(
         title,
         ("", "mean ± stderr", "± images", "± noise"),
         rows,
-        notes + f"{score.images:,} held-out images, {score.shots} shots each; kT = {physics.kT:g}, read at"
+        notes + f"{score.images:,} held-out images, shots each: {score.shots}; kT = {physics.kT:g}, read at"
         f" {physics.observation_time:g}, dt = {physics.dt:g}\n"
-        "heat: absorbed from the bath in a classification; work: of switching the fields on at x = 0 and off at the end",
+        "heat: absorbed from the bath by then; work: of switching the fields on at x = 0 and off at the end",
     )
 
 
-def _part(value: float, unknown: bool) -> str:
-    return "?" if unknown else f"{100 * value:.2f}"
+def _parts(share: "Share") -> tuple[str, ...]:
+    """The two parts of a standard error, in percent."""
+    parts = (share.stderr_images, share.stderr_noise)
+    return tuple("?" if math.isnan(part) else f"{100 * part:.2f}" for part in parts)

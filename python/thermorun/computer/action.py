@@ -25,7 +25,7 @@ Array = NDArray[Any]
 # Below this reciprocal condition number normal equations count as singular.
 _SINGULAR = 1e-11
 # What is added to their diagonal then, relative to its mean.
-_RIDGE = 1e-8
+_RIDGE = 1e-5
 _TOLERANCE = 1e-10
 
 
@@ -111,25 +111,33 @@ def minimise(lesson: Lesson, physics: Physics, mask: Array, weight_decay: float)
 
     # W_i = -P_i (u^T a_i + u^T m J_i / steps) leaves for J_i the matrix S_i = gram - m^T u P_i u^T m / steps.
     direct = a.T @ m
-    schur = np.empty((units, units, units))
-    solved_target, solved_sum = np.zeros((inputs + 1, units)), np.zeros((units, inputs + 1, units))
+    solved = np.zeros((units, inputs + 1))
+    groups = []
     seen, group = np.unique(mask[:, :inputs], axis=0, return_inverse=True)
     for g, allowed in enumerate(seen):
         rows, columns = np.flatnonzero(group.ravel() == g), np.flatnonzero(np.append(allowed, True))
-        block = moments[np.ix_(columns, columns)] + np.diag(decay[columns])
-        factor, added = _cholesky(block)
+        factor, added = _cholesky(moments[np.ix_(columns, columns)] + np.diag(decay[columns]))
         ridge = max(ridge, added)
         to_sum = scipy.linalg.cho_solve(factor, by_sum[columns])
         to_target = scipy.linalg.cho_solve(factor, by_target[np.ix_(columns, rows)])
-        reduced = lesson.gram - by_sum[columns].T @ to_sum / steps
         direct[rows] -= to_target.T @ by_sum[columns]
-        solved_target[np.ix_(columns, rows)] = to_target
-        for i in rows:
-            schur[i], solved_sum[i][columns] = reduced, to_sum
+        solved[np.ix_(rows, columns)] = to_target.T
+        groups.append(_Group(rows, columns, lesson.gram - by_sum[columns].T @ to_sum / steps, to_sum))
 
-    J = _solve_pairs(schur, direct, mask[:, inputs:], weight_decay / scale)
-    W = -(solved_target + np.einsum("iku,iu->ki", solved_sum, J) / steps).T
-    return Parameters(np.ascontiguousarray(W[:, :inputs]), W[:, inputs].copy(), J), ridge
+    J = _solve_pairs(groups, direct, mask[:, inputs:], weight_decay / scale)
+    for each in groups:
+        solved[np.ix_(each.rows, each.columns)] += J[each.rows] @ each.to_sum.T / steps
+    return Parameters(np.ascontiguousarray(-solved[:, :inputs]), -solved[:, inputs], J), ridge
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Units that share their inputs: S, what is left of the Gram matrix, and P u^T m."""
+
+    rows: Array
+    columns: Array
+    S: Array
+    to_sum: Array
 
 
 def _cholesky(block: Array) -> tuple[Any, float]:
@@ -145,14 +153,17 @@ def _cholesky(block: Array) -> tuple[Any, float]:
     return scipy.linalg.cho_factor(block + _RIDGE * mean * np.eye(len(block)), lower=True), _RIDGE
 
 
-def _solve_pairs(schur: Array, direct: Array, allowed: Array, decay: float) -> Array:
+def _solve_pairs(groups: list[_Group], direct: Array, allowed: Array, decay: float) -> Array:
     """Symmetric J, zero where not ``allowed``: (J S)_ij + (J S)_ji + decay J_ij + direct_ij + direct_ji = 0,
-    where row i of J S is J_i S_i."""
+    where row i of J S is J_i times the S of its group."""
     units = len(direct)
     i, j = np.nonzero(np.tril(allowed, -1))
     if not len(i):
         return np.zeros((units, units))
-    stiffness = schur[i, j, j] + schur[j, i, i] + decay
+    diagonals = np.empty((units, units))
+    for group in groups:
+        diagonals[group.rows] = np.diag(group.S)
+    stiffness = diagonals[i, j] + diagonals[j, i] + decay
     # A unit that never moves has no say: its pairs are left at zero.
     moving = stiffness > 1e-14 * stiffness.max()
     i, j, stiffness = i[moving], j[moving], stiffness[moving]
@@ -163,7 +174,9 @@ def _solve_pairs(schur: Array, direct: Array, allowed: Array, decay: float) -> A
         return J
 
     def slope(pairs: Array) -> Array:
-        each = np.matmul(symmetric(pairs)[:, None, :], schur)[:, 0]
+        J, each = symmetric(pairs), np.empty((units, units))
+        for group in groups:
+            each[group.rows] = J[group.rows] @ group.S
         both: Array = each[i, j] + each[j, i] + decay * pairs.ravel()
         return both
 

@@ -89,31 +89,36 @@ def confusion(score: Score, classes: Sequence[int] | NDArray[np.int64]) -> Figur
 
 
 def couplings(machine: Machine, shape: tuple[int, int], count: int = 64) -> Figure:
-    """Input couplings of hidden units as images, blue where bright pixels push a unit up, and those among units."""
+    """Input couplings of hidden units as images, blue where bright pixels push a unit up, and those among units.
+
+    Colours end at the 98th percentile.
+    """
     shown = min(count, machine.hidden)
     columns = int(np.ceil(np.sqrt(shown)))
-    figure = Figure(figsize=(10.5, 5.6), layout="constrained")
-    halves = figure.add_gridspec(1, 2, width_ratios=(1.15, 1))
+    figure = Figure(figsize=(10.5, 4.8), layout="constrained")
+    halves = figure.add_gridspec(1, 2, width_ratios=(1.05, 1))
     left, right = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
     left.suptitle(rf"$-W$: inputs to {shown} of {machine.hidden} hidden units / energy", fontsize="medium")
     pictures = -machine.input_couplings[:shown]
-    limit = max(float(np.quantile(np.abs(pictures), 0.995)), 1e-12)
-    grid = left.subplots(int(np.ceil(shown / columns)), columns, squeeze=False)
+    limit = max(float(np.quantile(np.abs(pictures), 0.98)), 1e-12)
+    grid = left.subplots(
+        int(np.ceil(shown / columns)), columns, squeeze=False, gridspec_kw={"hspace": 0.05, "wspace": 0.05}
+    )
     image = None
     for axes, row in zip(grid.ravel(), pictures, strict=False):
         image = axes.imshow(row.reshape(shape), cmap="RdBu", vmin=-limit, vmax=limit)
     for axes in grid.ravel():
         axes.set_axis_off()
     if image is not None:
-        left.colorbar(image, ax=grid, shrink=0.6)
+        left.colorbar(image, ax=grid, shrink=0.8)
     right.suptitle(r"$-J$: units to units / energy", fontsize="medium")
     matrix = right.subplots()
-    limit = max(float(np.quantile(np.abs(machine.couplings), 0.995)), 1e-12)
+    limit = max(float(np.quantile(np.abs(machine.couplings), 0.98)), 1e-12)
     image = matrix.imshow(-machine.couplings, cmap="RdBu", vmin=-limit, vmax=limit)
     matrix.axhline(machine.hidden - 0.5, color="black", linewidth=0.6)
     matrix.axvline(machine.hidden - 0.5, color="black", linewidth=0.6)
     matrix.set_xlabel("unit: hidden, then outputs")
-    right.colorbar(image, ax=matrix, shrink=0.6)
+    right.colorbar(image, ax=matrix, shrink=0.8)
     return figure
 
 

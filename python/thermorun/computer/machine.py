@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermokernels import network
+from thermorun.datasets import Images
 from thermorun.errors import InputError, RunError, require_finite, require_positive
 
 Array = NDArray[Any]
@@ -75,19 +76,25 @@ class Physics:
 
 @dataclass(frozen=True)
 class Pixels:
-    """How an image becomes inputs: (brightness - mean) / deviation, then each image scaled to one L2 norm."""
+    """How an image becomes inputs: (brightness - mean) / deviation, then each image scaled to one L2 norm.
+
+    The defaults are the paper's for MNIST.
+    """
 
     mean: float = 0.13066
     deviation: float = 0.3081
     norm: float = 44.48
 
     @classmethod
-    def of(cls, x: Array) -> "Pixels":
-        """Mean and deviation of all pixels of ``x`` (points, D), and the largest norm that they lead to."""
-        mean, deviation = float(x.mean(dtype=float)), float(x.std(dtype=float))
+    def of(cls, images: Images) -> "Pixels":
+        """Mean and deviation of all training pixels, and the largest norm that they give to a held-out image.
+
+        So does the paper's published code: on MNIST this gives its numbers.
+        """
+        mean, deviation = float(images.x.mean(dtype=float)), float(images.x.std(dtype=float))
         if deviation == 0:
-            raise InputError(f"all pixels of the data set are {mean:g}; there is nothing to tell images apart.")
-        norms = np.linalg.norm((x - mean) / deviation, axis=1)
+            raise InputError(f"all pixels of {images.name} are {mean:g}; there is nothing to tell images apart.")
+        norms = np.linalg.norm((images.test_x - mean) / deviation, axis=1)
         return cls(mean, deviation, float(norms.max()))
 
     def inputs(self, x: Array, dtype: Any = np.float64) -> Array:

@@ -101,15 +101,21 @@ def load(path: Path | str, inputs: int = 784, outputs: int = 10) -> Machine:
     ``inputs`` and ``outputs`` are those of a text, which does not say.  Raises InputError.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"FILE is {path}, which does not exist.")
-    with open(path, "rb") as stream:
-        if stream.read(8) != b"\x89HDF\r\n\x1a\n":
-            return read_text(path, inputs, outputs)
+    if is_text(path):
+        return read_text(path, inputs, outputs)
     if read_command(path) not in ("computer", "computer-machine"):
         raise InputError(f"{path} holds a run of {read_command(path)}, not a machine.")
     with RunFile.reopen(path, read_spec(path), write=False) as file:
         return read_section(file)
+
+
+def is_text(path: Path) -> bool:
+    """Whether a file is something else than HDF5.  Raises InputError where there is none."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(8) != b"\x89HDF\r\n\x1a\n"
+    except OSError as error:
+        raise InputError(f"FILE is {path}, which cannot be read ({error.strerror}).") from error
 
 
 def read_text(path: Path | str, inputs: int = 784, outputs: int = 10) -> Machine:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from thermorun import datasets
 from thermorun.computer import machine_files
-from thermorun.computer.machine import CONNECTIVITIES, Machine
+from thermorun.computer.machine import CONNECTIVITIES, Machine, Pixels
 from thermorun.computer.result import add_shots
 from thermorun.computer.score import Score, advantage, reset_work
 from thermorun.computer.spec import PRECISIONS, ComputerTraining
@@ -147,11 +147,13 @@ class Subject:
         if not path.exists():
             raise InputError(f"FILE is {path}, which does not exist.")
         training = None
-        if path.suffix == ".h5" and read_command(path) == "computer":
+        if not machine_files.is_text(path) and read_command(path) == "computer":
             training = ComputerTraining.from_json(read_spec(path))
         name = dataset or ("mnist" if training is None else training.dataset)
         images = datasets.load_images(name)
         machine = machine_files.load(path, images.x.shape[1], len(images.classes))
+        if machine_files.is_text(path):
+            machine = replace(machine, pixels=Pixels.of(images))
         images = datasets.load_images(name, machine.classes)
         if images.x.shape[1] != machine.inputs:
             raise InputError(

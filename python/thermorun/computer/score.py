@@ -36,6 +36,10 @@ class Share:
         shots, images = hits.shape
         each = hits.mean(axis=0)
         total = each.var(ddof=1) / images if images > 1 else np.nan
+        if total == 0:
+            # All right, or all wrong, is no proof of certainty: Laplace's rule of succession.
+            guess = (hits.sum() + 1) / (hits.size + 2)
+            total = guess * (1 - guess) / images
         if shots == 1:
             return cls(float(each.mean()), float(np.sqrt(total)), np.nan, np.nan)
         noise = np.mean(each * (1 - each)) / (shots - 1) / images

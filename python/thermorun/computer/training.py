@@ -106,7 +106,7 @@ class Task:
             )
         largest = 1.0 if spec.targets != "linear" else 0.0
         require_ideal_stable(spec.physics, spec.scale * largest)
-        return cls(replace(spec, fingerprint=fingerprint), images, mask, given, Pixels.of(images.x))
+        return cls(replace(spec, fingerprint=fingerprint), images, mask, given, Pixels.of(images))
 
 
 def require_ideal_stable(physics: Physics, target: float) -> None:

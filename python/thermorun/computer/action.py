@@ -26,7 +26,8 @@ Array = NDArray[Any]
 _SINGULAR = 1e-11
 # What is added to their diagonal then, relative to its mean.
 _RIDGE = 1e-5
-_TOLERANCE = 1e-10
+_TOLERANCE = 1e-9
+_MOST_ITERATIONS = 20_000
 
 
 @dataclass(frozen=True)
@@ -185,12 +186,12 @@ def _solve_pairs(groups: list[_Group], direct: Array, allowed: Array, decay: flo
         scipy.sparse.linalg.LinearOperator(size, slope, dtype=float),
         -(direct[i, j] + direct[j, i]),
         rtol=_TOLERANCE,
-        maxiter=20 * units,
+        maxiter=_MOST_ITERATIONS,
         M=scipy.sparse.linalg.LinearOperator(size, lambda v: v.ravel() / stiffness, dtype=float),
     )
     if failed:
         raise RunError(
-            f"the equations for the couplings did not converge in {20 * units} iterations; a weight_decay above 0"
-            " helps."
+            f"the equations for the couplings did not converge in {_MOST_ITERATIONS:,} iterations; a weight_decay above"
+            " 0 helps."
         )
     return symmetric(pairs)

@@ -16,7 +16,6 @@ Array = NDArray[Any]
 CONNECTIVITIES = ("all-to-all", "no-hidden-hidden", "feed-forward")
 # Images on whose noise-free trajectories the time step is tried.
 _PILOTS = 64
-_HALVINGS = 20
 
 
 class KernelPhysics(NamedTuple):
@@ -258,7 +257,7 @@ class Machine:
             cure = self.stable_dt(fields[blown[:_PILOTS]])
             raise RunError(
                 f"{len(blown)} of {len(fields)} trajectories blew up, the first being number {blown[0]} at step"
-                f" {status[blown[0]] - 1} with dt = {self.physics.dt:g}; dt = {cure:g} would do."
+                f" {status[blown[0]] - 1} with dt = {self.physics.dt:g}; dt = {cure:.6g} would do."
             )
         return Trajectories(state, heat, paths, rows)
 
@@ -280,20 +279,25 @@ class Machine:
         return bool(self.physics.mobility * self.physics.dt * np.linalg.eigvalsh(curvature).max() < 2)
 
     def stable_dt(self, fields: Array) -> float:
-        """The largest dt / 2^k that ``is_stable``."""
-        machine = self
-        for _ in range(_HALVINGS):
-            if machine.is_stable(fields):
-                break
-            machine = machine.with_physics(dt=machine.physics.dt / 2)
-        return machine.physics.dt
+        """A dt with which trajectories without noise are stable, a whole number of steps to the observation time.
+
+        Where no |x_i| exceeds the largest root X of 4 J4 X^3 + 2 J2 X = max |h| + |J| X, |J| being the largest sum of a
+        row, none ever will if dt is below one over the largest curvature, mu (2 J2 + 12 J4 X^2 + |J|).
+        """
+        p, pairs = self.physics, float(np.abs(self.couplings).sum(axis=1).max())
+        reach = np.roots([4 * p.J4, 0.0, 2 * p.J2 - pairs, -float(np.abs(fields).max())])
+        x = float(reach.real[np.abs(reach.imag) < 1e-9 * (1 + np.abs(reach))].max(initial=0.0)) if p.J4 else 0.0
+        rate = p.mobility * (2 * p.J2 + 12 * p.J4 * x**2 + pairs)
+        return p.observation_time / float(np.ceil(p.observation_time * rate))
 
     def require_stable(self, fields: Array) -> None:
-        """Raises InputError, with a dt that would do, unless ``is_stable``."""
+        """Raises InputError, with a dt that would do, unless ``is_stable``; and where V has no minimum."""
+        if self.physics.J4 == 0 and np.linalg.eigvalsh(self.couplings).min() + 2 * self.physics.J2 <= 0:
+            raise InputError("J4 is 0 and the couplings are stronger than the wells: V has no minimum; no dt helps.")
         if not self.is_stable(fields):
             raise InputError(
                 f"dt is {self.physics.dt:g}, too large for this machine's couplings: trajectories without noise blow up"
-                f" or end where mu dt times the curvature exceeds 2; dt = {self.stable_dt(fields):g} would do."
+                f" or end where mu dt times the curvature exceeds 2; dt = {self.stable_dt(fields):.6g} would do."
             )
 
 

@@ -303,11 +303,11 @@ class _Run:
 
     def _watch(self, descent: Descent) -> float:
         """Accuracy of one shot at some held-out images; NaN where the machine, half trained, is unstable."""
-        machine = self._machine(action.Parameters(*(descent.parameters[name] for name in NAMES)))
-        fields = machine.fields(self.test_inputs[:_WATCHED], self.spec.dtype)
         try:
+            machine = self._machine(action.Parameters(*(descent.parameters[name] for name in NAMES)))
+            fields = machine.fields(self.test_inputs[:_WATCHED], self.spec.dtype)
             outputs = shoot(machine, fields, self.spec.seed, _WATCH)["output"]
-        except RunError:
+        except (InputError, RunError):
             return np.nan
         return float(np.mean(np.argmax(outputs, axis=1) == self.images.test_labels[:_WATCHED]))
 

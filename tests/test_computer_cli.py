@@ -58,10 +58,10 @@ def test_train_classify_sweep_export(tmp_path):
         (("train", "--method", "magic"), "method is 'magic'"),
         (("train", "--threads", "1000"), "threads"),
         (("train", "--out", "missing/a.h5"), "does not exist"),
-        (("classify", "missing.h5"), "cannot be read"),
+        (("classify", "missing.h5"), "does not exist"),
         (("classify", "cut.txt", "--dataset", "digits"), "3 numbers"),
         (("classify", "words.txt", "--dataset", "digits"), "neither HDF5 nor"),
-        (("sweep", "missing.h5"), "cannot be read"),
+        (("sweep", "missing.h5"), "does not exist"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, words, sentence):

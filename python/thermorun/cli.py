@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from thermorun import __version__
+from thermorun.cli_computer import computer, run_classification, run_sweep, run_training
 from thermorun.cli_cycles import cycles, run_study
 from thermorun.console import fail, print_table, run_options
 from thermorun.errors import InputError, RunError
@@ -41,6 +42,7 @@ def thermorun() -> None:
     """Stochastic thermodynamics of learning, on a CPU, with error bars and exact values."""
 
 
+thermorun.add_command(computer)
 thermorun.add_command(cycles)
 
 
@@ -90,17 +92,34 @@ def excess_work(figure: int, as_json: bool, check_dt: bool, **given: Any) -> Non
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def resume(file: Path, threads: int | None, as_json: bool) -> None:
     """Go on with the run in FILE, whatever stopped it; the results are those of a run that was never stopped."""
-    from thermorun import learning
     from thermorun.store import read_command, read_spec
 
     if not file.exists():
         raise InputError(f"FILE is {file}, which does not exist: there is nothing to resume.")
-    if read_command(file) == "cycles":
+    command, spec = read_command(file), read_spec(file)
+    options = (file, True, threads, as_json)
+    if command == "excess-work":
+        from thermorun.learning import ExcessWork
+
+        _run_excess_work(ExcessWork.from_json(spec), *options, False)
+    elif command == "cycles":
         from thermorun.cycles import CycleStudy
 
-        run_study(CycleStudy.from_json(read_spec(file)), file, True, threads, as_json)
-        return
-    _run_excess_work(learning.ExcessWork.from_json(read_spec(file)), file, True, threads, as_json, False)
+        run_study(CycleStudy.from_json(spec), *options)
+    elif command == "computer":
+        from thermorun.computer import ComputerTraining
+
+        run_training(ComputerTraining.from_json(spec), *options)
+    elif command == "computer-classify":
+        from thermorun.computer import Classification
+
+        run_classification(Classification.from_json(spec), *options)
+    elif command == "computer-sweep":
+        from thermorun.computer import Sweep
+
+        run_sweep(Sweep.from_json(spec), *options)
+    else:
+        raise InputError(f"FILE is {file}, which holds {command}: there is nothing to resume.")
 
 
 def _run_excess_work(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from thermorun.console import fail, print_table, run_options
+from thermorun.console import Classes, fail, print_table, run_options
 from thermorun.errors import InputError, require_count
 
 if TYPE_CHECKING:
@@ -27,18 +27,6 @@ class _Pair(click.ParamType[tuple[int, ...]]):
         return sizes * 2 if len(sizes) == 1 else sizes
 
 
-class _Classes(click.ParamType[tuple[int, ...]]):
-    """Classes as in 0,1,2."""
-
-    name = "k,k,..."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        try:
-            return tuple(int(part) for part in str(value).split(","))
-        except ValueError:
-            raise InputError(f"classes is {value!r}; give numbers with commas, as in 0,1,2.") from None
-
-
 @click.group()
 def cycles() -> None:
     """Latent cycles: generative models out of equilibrium (Baiesi & Rosso)."""
@@ -46,7 +34,7 @@ def cycles() -> None:
 
 @cycles.command()
 @click.option("--dataset", help="digits (default), mnist-012, mnist, or a .npy or .npz file of bits.")
-@click.option("--classes", type=_Classes(), help="Only these classes of the data set.")
+@click.option("--classes", type=Classes(), help="Only these classes of the data set.")
 @click.option("--encoding", help="Of hidden states: softmax (default), sigmoid or bits.")
 @click.option("--hidden", type=int, help="Hidden units.  [default: 6]")
 @click.option("--tied", is_flag=True, default=None, help="The equilibrium baseline, wbar = w.")

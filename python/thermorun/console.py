@@ -3,9 +3,11 @@
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
+
+from thermorun.errors import InputError
 
 Command = Callable[..., None]
 
@@ -14,6 +16,18 @@ def fail(sentence: str, code: int) -> NoReturn:
     """One sentence on stderr, and out."""
     click.echo(f"thermorun: {sentence}", err=True)
     sys.exit(code)
+
+
+class Classes(click.ParamType[tuple[int, ...]]):
+    """Classes as in 0,1,2."""
+
+    name = "k,k,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        try:
+            return tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            raise InputError(f"classes is {value!r}; give numbers with commas, as in 0,1,2.") from None
 
 
 def run_options(command: Command) -> Command:

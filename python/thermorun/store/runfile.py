@@ -106,7 +106,7 @@ class RunFile:
         return cls(path, file, part)
 
     def add_section(self, name: str, axes: Sequence[Axis], variables: Sequence[Variable]) -> None:
-        """Allocates a group with its dimension scales and its datasets, filled with NaN."""
+        """Allocates a group with its dimension scales and its datasets, filled with NaN, or zero where integers."""
         lengths = {axis.name: len(axis.values) for axis in axes}
         group = self._file.require_group(name)
         for axis in axes:
@@ -118,8 +118,9 @@ class RunFile:
             scale.attrs.update({"units": axis.units, "long_name": axis.long_name})
         for variable in variables:
             shape = tuple(lengths[dimension] for dimension in variable.dimensions)
+            empty = np.nan if np.dtype(variable.dtype).kind == "f" else 0
             data = group.create_dataset(
-                variable.name, data=np.full(shape, np.nan, variable.dtype), chunks=_chunks(shape), track_times=False
+                variable.name, data=np.full(shape, empty, variable.dtype), chunks=_chunks(shape), track_times=False
             )
             data.attrs.update({"units": variable.units, "long_name": variable.long_name})
             for position, dimension in enumerate(variable.dimensions):

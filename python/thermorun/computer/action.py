@@ -1,0 +1,183 @@
+"""The mean Onsager-Machlup action of idealised trajectories, and its minimum.
+
+Along an idealised trajectory of bias -a the residual is linear in all that is learned,
+
+    r(t) = mu dt (a + b + W u + J x(t)) / (2 kT),     S = mu dt / (4 kT) sum_t |a + b + W u + J x(t)|^2,
+
+so the mean action over the data is a quadratic form in (W, b, J).  What it needs of the trajectories are their sums of
+x over time and, summed over the data, of x x^T (`thermokernels.onsager_machlup.teach`).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+from numpy.typing import NDArray
+
+from thermokernels import onsager_machlup
+from thermorun.computer.machine import Physics
+from thermorun.errors import RunError
+
+Array = NDArray[Any]
+
+# Below this reciprocal condition number normal equations count as singular.
+_SINGULAR = 1e-11
+# What is added to their diagonal then, relative to its mean.
+_RIDGE = 1e-8
+_TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What is learned: ``W`` (units, inputs), ``b`` (units,), ``J`` (units, units)."""
+
+    W: Array
+    b: Array
+    J: Array
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Some data and their idealised trajectories.
+
+    ``inputs`` (points, inputs), ``targets`` a (points, units), ``sums`` (points, units) of x over time, ``gram``
+    float64 (units, units), the sum over points and time of x x^T.
+    """
+
+    inputs: Array
+    targets: Array
+    sums: Array
+    gram: Array
+
+    @classmethod
+    def of(cls, inputs: Array, targets: Array, physics: Physics) -> "Lesson":
+        """Runs the idealised trajectories, in the dtype of ``targets``."""
+        sums, gram = np.empty_like(targets), np.empty((targets.shape[1],) * 2)
+        onsager_machlup.teach(targets, physics.steps, physics.kernel, sums, gram)
+        return cls(inputs, targets, sums, gram)
+
+
+def mean_action(lesson: Lesson, parameters: Parameters, physics: Physics) -> float:
+    """S averaged over the data."""
+    return _action_and_gradient(lesson, parameters, physics)[0]
+
+
+def gradient(lesson: Lesson, parameters: Parameters, physics: Physics) -> tuple[float, Parameters]:
+    """S and its gradient, averaged over the data; that of J_ij counts both places of the pair (Eqs. 8 to 10)."""
+    return _action_and_gradient(lesson, parameters, physics)
+
+
+def _action_and_gradient(lesson: Lesson, p: Parameters, physics: Physics) -> tuple[float, Parameters]:
+    points, steps = len(lesson.inputs), physics.steps
+    scale = physics.mobility * physics.dt / (2.0 * physics.kT * points)
+    still = lesson.targets + lesson.inputs @ p.W.T + p.b
+    pull = lesson.sums @ p.J
+    residuals = steps * still + pull
+    action = 0.5 * scale * (_dot(still, residuals) + _dot(still, pull) + _dot(p.J @ lesson.gram, p.J))
+    slope = still.T @ lesson.sums + p.J @ lesson.gram
+    slope += slope.T
+    np.fill_diagonal(slope, 0.0)
+    return float(action), Parameters(
+        (scale * (residuals.T @ lesson.inputs)).astype(p.W.dtype),
+        (scale * residuals.sum(axis=0)).astype(p.b.dtype),
+        (scale * slope).astype(p.J.dtype),
+    )
+
+
+def _dot(a: Array, b: Array) -> float:
+    return float(np.einsum("ij,ij->", a, b, dtype=float))
+
+
+def minimise(lesson: Lesson, physics: Physics, mask: Array, weight_decay: float) -> tuple[Parameters, float]:
+    """The (W, b, J) of least mean action plus half of ``weight_decay`` times the sum of squared couplings.
+
+    ``mask`` bool (units, inputs + units): which couplings there are.  W and b are eliminated, for every set of inputs
+    that units share; the rest are linear equations for the pairs (i, j), solved by conjugate gradients.
+
+    Returns also the ridge that had to be added to the inputs' normal equations, relative to the mean of their diagonal:
+    0 unless they are singular, as they are where inputs repeat one another.  Raises RunError where the pairs' equations
+    do not converge.
+    """
+    points, inputs = lesson.inputs.shape
+    units = lesson.targets.shape[1]
+    steps, a, m = physics.steps, lesson.targets.astype(float), lesson.sums.astype(float)
+    u = np.hstack([lesson.inputs.astype(float), np.ones((points, 1))])
+    scale = physics.mobility * physics.dt / (2.0 * physics.kT * points)
+    moments, by_target, by_sum = u.T @ u, u.T @ a, u.T @ m
+    decay = np.append(np.full(inputs, weight_decay / (scale * steps)), 0.0)
+    ridge = 0.0
+
+    # W_i = -P_i (u^T a_i + u^T m J_i / steps) leaves for J_i the matrix S_i = gram - m^T u P_i u^T m / steps.
+    direct = a.T @ m
+    schur = np.empty((units, units, units))
+    solved_target, solved_sum = np.zeros((inputs + 1, units)), np.zeros((units, inputs + 1, units))
+    seen, group = np.unique(mask[:, :inputs], axis=0, return_inverse=True)
+    for g, allowed in enumerate(seen):
+        rows, columns = np.flatnonzero(group.ravel() == g), np.flatnonzero(np.append(allowed, True))
+        block = moments[np.ix_(columns, columns)] + np.diag(decay[columns])
+        factor, added = _cholesky(block)
+        ridge = max(ridge, added)
+        to_sum = scipy.linalg.cho_solve(factor, by_sum[columns])
+        to_target = scipy.linalg.cho_solve(factor, by_target[np.ix_(columns, rows)])
+        reduced = lesson.gram - by_sum[columns].T @ to_sum / steps
+        direct[rows] -= to_target.T @ by_sum[columns]
+        solved_target[np.ix_(columns, rows)] = to_target
+        for i in rows:
+            schur[i], solved_sum[i][columns] = reduced, to_sum
+
+    J = _solve_pairs(schur, direct, mask[:, inputs:], weight_decay / scale)
+    W = -(solved_target + np.einsum("iku,iu->ki", solved_sum, J) / steps).T
+    return Parameters(np.ascontiguousarray(W[:, :inputs]), W[:, inputs].copy(), J), ridge
+
+
+def _cholesky(block: Array) -> tuple[Any, float]:
+    """The Cholesky factor, and the relative ridge without which there would be none."""
+    try:
+        factor = scipy.linalg.cho_factor(block, lower=True)
+        condition, _ = scipy.linalg.lapack.dpocon(factor[0], np.linalg.norm(block, 1), uplo="L")
+        if condition > _SINGULAR:
+            return factor, 0.0
+    except np.linalg.LinAlgError:
+        pass
+    mean = np.trace(block) / len(block)
+    return scipy.linalg.cho_factor(block + _RIDGE * mean * np.eye(len(block)), lower=True), _RIDGE
+
+
+def _solve_pairs(schur: Array, direct: Array, allowed: Array, decay: float) -> Array:
+    """Symmetric J, zero where not ``allowed``: (J S)_ij + (J S)_ji + decay J_ij + direct_ij + direct_ji = 0,
+    where row i of J S is J_i S_i."""
+    units = len(direct)
+    i, j = np.nonzero(np.tril(allowed, -1))
+    if not len(i):
+        return np.zeros((units, units))
+    stiffness = schur[i, j, j] + schur[j, i, i] + decay
+    # A unit that never moves has no say: its pairs are left at zero.
+    moving = stiffness > 1e-14 * stiffness.max()
+    i, j, stiffness = i[moving], j[moving], stiffness[moving]
+
+    def symmetric(pairs: Array) -> Array:
+        J = np.zeros((units, units))
+        J[i, j] = J[j, i] = pairs.ravel()
+        return J
+
+    def slope(pairs: Array) -> Array:
+        each = np.matmul(symmetric(pairs)[:, None, :], schur)[:, 0]
+        both: Array = each[i, j] + each[j, i] + decay * pairs.ravel()
+        return both
+
+    size = (len(i), len(i))
+    pairs, failed = scipy.sparse.linalg.cg(
+        scipy.sparse.linalg.LinearOperator(size, slope, dtype=float),
+        -(direct[i, j] + direct[j, i]),
+        rtol=_TOLERANCE,
+        maxiter=20 * units,
+        M=scipy.sparse.linalg.LinearOperator(size, lambda v: v.ravel() / stiffness, dtype=float),
+    )
+    if failed:
+        raise RunError(
+            f"the equations for the couplings did not converge in {20 * units} iterations; a weight_decay above 0"
+            " helps."
+        )
+    return symmetric(pairs)

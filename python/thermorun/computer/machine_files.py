@@ -1,0 +1,189 @@
+"""Machines in files: our HDF5, and the plain text in which the paper's author publishes parameters.
+
+The text is numbers between blanks, in this order (Whitelam 2025, published inference code): couplings between
+neighbouring inputs, two an input; input-hidden, input by input; hidden-hidden, (1, 0), (2, 0), (2, 1), ...;
+hidden-output, hidden unit by hidden unit; output-output like hidden-hidden; input-output, input by input; then one bias
+a unit, inputs first.
+"""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thermorun.computer.machine import Machine, Physics, Pixels
+from thermorun.errors import InputError
+from thermorun.store import Axis, RunFile, Variable, read_command, read_spec
+
+Array = NDArray[Any]
+
+SECTION = "machine"
+_CONSTANTS = (*(field.name for field in fields(Physics)), "pixel_mean", "pixel_deviation", "pixel_norm")
+# Couplings between inputs that the text holds for each input.
+_INERT_BONDS = 2
+
+
+def add_section(file: RunFile, inputs: int, hidden: int, outputs: int, inert: int = 0) -> None:
+    """Allocates a machine's place in a run's file."""
+    units = hidden + outputs
+    axes = [
+        Axis("unit", np.arange(units), "1", "units that move: hidden, then outputs"),
+        Axis("to_unit", np.arange(units), "1", "the other unit of a pair"),
+        Axis("input", np.arange(inputs), "1", "inputs, which do not move"),
+        Axis("output", np.arange(outputs), "1", "outputs"),
+        Axis("constant", np.array(_CONSTANTS), "1", "what is not learned"),
+    ]
+    variables = [
+        Variable("input_couplings", ("unit", "input"), "energy", "W"),
+        Variable("couplings", ("unit", "to_unit"), "energy", "J, symmetric"),
+        Variable("bias", ("unit",), "energy", "b"),
+        Variable("input_mask", ("unit", "input"), "1", "1 where a coupling exists", "uint8"),
+        Variable("mask", ("unit", "to_unit"), "1", "1 where a coupling exists", "uint8"),
+        Variable("class", ("output",), "1", "label that an output stands for"),
+        Variable("value", ("constant",), "1", "value of each constant"),
+    ]
+    if inert:
+        axes.append(Axis("inert_parameter", np.arange(inert), "1", "parameters that act on inputs only"))
+        variables.append(Variable("inert", ("inert_parameter",), "energy", "couplings between inputs, their biases"))
+    file.add_section(SECTION, axes, variables)
+
+
+def write_section(file: RunFile, machine: Machine) -> None:
+    """Queues a machine for the place that ``add_section`` made."""
+    physics, pixels = machine.physics, machine.pixels
+    values = [getattr(physics, field.name) for field in fields(Physics)]
+    arrays = {
+        "input_couplings": machine.input_couplings,
+        "couplings": machine.couplings,
+        "bias": machine.bias,
+        "input_mask": machine.allowed[:, : machine.inputs],
+        "mask": machine.allowed[:, machine.inputs :],
+        "class": np.array(machine.classes),
+        "value": np.array([*values, pixels.mean, pixels.deviation, pixels.norm]),
+    }
+    if machine.inert.size:
+        arrays["inert"] = machine.inert
+    file.write_whole(SECTION, arrays)
+
+
+def read_section(file: RunFile) -> Machine:
+    """The machine in a run's file.  Raises InputError where there is none yet."""
+    try:
+        stored = file.read(SECTION)
+    except KeyError:
+        raise InputError(f"{file.path} holds no machine.") from None
+    if not np.isfinite(stored["bias"]).all():
+        raise InputError(f"{file.path} holds no machine yet: its training has not finished; resume it.")
+    *physics, mean, deviation, norm = (float(value) for value in stored["value"])
+    return Machine(
+        stored["input_couplings"], stored["couplings"], stored["bias"], len(stored["class"]), Physics(*physics),
+        Pixels(mean, deviation, norm), tuple(int(k) for k in stored["class"]),
+        np.hstack([stored["input_mask"], stored["mask"]]).astype(bool), stored.get("inert", np.empty(0)),
+    )  # fmt: skip
+
+
+def save(machine: Machine, path: Path | str) -> None:
+    """Writes a machine to an HDF5 file of its own.  Raises InputError where something else is there already."""
+    spec = json.dumps({"inputs": machine.inputs, "hidden": machine.hidden, "outputs": machine.outputs})
+    with RunFile.create(Path(path), "computer-machine", spec, 0, 1) as file:
+        add_section(file, machine.inputs, machine.hidden, machine.outputs, machine.inert.size)
+        write_section(file, machine)
+        file.wait()
+        file.publish({})
+
+
+def load(path: Path | str, inputs: int = 784, outputs: int = 10) -> Machine:
+    """The machine in a file: one of ours, or, where it is not HDF5, the author's text.
+
+    ``inputs`` and ``outputs`` are those of a text, which does not say.  Raises InputError.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"FILE is {path}, which does not exist.")
+    with open(path, "rb") as stream:
+        if stream.read(8) != b"\x89HDF\r\n\x1a\n":
+            return read_text(path, inputs, outputs)
+    if read_command(path) not in ("computer", "computer-machine"):
+        raise InputError(f"{path} holds a run of {read_command(path)}, not a machine.")
+    with RunFile.reopen(path, read_spec(path), write=False) as file:
+        return read_section(file)
+
+
+def read_text(path: Path | str, inputs: int = 784, outputs: int = 10) -> Machine:
+    """The machine in a text of the author's, with the paper's physics; as many hidden units as the numbers make.
+
+    Raises InputError for a text that is cut short, or is not of this kind.
+    """
+    path = Path(path)
+    try:
+        numbers = np.array(path.read_text(encoding="ascii").split(), np.float64)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise InputError(f"{path} is neither HDF5 nor a text of numbers ({error}).") from error
+    hidden = _hidden_units(numbers.size, inputs, outputs)
+    if hidden is None:
+        raise InputError(
+            f"{path} holds {numbers.size:,} numbers, which make no machine of {inputs} inputs and {outputs} outputs"
+            f" with any number of hidden units (64 would take {_text_size(inputs, 64, outputs):,}); it is cut short,"
+            " or of another kind."
+        )
+    if not np.isfinite(numbers).all():
+        raise InputError(f"{path} holds a number that is not finite.")
+    units = hidden + outputs
+    sizes = _text_sizes(inputs, hidden, outputs)
+    bonds, ih, hh, ho, oo, io, biases = np.split(numbers, np.cumsum(sizes)[:-1])
+    couplings = np.zeros((units, units))
+    couplings[:hidden, :hidden][np.tril_indices(hidden, -1)] = hh
+    couplings[hidden:, hidden:][np.tril_indices(outputs, -1)] = oo
+    couplings[hidden:, :hidden] = ho.reshape(hidden, outputs).T
+    return Machine(
+        np.vstack([ih.reshape(inputs, hidden).T, io.reshape(inputs, outputs).T]),
+        couplings + couplings.T, biases[inputs:], outputs, inert=np.concatenate([bonds, biases[:inputs]]),
+    )  # fmt: skip
+
+
+def write_text(machine: Machine, path: Path | str) -> None:
+    """Writes a machine as the author's text, every number to its last bit; what it has not of inputs' own is zeros.
+
+    Physics, pixels, classes and mask have no place in it.  Raises InputError where the file exists.
+    """
+    hidden, inputs = machine.hidden, machine.inputs
+    bonds = _INERT_BONDS * inputs
+    inert = machine.inert if machine.inert.size else np.zeros(bonds + inputs)
+    blocks = [
+        inert[:bonds],
+        machine.input_couplings[:hidden].T.ravel(),
+        machine.couplings[:hidden, :hidden][np.tril_indices(hidden, -1)],
+        machine.couplings[hidden:, :hidden].T.ravel(),
+        machine.couplings[hidden:, hidden:][np.tril_indices(machine.outputs, -1)],
+        machine.input_couplings[hidden:].T.ravel(),
+        inert[bonds:],
+        machine.bias,
+    ]
+    text = " ".join(repr(float(number)) for block in blocks for number in block)
+    try:
+        with open(path, "x", encoding="ascii") as stream:
+            stream.write(text + "\n")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}).") from error
+
+
+def _text_sizes(inputs: int, hidden: int, outputs: int) -> list[int]:
+    return [
+        _INERT_BONDS * inputs, inputs * hidden, hidden * (hidden - 1) // 2, hidden * outputs,
+        outputs * (outputs - 1) // 2, inputs * outputs, inputs + hidden + outputs,
+    ]  # fmt: skip
+
+
+def _text_size(inputs: int, hidden: int, outputs: int) -> int:
+    return sum(_text_sizes(inputs, hidden, outputs))
+
+
+def _hidden_units(size: int, inputs: int, outputs: int) -> int | None:
+    """The number of hidden units with which a text has ``size`` numbers, or None."""
+    hidden = 0
+    while _text_size(inputs, hidden, outputs) < size:
+        hidden += 1
+    return hidden if _text_size(inputs, hidden, outputs) == size else None

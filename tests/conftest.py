@@ -5,7 +5,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 # Before Numba is imported: the tests compare one thread with two, on a single core too.
 os.environ.setdefault("NUMBA_NUM_THREADS", str(max(2, os.cpu_count() or 1)))
@@ -18,16 +17,6 @@ from scipy import stats
 from thermokernels.random import fill_normals
 
 LEAST_P = 2 * stats.norm.sf(4)  # of a test without a z: as unlikely as |z| = 4
-
-
-class Physics(NamedTuple):
-    """What ``thermokernels.network`` calls ``physics``."""
-
-    J2: float
-    J4: float
-    mobility: float
-    kT: float
-    dt: float
 
 
 def pytest_collection_modifyitems(config, items):

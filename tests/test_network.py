@@ -7,13 +7,14 @@ import pytest
 from scipy import integrate, interpolate, linalg, stats
 
 import naive
-from conftest import LEAST_P, Physics, digests_compiled_and_loaded, kernel_normals, symmetric, z_score
+from conftest import LEAST_P, digests_compiled_and_loaded, kernel_normals, symmetric, z_score
 from thermokernels.network import simulate
 from thermokernels.products import LINE, add_gram, add_product, aligned
+from thermorun.computer.machine import KernelPhysics
 
 SEED, STREAM = 2**63 + 7, 2**40 + 3
 # No two alike, so that none can stand for another.
-PHYSICS = Physics(J2=0.8, J4=0.6, mobility=1.3, kT=0.7, dt=0.01)
+PHYSICS = KernelPhysics(J2=0.8, J4=0.6, mobility=1.3, kT=0.7, dt=0.01)
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 # (trajectories, units): whole tiles and groups, parts of them, and more tiles than a kernel has tasks.
@@ -235,7 +236,7 @@ class Diffusion:
 @dtypes
 def test_units_alone_follow_the_law_of_one(dtype):
     """From the first steps to equilibrium; sixteen units of four kinds."""
-    physics, count = Physics(J2=-1.0, J4=0.8, mobility=1.4, kT=0.6, dt=5e-4), 2**12
+    physics, count = KernelPhysics(J2=-1.0, J4=0.8, mobility=1.4, kT=0.6, dt=5e-4), 2**12
     kinds, times = [0.0, 0.7, -1.5, 3.0], np.array([0.02, 0.1, 0.4, 1.6])
     fields = np.tile(np.repeat(kinds, 4), (count, 1)).astype(dtype)
     recorded = np.rint(times / physics.dt).astype(int)
@@ -253,7 +254,7 @@ def test_units_alone_follow_the_law_of_one(dtype):
 @dtypes
 def test_a_network_at_long_times_is_in_equilibrium(dtype):
     """Three units with several wells, five networks side by side; big steps first, small ones to forget their bias."""
-    physics = Physics(J2=0.5, J4=0.7, mobility=2.0, kT=1.2, dt=2e-3)
+    physics = KernelPhysics(J2=0.5, J4=0.7, mobility=2.0, kT=1.2, dt=2e-3)
     couplings = np.array([[0.0, -2.0, 1.5], [-2.0, 0.0, 2.0], [1.5, 2.0, 0.0]])
     b, copies = np.array([0.5, -0.8, 0.3]), 5
     fields, many = np.tile(b, (2**12, copies)).astype(dtype), np.kron(np.eye(copies), couplings)
@@ -278,7 +279,7 @@ def test_a_network_at_long_times_is_in_equilibrium(dtype):
 class Linear:
     """Three units without quartic wells: a Gaussian process from x0."""
 
-    physics = Physics(J2=1.1, J4=0.0, mobility=1.3, kT=0.7, dt=0.02)
+    physics = KernelPhysics(J2=1.1, J4=0.0, mobility=1.3, kT=0.7, dt=0.02)
     couplings = np.array([[0.0, 1.2, -0.7], [1.2, 0.0, 0.9], [-0.7, 0.9, 0.0]])
     fields, start = np.array([0.6, -1.0, 0.3]), np.array([1.5, 0.5, -1.0])
     stiffness = 2.0 * physics.J2 * np.eye(3) + couplings
@@ -348,7 +349,7 @@ def test_without_quartic_wells_moments_near_the_moment_ode_at_first_order():
 
 # --- Blow-up ---------------------------------------------------------------------------------------------------------
 
-UNSTABLE = Physics(J2=1.0, J4=1.0, mobility=1.0, kT=1.0, dt=0.02)  # beyond |x| = 5
+UNSTABLE = KernelPhysics(J2=1.0, J4=1.0, mobility=1.0, kT=1.0, dt=0.02)  # beyond |x| = 5
 
 
 @dtypes

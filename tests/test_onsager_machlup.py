@@ -7,11 +7,12 @@ import pytest
 from scipy import stats
 
 import naive
-from conftest import LEAST_P, Physics, symmetric, z_score
+from conftest import LEAST_P, symmetric, z_score
 from thermokernels.network import simulate
 from thermokernels.onsager_machlup import action_gradient, teach
+from thermorun.computer.machine import KernelPhysics
 
-PHYSICS = Physics(J2=0.8, J4=0.6, mobility=1.3, kT=0.7, dt=0.01)
+PHYSICS = KernelPhysics(J2=0.8, J4=0.6, mobility=1.3, kT=0.7, dt=0.01)
 
 # Sums over 40 steps, relative to their largest.
 dtypes = pytest.mark.parametrize(("dtype", "bound"), [(np.float32, 4e-6), (np.float64, 2e-14)])

@@ -206,3 +206,71 @@ def two_step_gradient(row, hidden, encoding, mean, fantasies, states, batch):
             for b in range(hidden):
                 g_abar[b] += r * slope[b]
     return gradient, likelihood
+
+
+# --- Thermodynamic computer: a trajectory a row, numbers in the precision of x ----------------------------------------
+TILE = 64
+GROUP = 16
+
+
+def unit_normals(seed, stream, step, trajectories, units, noise=normals):
+    """The step's normals, (trajectories, units), from where the docstring of ``thermokernels.network`` puts them."""
+    groups = math.ceil(units / GROUP)
+    z = noise(seed, stream, step, math.ceil(trajectories / TILE) * groups * BLOCK)
+    p, i = np.indices((trajectories, units))
+    return z[BLOCK * ((p // TILE) * groups + i // GROUP) + (i % GROUP) * TILE + p % TILE]
+
+
+def network_energy(x, fields, couplings, physics):
+    """V of every trajectory."""
+    wells = x**2 * (physics.J2 + physics.J4 * x**2) + fields * x
+    return np.sum(wells + x * (x @ couplings) / 2, axis=-1)
+
+
+def network_slope(x, fields, couplings, physics):
+    """dV/dx."""
+    return x * (2 * physics.J2 + 4 * physics.J4 * x**2) + fields + x @ couplings
+
+
+def simulate(x, fields, couplings, physics, first, steps, seed, stream, recorded=(), noise=normals):
+    """Returns x, heat and status at the end, and the paths."""
+    couplings = couplings.astype(x.dtype)
+    heat, status = np.zeros(len(x)), np.zeros(len(x), int)
+    energy = network_energy(x, fields, couplings, physics)
+    pull, kick = physics.mobility * physics.dt, math.sqrt(2 * physics.mobility * physics.kT * physics.dt)
+    states = [x]
+    for n in range(first, first + steps):
+        z = unit_normals(seed, stream, n, *x.shape, noise).astype(x.dtype)
+        x = x - pull * network_slope(x, fields, couplings, physics) + kick * z
+        before, energy = energy, network_energy(x, fields, couplings, physics)
+        heat += energy - before
+        status[(status == 0) & ~np.isfinite(energy)] = n + 1
+        states.append(x)
+    return x, heat, status, np.array([states[n] for n in recorded])
+
+
+def ideal_paths(targets, steps, physics):
+    """Idealised trajectories with bias -a: (steps + 1, trajectories, units)."""
+    states = [np.zeros_like(targets)]
+    for _ in range(steps):
+        slope = network_slope(states[-1], -targets, np.zeros((targets.shape[1], targets.shape[1])), physics)
+        states.append(states[-1] - physics.mobility * physics.dt * slope)
+    return np.array(states)
+
+
+def teach(targets, steps, physics):
+    """Sums of x over time and of x x^T over time and trajectories, the end not counted."""
+    x = ideal_paths(targets, steps, physics)[:-1]
+    return x.sum(axis=0), np.einsum("tpi,tpj->ij", x, x)
+
+
+def action_gradient(paths, fields, couplings, physics):
+    """Returns S of every trajectory, its sums of r over time, and dS/dJ of all trajectories."""
+    old, new = paths[:-1], paths[1:]
+    drift = physics.mobility * physics.dt * network_slope(old, fields, couplings, physics)
+    action = np.sum((new - old + drift) ** 2, axis=(0, 2)) / (4 * physics.mobility * physics.kT * physics.dt)
+    r = (new - old + drift) / (2 * physics.kT)
+    slope = np.einsum("tpi,tpj->ij", r, old)
+    slope = slope + slope.T
+    np.fill_diagonal(slope, 0.0)
+    return action, r.sum(axis=0), slope

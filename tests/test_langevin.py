@@ -2,39 +2,27 @@
 
 import copy
 import hashlib
-import os
-import subprocess
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
 import naive
-from conftest import z_score
+from conftest import LEAST_P, digests_compiled_and_loaded, kernel_normals, z_score
 from thermokernels._jit import device
 from thermokernels.langevin import DRIVE_COLUMNS, LEARN_COLUMNS, SUM_HEAT, SUM_SQUARE, SUM_X, drive, learn, spread
-from thermokernels.random import BLOCK, fill_normals
+from thermokernels.random import BLOCK
 from thermokernels.reduction import sum_block, sum_over_blocks
 
 SEED, START, NOISE = 2**63 + 11, 2**40, 5  # streams of the start and of the dynamics
 THETA = 0.75
 U, THETA_NEXT, WORK, HEAT, SQUARE, VAR_U, VAR_THETA, VAR_WORK = range(8)
-LEAST_P = 2 * stats.norm.sf(4)  # of a test without a z: as unlikely as |z| = 4
 
 # The last is more blocks than a kernel has tasks.
 sizes = pytest.mark.parametrize("particles", [1, 1000, 1024, 1025, 5000, 70_000])
 replica_counts = pytest.mark.parametrize("replicas", [1, 3])
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
-
-
-def kernel_normals(seed, stream, step, particles):
-    """The kernels' own single-precision noise, for twins that should agree to rounding."""
-    out = np.empty(particles)
-    fill_normals(out, np.uint64(seed), np.uint64(stream), step)
-    return out
 
 
 # With the kernels' noise the twin shows the arithmetic, with its own in double precision that the noise is right too.
@@ -283,12 +271,7 @@ def test_same_bits_compiled_and_loaded(tmp_path):
     They need not run the same machine code: a function that a kernel calls exists on its own and, optimised once more,
     inside the kernel's object file.  Fresh, the linker takes the one; from the cache there is only the other.
     """
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    script = [sys.executable, "-c", "import test_langevin; print(test_langevin.digest())"]
-    here = Path(__file__).parent
-    compiled, loaded = (
-        subprocess.run(script, cwd=here, env=environment, check=True, capture_output=True).stdout for _ in range(2)
-    )
+    compiled, loaded = digests_compiled_and_loaded(tmp_path, "test_langevin")
     assert compiled == loaded
 
 

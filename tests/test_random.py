@@ -6,13 +6,13 @@ from numba import njit, prange
 from scipy import special, stats
 
 import naive
+from conftest import LEAST_P
 from thermokernels._jit import FASTMATH
 from thermokernels.random import BLOCK, LANES, _box_muller, fill_block, fill_normals, fill_uniforms, philox_words
 
 SEED, STREAM = 20250731, 7
 WIDTH = 2**19
 DRAWS = [2**23, pytest.param(2**27, marks=pytest.mark.slow)]
-LEAST_P = 2 * stats.norm.sf(4)  # of a test without a z: as unlikely as |z| = 4
 # (seed, stream, step): both halves of every 64-bit word, and all the last values.
 ADDRESSES = [
     (0, 0, 0),

@@ -156,7 +156,7 @@ def words(theta: Sequence[float]) -> str:
 
 
 @cache
-def _rule() -> tuple[Array, Array, Array]:
+def panel_rule() -> tuple[Array, Array, Array]:
     """Nodes and weights of a panel [-1, 1], and the matrix that integrates from -1 to each node."""
     nodes, weights = legendre.leggauss(_NODES)
     values = legendre.legvander(nodes, _NODES)
@@ -167,22 +167,22 @@ def _rule() -> tuple[Array, Array, Array]:
     return nodes, weights, (values[:, 1:] - below) / (2 * orders + 1) @ coefficients
 
 
-def _from_left(values: Array, half: Array) -> Array:
-    """The integral of ``values`` (..., panels, nodes) from the lower end to each node."""
-    _, weights, matrix = _rule()
+def from_left(values: Array, half: Array) -> Array:
+    """The integral of ``values`` (..., panels, nodes) from the lower end to each node; ``half``: half the widths."""
+    _, weights, matrix = panel_rule()
     totals = half * (values @ weights)
     before = np.cumsum(totals, axis=-1) - totals
     return np.asarray(before[..., None] + half[:, None] * (values @ matrix.T))
 
 
 def _from_right(values: Array, half: Array) -> Array:
-    return _from_left(values[..., ::-1, ::-1], half[::-1])[..., ::-1, ::-1]
+    return from_left(values[..., ::-1, ::-1], half[::-1])[..., ::-1, ::-1]
 
 
 def _on_panels(
     energy: Function, gradient: Function, theta: tuple[float, ...], beta: float, mobility: float, edges: Array
 ) -> Equilibrium:
-    nodes, panel_weights, _ = _rule()
+    nodes, panel_weights, _ = panel_rule()
     half = 0.5 * np.diff(edges)
     shape = (len(half), _NODES)
     x = (edges[:-1, None] + half[:, None] * (1 + nodes)).ravel()
@@ -199,11 +199,11 @@ def _on_panels(
     fisher = (weights * density * scores) @ scores.T
     # Each tail is integrated from its own end, where nothing cancels.
     panels = density.reshape(shape)
-    cumulative = _from_left(panels, half).ravel()
+    cumulative = from_left(panels, half).ravel()
     flow = (density * scores).reshape(-1, *shape)
     moved = np.where(
         cumulative < 0.5,
-        _from_left(flow, half).reshape(slopes.shape),
+        from_left(flow, half).reshape(slopes.shape),
         -_from_right(flow, half).reshape(slopes.shape),
     )
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):

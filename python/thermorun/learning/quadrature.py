@@ -101,8 +101,8 @@ def equilibrium(
     )
 
 
-def support(energy: Function, theta: Sequence[float], beta: float = 1.0) -> tuple[float, float]:
-    """The interval outside which the energy lies more than 60 kT above its minimum.
+def support(energy: Function, theta: Sequence[float], beta: float = 1.0, depth: float = _DEPTH) -> tuple[float, float]:
+    """The interval outside which the energy lies more than ``depth`` kT above its minimum.
 
     Raises InputError where there is none: the energy is not finite, or not bounded below, or does not rise.
     """
@@ -110,10 +110,10 @@ def support(energy: Function, theta: Sequence[float], beta: float = 1.0) -> tupl
     x = np.sinh(np.linspace(-16.0, 16.0, 8001))
     low, high = x[0], x[-1]
     while True:
-        depth = beta * tabulate(energy, x, point)
-        if not np.any(np.isfinite(depth)):
+        height = beta * tabulate(energy, x, point)
+        if not np.any(np.isfinite(height)):
             raise InputError(f"theta is {words(point)}; the energy is not finite there.")
-        inside = np.flatnonzero(~(depth > np.nanmin(depth) + _DEPTH))
+        inside = np.flatnonzero(~(height > np.nanmin(height) + depth))
         if (low == x[0] and inside[0] == 0) or (high == x[-1] and inside[-1] == len(x) - 1):
             raise InputError(
                 f"theta is {words(point)}; the energy does not confine x there (it is not bounded below, or does not"

@@ -91,7 +91,7 @@ class FokkerPlanck:
         slopes = [np.atleast_2d(tabulate(self.gradient, self.x, tuple(theta.tolist()))) for theta in knots]
         law, laws, halves, steps = self.first, [self.first], [], []
         for n in range(count):
-            steps.append(_Step(energies[n + 1], self.beta, self.rate * wait))
+            steps.append(Step(energies[n + 1], self.beta, self.rate * wait))
             law, half = steps[n].forward(law)
             laws.append(law)
             halves.append(half)
@@ -128,7 +128,7 @@ class FokkerPlanck:
         return best
 
 
-class _Step:
+class Step:
     """exp(L t) for one wait, L the generator at fixed theta.
 
     exp(L t) rho = Re sum of 2 c_j (z_j - L t)^-1 rho, each term a tridiagonal system.

@@ -22,6 +22,24 @@ POTENTIALS = tuple(general.TARGETS)
 SMALL = {"particles": 2048, "replicas": 8, "records": 40}
 
 
+RING = """
+from thermorun.learning import Potential
+
+ring = Potential(
+    "ring",
+    lambda x, theta: theta[0] * (x[0] ** 2 + x[1] ** 2 - 1) ** 2 - theta[1] * x[0],
+    lambda x, theta: (
+        -4 * theta[0] * x[0] * (x[0] ** 2 + x[1] ** 2 - 1) + theta[1],
+        -4 * theta[0] * x[1] * (x[0] ** 2 + x[1] ** 2 - 1),
+    ),
+    lambda x, theta: ((x[0] ** 2 + x[1] ** 2 - 1) ** 2, -x[0]),
+    ("barrier", "pull"),
+    (1.0, 0.0),
+    dimension=2,
+)
+"""
+
+
 def theory_of(spec):
     return theory.Theory(spec.built(), spec.beta, spec.mobility, [spec.start, spec.goal])
 
@@ -205,6 +223,21 @@ def test_learning_from_samples():
     best = 1 / np.mean(x[:, 0] ** 2, axis=1)
     np.testing.assert_allclose(run.theta[-1, :, 0], best, rtol=0.15)
     assert np.corrcoef(run.theta[-1, :, 0], best)[0, 1] > 0.5
+
+
+def test_a_potential_without_theory(tmp_path):
+    """Two dimensions and not quadratic: the metric is estimated, the data are samples, excess work is not known."""
+    (tmp_path / "mine.py").write_text(RING)
+    words = ("--target", "1.5,0.3", "--particles", 1024, "--replicas", 4, "--tau", 3, "--steps", 1500, "--side", 512)
+    run = thermorun("learn", "--potential", "mine.py:ring", *words, folder=tmp_path)
+    assert run.returncode == 2
+    assert "so that its metric is not known; let it be estimated." in run.stderr
+    more = ("--metric", "estimated", "--samples", 2000, "--eta", 1)
+    run = thermorun("learn", "--potential", "mine.py:ring", *words, *more, "--json", folder=tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    natural = json.loads(run.stdout)["results"][0]
+    assert natural["excess_work"] is None
+    assert natural["theta_final"] == pytest.approx([1.5, 0.3], abs=0.1)
 
 
 # --- Files, threads, bad input ----------------------------------------------------------------------------------------

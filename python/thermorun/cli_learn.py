@@ -98,16 +98,17 @@ def _print(result: "LearnResult") -> None:
     rows = []
     for rule in result:
         report = rule.to_dict()
-        exact = report["exact_excess_work"]
+        exact, unknown = report["exact_excess_work"], report["excess_work"] is None
         truth = ("", "") if exact is None else (f"{exact:.6f}", f"{rule.excess_work.z(exact):+.1f}")
         rows.append(
             (
                 rule.rule,
                 f"{rule.constant:.4g}",
-                str(rule.excess_work),
+                str(rule.estimate("work")),
+                "" if unknown else str(rule.excess_work),
                 *truth,
-                f"{rule.identity_gap.mean:+.1e}",
-                f"{report['loss']['mean']:.1e}",
+                "" if unknown else f"{rule.identity_gap.mean:+.1e}",
+                "" if unknown else f"{report['loss']['mean']:.1e}",
                 ", ".join(f"{value:.4f}" for value in report["theta_final"]),
             )
         )
@@ -116,10 +117,20 @@ def _print(result: "LearnResult") -> None:
     residual = max(rule.to_dict()["first_law_residual"] for rule in result)
     print_table(
         f"Learning of {spec.potential}",
-        ("rule", "eta or horizon", "W_ex / energy", "exact", "z", "L_bias - W_ex", "loss / energy", names),
+        (
+            "rule",
+            "eta or horizon",
+            "W / energy",
+            "W_ex / energy",
+            "exact",
+            "z",
+            "L_bias - W_ex",
+            "loss / energy",
+            names,
+        ),
         rows,
         f"{spec.particles:,} particles x {spec.replicas} replicas x {spec.steps:,} steps a rule, {spec.integrator},"
         f" {spec.precision}, metric from {'theory' if spec.metric == 'theory' else 'the particles'}\n"
-        "exact: with infinitely many particles; loss: L_MLE above its least; all at tau\n"
+        "exact: W_ex with infinitely many particles; loss: L_MLE above its least; all at tau\n"
         f"first law: |dE - W - Q| <= {residual:.0e}; {rate:.3g} particle-steps/s on {result.threads} threads",
     )

@@ -190,7 +190,7 @@ class Learn:
 # What a run records, with units and what it is; arrays are (time, replica).
 SERIES = {
     "work": ("energy", "mean work done on a particle so far"),
-    "excess_work": ("energy", "work minus F(theta) - F(theta_0)"),
+    "excess_work": ("energy", "work minus F(theta) - F(theta_0); NaN, as bias and loss, where F is not known"),
     "bias": ("energy", "L_bias: thetadot . (<dE/dtheta>_samples - <dE/dtheta>_model), integrated apart from the work"),
     "heat": ("energy", "mean heat absorbed by a particle so far"),
     "first_law_residual": ("energy", "change of the mean energy - work - heat"),
@@ -258,12 +258,12 @@ class RuleResult:
         return {
             "rule": self.rule,
             "eta" if self.rule == "gradient" else "horizon": self.constant,
-            "excess_work": self.excess_work.to_dict(),
+            "excess_work": _known(self.excess_work),
             "exact_excess_work": finite_or_none(float(self.exact["exact_excess_work"][-1])),
             "work": self.estimate("work").to_dict(),
-            "bias": self.estimate("bias").to_dict(),
-            "bias_minus_excess_work": self.identity_gap.to_dict(),
-            "loss": self.estimate("loss").to_dict(),
+            "bias": _known(self.estimate("bias")),
+            "bias_minus_excess_work": _known(self.identity_gap),
+            "loss": _known(self.estimate("loss")),
             "exact_loss": finite_or_none(float(self.exact["exact_loss"][-1])),
             "theta_final": [float(value) for value in self.theta[-1].mean(axis=0)],
             "deviation_from_natural_flow": finite_or_none(self.deviation),
@@ -297,6 +297,11 @@ class LearnResult:
             "precision": self.spec.precision,
             "file": None if self.file is None else str(self.file),
         }
+
+
+def _known(value: Estimate) -> dict[str, Any] | None:
+    """An estimate for JSON; None where it needs a free energy that is not known."""
+    return value.to_dict() if np.isfinite(value.mean) else None
 
 
 def _require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -107,9 +107,12 @@ def time_step(potential: Potential, theta: ArrayLike, beta: float, mobility: flo
             energies = potential.energies(x, point)
             x = x[beta * (energies - energies.min()) < 3][:, None]
         else:
-            rng = np.random.default_rng(1)
             bottom = _minimum(potential, point)
-            x = bottom + rng.standard_normal((64, d)) / np.sqrt(beta)
+            rays = np.random.default_rng(1).standard_normal((64, d))
+            rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+            x = bottom + (np.geomspace(1e-3, 1e2, 101)[:, None, None] * rays).reshape(-1, d)
+            energies = potential.energies(np.concatenate([bottom[None], x]), point)
+            x = np.concatenate([bottom[None], x[beta * (energies[1:] - energies[0]) < 3]])
         size = 1e-4
         slopes = [
             (potential.evaluate(x - size * e, point)[1] - potential.evaluate(x + size * e, point)[1]) / (2 * size)

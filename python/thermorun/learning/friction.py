@@ -33,7 +33,7 @@ Array = NDArray[np.float64]
 BATCH = 32
 # Steps of the shortest stretch, and how many levels are tried.
 STRETCH = 8
-_FEWEST, _MOST = 6, 15
+_FEWEST, MOST = 6, 15
 _PILOT = 8
 # Random streams: one point of parameter space has this many, the pilot the upper half of them.
 STREAMS = 2**33
@@ -110,7 +110,7 @@ class Point:
             windows = Windows(dt, windows.levels, found.mean_gradient)
             if found.truncated and np.max(found.level) < windows.levels - 1:
                 return windows
-            if windows.levels == _MOST:
+            if windows.levels == MOST:
                 raise RunError(
                     f"the forces of {self.potential.name} at theta = {words(self.theta)} are still correlated after"
                     f" {2 * windows.lengths[-1]:.3g} time units; take another theta or a larger dt."

@@ -1,6 +1,7 @@
 """Minimal-dissipation learning of energy-based models (Hnybida & Verret 2025)."""
 
-from thermorun.learning import exact, schedules
+from thermorun.learning import exact, potentials, quadrature, schedules, simulation
+from thermorun.learning.potentials import Potential, exponential_family
 from thermorun.learning.result import ExcessWorkResult, ProtocolResult
 from thermorun.learning.run import excess_work, load
 from thermorun.learning.schedules import Path, Tabulated, Trap
@@ -12,13 +13,18 @@ __all__ = [
     "ExcessWork",
     "ExcessWorkResult",
     "Path",
+    "Potential",
     "ProtocolResult",
     "Tabulated",
     "Trap",
     "compare_steps",
     "exact",
     "excess_work",
+    "exponential_family",
     "halve_step",
     "load",
+    "potentials",
+    "quadrature",
     "schedules",
+    "simulation",
 ]

@@ -103,7 +103,7 @@ def _print_points(result: "MetricResult") -> None:
                 row += [str(estimate), f"{exact:.5g}", f"{estimate.z(exact):+.1f}"]
             share = point.measured.remainder[i, j] / point.measured.friction_stderr[i, j]
             row += [f"{point.measured.window[i, j]:.3g}", f"{share:.2g}"]
-            rows.append(tuple("" if cell in ("nan", "+nan") else cell for cell in row))
+            rows.append(tuple("" if "nan" in cell.split() or cell == "+nan" else cell for cell in row))
     lost = sum(not point.measured.truncated for point in result.points)
     point = result.points[0]
     print_table(

@@ -30,7 +30,7 @@ Complex = NDArray[np.complex128]
 # Poles of the approximation of exp(z), z <= 0: see `_contour`.
 _POLES = 12
 _POINTS = 400
-_KNOTS = 25
+_KNOTS = 17
 # Law of x beyond this many kT above the bottom is left out of the grid.
 _DEPTH = 30.0
 
@@ -119,7 +119,9 @@ class FokkerPlanck:
 
     def least(self, guess: Callable[[Array], Array], steps: int, knots: int = _KNOTS) -> Protocol:
         """The protocol of least work, by L-BFGS from theta = guess(s), s in [0, 1]; knots crowd towards the ends."""
-        shares = 0.5 * (1 - np.cos(np.pi * np.arange(knots) / (knots - 1)))
+        even = np.arange(knots) / (knots - 1)
+        # At the ends 2.5 times as dense as if even, which with 64 waits or more leaves each knot a wait of its own.
+        shares = even - 0.6 / (2 * np.pi) * np.sin(2 * np.pi * even)
         weights = np.stack([np.interp(_middles(steps), shares, row) for row in np.eye(knots)], axis=1)
         first = np.asarray(guess(shares))
         unit = np.abs(self.end - self.start)

@@ -148,6 +148,8 @@ def _print_works(result: "MetricResult") -> None:
         for work in result.works
     ]
     fitted = "" if exponent is None else f"; geodesic: |W_ex - length^2 / tau| = c tau^-n with n = {exponent}"
+    if result.exact_exponent() == result.exact_exponent():
+        fitted += f"\nby the Fokker-Planck equation n = {result.exact_exponent():.2f} between the two longest tau"
     print_table(
         f"Protocols from {_numbers(spec.start)} to {_numbers(spec.geodesic_to or ())}",
         ("protocol", "tau / time", "W_ex / energy", "slow driving", "Fokker-Planck", "z", "jumps at the ends"),

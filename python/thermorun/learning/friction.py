@@ -123,7 +123,8 @@ class Measured:
     """Estimates at one point; every array is (p, p) but for ``mean_gradient`` (p,) and the curve.
 
     ``window`` is s, the time at which the correlation integral begins to be cut off, and ``remainder`` is R, what lies
-    beyond it, which the estimate lacks.  ``relaxation`` is NaN where g_ij is not seen to differ from zero.  ``curve`` and ``curve_stderr`` (levels, p, p) are the integrals at all levels.
+    beyond it, which the estimate lacks.  ``relaxation`` is NaN where g_ij is not seen to differ from zero.  ``curve``
+    and ``curve_stderr`` (levels, p, p) are the integrals at all levels.
     """
 
     mean_gradient: Array

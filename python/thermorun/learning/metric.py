@@ -60,7 +60,7 @@ class Metric:
 
     ``geodesic_to`` is another point: protocols from ``theta`` to it take ``taus`` (by default 4, 8, 16 and 32 of the
     longest relaxation time on the way) and are driven with ``work_particles`` each.  ``dt`` None takes
-    ``simulation.time_step``, twice that with the integrator "heun", the default.
+    ``simulation.time_step``.
 
     Raises InputError (a ValueError) for whatever cannot run.
     """
@@ -151,8 +151,7 @@ class Metric:
         """The time step at a point."""
         if self.dt is not None:
             return self.dt
-        step = simulation.time_step(self.loaded, theta, self.beta, self.mobility)
-        return 2 * step if self.integrator == "heun" else step
+        return simulation.time_step(self.loaded, theta, self.beta, self.mobility)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields in JSON's types, and a hash of the potential's functions."""
@@ -271,6 +270,14 @@ class MetricResult:
         covariance = np.linalg.inv(design.T @ design)
         return Estimate(float((covariance @ design.T @ (weight * gap))[1]), float(np.sqrt(covariance[1, 1])), len(seen))
 
+    def exact_exponent(self) -> float:
+        """The same between the two longest durations by the Fokker-Planck equation, free of noise; NaN without it."""
+        longest = sorted(self.of("geodesic"), key=lambda work: work.tau)[-2:]
+        if len(longest) < 2:
+            return float("nan")
+        gaps = [abs(work.exact - work.predicted) for work in longest]
+        return float(-np.log(gaps[1] / gaps[0]) / np.log(longest[1].tau / longest[0].tau))
+
     def to_dict(self) -> dict[str, Any]:
         """What ``--json`` prints."""
         report: dict[str, Any] = {"points": [point.to_dict(self.spec.loaded.parameters) for point in self.points]}
@@ -282,6 +289,7 @@ class MetricResult:
                 "path": self.geodesic.path(np.linspace(0, 1, 33)).tolist(),
                 "works": [work.to_dict() for work in self.works],
                 "exponent": None if exponent is None else exponent.to_dict(),
+                "exact_exponent": finite_or_none(self.exact_exponent()),
                 "jumps": [
                     {"tau": tau, "first": found.first_jump.tolist(), "last": found.last_jump.tolist()}
                     for tau, found in self.optima.items()

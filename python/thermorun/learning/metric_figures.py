@@ -93,15 +93,13 @@ def plane(result: MetricResult) -> Figure:
     axes = figure.subplots()
     image = axes.pcolormesh(x, y, np.log10(volume), shading="gouraud", cmap="viridis")
     figure.colorbar(image, ax=axes, label=r"$\log_{10}\ \sqrt{\det\zeta}$ / (energy time / parameters)")
-    # In units of the grid's cells, the mean half axis shall be 0.4.
-    cell = np.array([np.ptp(x) / (shape[0] - 1), np.ptp(y) / (shape[1] - 1)]) * np.maximum(
-        1, np.ceil(np.array(shape) / _ELLIPSES)
-    )
+    # In units of the cells drawn, nine of ten half axes shall be below 0.5.
+    stride = np.maximum(1, np.ceil(np.array(shape) / _ELLIPSES))
+    cell = np.array([np.ptp(x) / (shape[0] - 1), np.ptp(y) / (shape[1] - 1)]) * stride
     scaled = np.linalg.eigvalsh(zeta * np.outer(cell, cell))
-    radius = 0.4 / np.median(scaled[:, 0] ** -0.5)
-    strides = [int(np.ceil(count / _ELLIPSES)) for count in shape]
+    radius = 0.5 / np.quantile(scaled[:, 0] ** -0.5, 0.9)
     for index in np.ndindex(*shape):
-        if any(k % stride for k, stride in zip(index, strides, strict=True)):
+        if np.any(np.mod(index, stride)):
             continue
         flat = int(np.ravel_multi_index(index, shape))
         values, vectors = np.linalg.eigh(zeta[flat])
@@ -189,7 +187,7 @@ def _gap(axes: Any, result: MetricResult) -> None:
     exact = np.abs(np.array([work.exact for work in works]) - predicted)
     axes.errorbar(tau, gaps, 2 * errors, fmt="o", markersize=4, color=_COLOURS["geodesic"], label="measured")
     if np.all(np.isfinite(exact)):
-        axes.plot(tau, exact, color=_EXACT, linewidth=0.8, label="Fokker-Planck")
+        axes.plot(tau, exact, color=_EXACT, linewidth=0.8, label=f"Fokker-Planck, n = {result.exact_exponent():.2f}")
     exponent = result.exponent()
     if exponent is not None:
         weight = (gaps / errors) ** 2

@@ -44,7 +44,7 @@ from numba import prange
 from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
 
-from thermokernels._jit import device, kernel, wide_vectors
+from thermokernels._jit import device, kernel, serial_kernel, wide_vectors
 from thermokernels.random import BLOCK, LANES, fill_block
 
 INTEGRATORS = ("euler-maruyama", "leimkuhler-matthews", "heun", "exact")
@@ -84,8 +84,8 @@ def kernels(
         block after the step: ``RECORD_COLUMNS`` and dE/dtheta.  A block stays in cache for all its steps.
     ``step(x, first, coefficients, theta, seed, stream, sums, status)``
         The same for closed loops, which need one step at a time and no work of single particles: one row of
-        coefficients, two of theta.  ``sums`` float64 (replicas, blocks, 2 + p), written: the work and the heat of this
-        step, and dE/dtheta after it.
+        coefficients; ``theta`` (replicas, 3, p) before the jump, after it, and where dE/dtheta is wanted.  ``sums``
+        float64 (replicas, blocks, 2 + p), written: the work and the heat of this step, and dE/dtheta after it.
     ``dwell(x, first, coefficients, theta, seed, stream, sums, status)``
         Stays at theta (replicas, 1, p) for as many steps as there are coefficients, or for all steps at one row of
         them; ``sums`` float64 (replicas, p, particles), to which dE/dtheta after each step is added.
@@ -124,10 +124,10 @@ class _Builder:
         self.coefficients_of = _unrolled("row", [f"row[{j}]" for j in range(columns)], 0)
         self.relaxed = _relaxed(integrator, d, self.force)
 
-    def _finish(self, function: Callable[..., Any]) -> Any:
+    def _finish(self, function: Callable[..., Any], compiled: Any = kernel) -> Any:
         """Compiles a kernel under a name of its own, which makes its symbols and its files in the cache its own."""
         function.__qualname__ = f"{function.__name__}-{self.fingerprint}"
-        dispatcher = kernel(function)
+        dispatcher = compiled(function)
         dispatcher._cache = _Cache(function)
         return dispatcher
 
@@ -197,13 +197,12 @@ class _Builder:
                 store_gradient(s, i, gradient(here, theta))
                 store_force(s[p * BLOCK :], i, force(here, theta))
 
+        # Serial: most calls are about few points, and threads take longer to start than those take.
         def evaluate(x, theta, values):
             replicas, _, particles = x.shape
-            blocks = (particles + BLOCK - 1) // BLOCK
-            for task in prange(_TASKS):
-                s = np.empty((2 * d + p + 1) * BLOCK)
-                for unit in range(task * replicas * blocks // _TASKS, (task + 1) * replicas * blocks // _TASKS):
-                    r, begin = unit // blocks, unit % blocks * BLOCK
+            s = np.empty((2 * d + p + 1) * BLOCK)
+            for r in range(replicas):
+                for begin in range(0, particles, BLOCK):
                     count = min(BLOCK, particles - begin)
                     take_block(s, x[r], begin)
                     evaluate_block(s, count, theta[r])
@@ -214,7 +213,7 @@ class _Builder:
                     for j in range(p):
                         values[r, 1 + d + j, begin : begin + count] = s[(d + j) * BLOCK : (d + j) * BLOCK + count]
 
-        return self._finish(evaluate)
+        return self._finish(evaluate, serial_kernel)
 
     def drive(self) -> Any:
         energy, gradient, relaxed = self.energy, self.gradient, self.relaxed
@@ -303,7 +302,8 @@ class _Builder:
         @device
         def step_block(s, count, noise, thetas, coefficient_row, unit, sums):
             wide_vectors()
-            old, new, coefficients = theta_of(thetas[0]), theta_of(thetas[1]), coefficients_of(coefficient_row)
+            old, new, ahead = theta_of(thetas[0]), theta_of(thetas[1]), theta_of(thetas[2])
+            coefficients = coefficients_of(coefficient_row)
             work = heat = 0.0
             for i in range(count):
                 here = load(s, i)
@@ -312,7 +312,7 @@ class _Builder:
                 there = load(s, i)
                 work += start - before
                 heat += energy(there, new) - start
-                store_gradient(s, i, gradient(there, new))
+                store_gradient(s, i, gradient(there, ahead))
             sums[0], sums[1] = work, heat
             for j in range(p):
                 total = 0.0

@@ -103,7 +103,7 @@ class FokkerPlanck:
         slopes = [np.atleast_2d(tabulate(self.gradient, self.x, tuple(theta.tolist()))) for theta in stairs]
         law, laws, halves, steps = self.first, [self.first], [], []
         for n in range(count):
-            steps.append(_Step(energies[n + 1], self.beta, self.rate * wait))
+            steps.append(Step(energies[n + 1], self.beta, self.rate * wait))
             law, half = steps[n].forward(law)
             laws.append(law)
             halves.append(half)
@@ -150,7 +150,7 @@ def _middles(count: int) -> Array:
     return np.asarray((np.arange(count) + 0.5) / count)
 
 
-class _Step:
+class Step:
     """exp(L t) for one wait, L the generator at fixed theta.
 
     exp(L t) rho = Re sum of c_j (z_j - L t)^-1 rho.  The tridiagonal systems of all poles are solved as one, with

@@ -22,7 +22,7 @@ Function = Callable[[Any, tuple[float, ...]], Any]
 # Beyond this many kT above the lowest energy nothing is left that double precision could see.
 _DEPTH = 60.0
 # Nodes of a panel, and how many panels are tried, doubling, until two answers agree to the tolerance.
-_NODES = 16
+NODES = 16
 _FEWEST, _MOST = 16, 4096
 _TOLERANCE = 1e-10
 
@@ -92,10 +92,10 @@ def equilibrium(
     require_positive("mobility", mobility)
     point = tuple(float(value) for value in theta)
     low, high = support(energy, point, beta)
-    coarse, panels = _on_panels(energy, gradient, point, beta, mobility, np.linspace(low, high, _FEWEST + 1)), _FEWEST
+    coarse, panels = on_panels(energy, gradient, point, beta, mobility, np.linspace(low, high, _FEWEST + 1)), _FEWEST
     while panels < _MOST:
         panels *= 2
-        fine = _on_panels(energy, gradient, point, beta, mobility, np.linspace(low, high, panels + 1))
+        fine = on_panels(energy, gradient, point, beta, mobility, np.linspace(low, high, panels + 1))
         error = _change(coarse, fine)
         if error < _TOLERANCE:
             return replace(fine, error=error)
@@ -163,12 +163,12 @@ def words(theta: Sequence[float]) -> str:
 @cache
 def panel_rule() -> tuple[Array, Array, Array]:
     """Nodes and weights of a panel [-1, 1], and the matrix that integrates from -1 to each node."""
-    nodes, weights = legendre.leggauss(_NODES)
-    values = legendre.legvander(nodes, _NODES)
-    orders = np.arange(_NODES)
-    coefficients = (orders[:, None] + 0.5) * weights * values[:, :_NODES].T
+    nodes, weights = legendre.leggauss(NODES)
+    values = legendre.legvander(nodes, NODES)
+    orders = np.arange(NODES)
+    coefficients = (orders[:, None] + 0.5) * weights * values[:, :NODES].T
     # The integral of P_n from -1 is (P_(n+1) - P_(n-1)) / (2 n + 1), that of P_0 is P_1 + P_0.
-    below = np.concatenate([-values[:, :1], values[:, : _NODES - 1]], axis=1)
+    below = np.concatenate([-values[:, :1], values[:, : NODES - 1]], axis=1)
     return nodes, weights, (values[:, 1:] - below) / (2 * orders + 1) @ coefficients
 
 
@@ -184,12 +184,13 @@ def _from_right(values: Array, half: Array) -> Array:
     return from_left(values[..., ::-1, ::-1], half[::-1])[..., ::-1, ::-1]
 
 
-def _on_panels(
+def on_panels(
     energy: Function, gradient: Function, theta: tuple[float, ...], beta: float, mobility: float, edges: Array
 ) -> Equilibrium:
+    """The equilibrium on panels between these ``edges`` (panels + 1,), which nothing checks: see `equilibrium`."""
     nodes, panel_weights, _ = panel_rule()
     half = 0.5 * np.diff(edges)
-    shape = (len(half), _NODES)
+    shape = (len(half), NODES)
     x = (edges[:-1, None] + half[:, None] * (1 + nodes)).ravel()
     weights = (half[:, None] * panel_weights).ravel()
     depth = beta * tabulate(energy, x, theta)

@@ -138,7 +138,7 @@ def _burn_in(
         x[r] = _minimum(potential, theta)[:, None]
     kernels = potential.kernels("leimkuhler-matthews")
     row = coefficients(potential, "leimkuhler-matthews", dt, beta, mobility)
-    status = _status(replicas, particles)
+    status = new_status(replicas, particles)
     before: tuple[Array, Array] | None = None
     for _ in range(14):
         steps = _filled(row, (replicas, window, 2))
@@ -147,7 +147,7 @@ def _burn_in(
         kernels.dwell(
             x, first, steps, _filled(thetas[:, None], (replicas, 1, thetas.shape[1])), np.uint64(seed), at, sums, status
         )
-        _require_finite(potential, x, status, dt)
+        require_finite(potential, x, status, dt)
         # Particles are independent, so their spread is the error of a window's mean, whatever its correlations.
         means, errors = sums.mean(axis=2) / window, sums.std(axis=2) / window / np.sqrt(max(particles - 1, 1))
         if before is not None and np.all(np.abs(means - before[0]) <= 4 * np.hypot(errors, before[1])):
@@ -231,11 +231,11 @@ def drive(
     wanted = np.atleast_1d(np.asarray(rows, np.intp))
     blocks = ensemble.blocks_of(particles)
     record = np.empty((len(wanted), replicas, blocks, len(ensemble.RECORD_COLUMNS) + len(potential.parameters)))
-    status = _status(replicas, particles)
+    status = new_status(replicas, particles)
     potential.kernels(integrator).drive(
         x, work, heat, first, table, thetas, np.uint64(seed), np.uint64(stream), wanted, record, status
     )
-    _require_finite(potential, x, status, float(times.max(initial=0.0)))
+    require_finite(potential, x, status, float(times.max(initial=0.0)))
     means = record.sum(axis=2) / particles
     count = len(ensemble.RECORD_COLUMNS)
     named = {name: means[..., i] for i, name in enumerate(ensemble.RECORD_COLUMNS)} | {"gradient": means[..., count:]}
@@ -258,11 +258,11 @@ def _filled(values: Array, shape: tuple[int, ...]) -> Array:
     return np.array(np.broadcast_to(values, shape), order="C")
 
 
-def _status(replicas: int, particles: int) -> Array:
+def new_status(replicas: int, particles: int) -> Array:
     return np.full((replicas, ensemble.blocks_of(particles)), -1)
 
 
-def _require_finite(potential: Potential, x: Array, status: Array, dt: float) -> None:
+def require_finite(potential: Potential, x: Array, status: Array, dt: float) -> None:
     hit = np.argwhere(status >= 0)
     if not len(hit):
         return

@@ -4,7 +4,6 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -441,19 +440,37 @@ def test_measured_work_is_the_predicted_one_up_to_the_square_of_the_rate(driven)
         assert best.excess_work == pytest.approx(1 / (tau + 2), rel=5e-4)
 
 
-def test_interpolated_metric_leads_along_the_same_geodesic():
-    """A potential that keeps its closed forms to itself is measured over a grid, and the geodesic found on that."""
-    gaussian = potentials.gaussian(1)
-    hidden = replace(potentials.gaussian(2), quadratic=None)
-    start, end = (0.0, 0.0, 1.0, 0.0, 1.0), (0.5, 0.0, 2.0, 0.0, 1.0)
-    grid = (("mean0", 0.0, 0.5, 2), ("precision00", 0.8, 2.2, 4))
-    found = measure(potential=hidden, theta=start, geodesic_to=end, grid=grid, taus=(4.0,), **SMALL)
-    length = np.hypot(0.5, 1 - 2**-0.5)
-    assert found.geodesic.length == pytest.approx(length, rel=0.03)
-    assert abs(found.of("geodesic")[0].measured.mean - length**2 / 4) < 0.05
-    assert truth(gaussian, (0.0, 1.0)).friction[0, 0] == pytest.approx(1.0)
-    with pytest.raises(InputError, match="give a grid over mean0"):
-        measure(potential=hidden, theta=start, geodesic_to=end, grid=grid[1:], **SMALL)
+@njit
+def tube(x, theta):
+    return 0.5 * theta[1] * (x[0] - theta[0]) ** 2 + 0.5 * x[1] ** 2
+
+
+@njit
+def tube_force(x, theta):
+    return theta[1] * (theta[0] - x[0]), -x[1]
+
+
+@njit
+def tube_gradient(x, theta):
+    return theta[1] * (theta[0] - x[0]), 0.5 * (x[0] - theta[0]) ** 2
+
+
+def test_geodesic_on_a_measured_metric():
+    """In two dimensions nobody knows the truth of a potential that is not said to be quadratic."""
+    potential = potentials.Potential(
+        "tube", tube, tube_force, tube_gradient, ("centre", "stiffness"), (0.0, 1.0), dimension=2,
+        free_energy=lambda theta, beta: 0.5 * math.log(theta[1]) / beta,
+    )  # fmt: skip
+    grid = (("centre", 0.0, 0.5, 2), ("stiffness", 2.2, 0.8, 4))
+    found = measure(potential=potential, geodesic_to=(0.5, 2.0), grid=grid, taus=(4.0,), **SMALL)
+    assert found.points[0].truth is None
+    # Flat in mean and width, as above.
+    square = 0.5**2 + (1 - 2**-0.5) ** 2
+    assert found.geodesic.length**2 == pytest.approx(square, rel=0.05)
+    gap = found.of("geodesic")[0].measured.mean - found.geodesic.excess_work(4.0)
+    assert abs(gap) < 0.03
+    with pytest.raises(InputError, match="give a grid over centre"):
+        measure(potential=potential, geodesic_to=(0.5, 2.0), grid=grid[1:], **SMALL)
 
 
 def same(a, b):
@@ -465,11 +482,9 @@ def same(a, b):
     return json.dumps(one) == json.dumps(two)
 
 
-@pytest.mark.parametrize("after", [4, 9])
+@pytest.mark.parametrize("after", [2, 6])
 def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path, monkeypatch, after):
-    spec = Metric(
-        potential="stiffness", grid=(("stiffness", 1.0, 2.0, 3),), geodesic_to=(2.0,), taus=(1.0, 2.0), **SMALL
-    )
+    spec = Metric(potential="stiffness", grid=(("stiffness", 1.0, 2.0, 2),), geodesic_to=(2.0,), taus=(1.0,), **SMALL)
     whole = measure(spec, threads=1)
     calls = []
 
@@ -499,12 +514,12 @@ def thermorun(*words, folder):
 
 
 def test_command_line(tmp_path):
-    words = ("--potential", "trap-and-stiffness", "--grid", "centre=0:1:2", "--grid", "stiffness=1:3:3")
+    words = ("--potential", "trap-and-stiffness", "--grid", "centre=0:1:2", "--grid", "stiffness=1:3:2")
     rest = ("--theta", "0,1", "--geodesic-to", "1,3", "--tau", "2", "--particles", 16384, "--work-particles", 4096)
     run = thermorun("metric", *words, *rest, "--out", "a.h5", "--json", folder=tmp_path)
     assert run.returncode == 0, run.stderr
     report = json.loads(run.stdout)
-    assert len(report["points"]) == 6
+    assert len(report["points"]) == 4
     for point in report["points"]:
         for pair in point["pairs"]:
             assert abs(pair["friction"]["z"]) < 4

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
-from scipy.interpolate import RegularGridInterpolator
-from scipy.linalg import expm, logm
 
 from thermokernels.random import BLOCK
 from thermorun.errors import InputError, require_count, require_positive
@@ -42,6 +41,8 @@ MATRICES = ("fisher", "friction", "relaxation")
 _UNITS = {"fisher": "1/parameter^2", "friction": "energy time/parameter^2", "relaxation": "time"}
 # Particles that are driven at a time.
 _CHUNK = BATCH * BLOCK
+# A metric that was measured over a grid is smoothed by polynomials of this degree at most.
+_DEGREE = 4
 # Waits of the Fokker-Planck equation: so many for the shortest relaxation time, within these bounds.
 _WAITS_EACH, _FEWEST_WAITS, _MOST_WAITS = 1, 64, 128
 # Durations by default, in units of the longest relaxation time on the way.
@@ -497,20 +498,27 @@ class _Plan:
             return
         axes = {self.potential.parameters.index(n): np.linspace(a, b, c) for n, a, b, c in spec.grid}
         free = sorted(axes)
-        shape = [len(axes[k]) for k in free]
         inner = np.ix_(free, free)
-        # Matrices are interpolated by their logarithms, so that what comes out is positive definite.
-        table = np.array([np.real(logm(found.measured.friction[inner])) for found in points])
-        order = [(int(np.argsort(axes[k])[0]) and -1) or 1 for k in free]
-        table = table.reshape(*shape, len(free), len(free))[tuple(slice(None, None, step) for step in order)]
-        method = "cubic" if min(shape) >= 4 else "linear"
-        log = RegularGridInterpolator([np.sort(axes[k]) for k in free], table, method=method, bounds_error=False)
+        low, high = (np.array([bound(axes[k]) for k in free]) for bound in (np.min, np.max))
+        degrees = [min(len(axes[k]) - 1, _DEGREE) for k in free]
+
+        def basis(theta: Array) -> Array:
+            """Products of Chebyshev polynomials in each gridded parameter, (..., products)."""
+            scaled = (2 * theta - low - high) / (high - low)
+            out = np.ones((*theta.shape[:-1], 1))
+            for k, degree in enumerate(degrees):
+                values = chebyshev.chebvander(scaled[..., k], degree)
+                out = (out[..., None] * values[..., None, :]).reshape(*theta.shape[:-1], -1)
+            return out
+
+        # Logarithms of matrices are smoothed, so that what comes out is positive definite.
+        table = np.array([_of_eigenvalues(np.log, found.measured.friction[inner]) for found in points])
+        weights = np.linalg.lstsq(basis(self.points[:, free]), table.reshape(len(points), -1), rcond=None)[0]
 
         def metric(theta: Array) -> Array:
-            value = log(theta)[0]
-            if not np.all(np.isfinite(value)):
+            if np.any(theta < low - 1e-3 * (high - low)) or np.any(theta > high + 1e-3 * (high - low)):
                 raise InputError(f"theta is {words(theta.tolist())}, outside the grid; the geodesic leaves it.")
-            return np.asarray(expm(value))
+            return _of_eigenvalues(np.exp, (basis(theta) @ weights).reshape(len(free), len(free)))
 
         start, end = np.array(spec.start), np.array(spec.geodesic_to)
         found = geodesic(metric, start[free].tolist(), end[free].tolist())
@@ -548,6 +556,12 @@ class _Plan:
         if protocol == "optimal":
             return self.optima[tau].excess_work
         return self.fokker_planck(tau).excess_work(self._theta(tau, protocol), self.waits(tau))
+
+
+def _of_eigenvalues(function: Callable[[Array], Array], matrix: Array) -> Array:
+    """A function of a symmetric matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    return np.asarray(vectors * function(values) @ vectors.T)
 
 
 @contextmanager

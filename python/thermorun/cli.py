@@ -13,6 +13,7 @@ import click
 
 from thermorun import __version__
 from thermorun.cli_cycles import cycles, run_study
+from thermorun.cli_learn import learn, run_learn
 from thermorun.cli_metric import metric, run_metric
 from thermorun.console import fail, print_table, run_options
 from thermorun.errors import InputError, RunError
@@ -43,6 +44,7 @@ def thermorun() -> None:
 
 
 thermorun.add_command(cycles)
+thermorun.add_command(learn)
 thermorun.add_command(metric)
 
 
@@ -97,6 +99,9 @@ def resume(file: Path, threads: int | None, as_json: bool) -> None:
 
     if not file.exists():
         raise InputError(f"FILE is {file}, which does not exist: there is nothing to resume.")
+    if read_command(file) == "learn":
+        run_learn(learning.Learn.from_json(read_spec(file)), file, True, threads, as_json, None)
+        return
     if read_command(file) == "cycles":
         from thermorun.cycles import CycleStudy
 

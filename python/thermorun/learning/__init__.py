@@ -1,6 +1,9 @@
 """Minimal-dissipation learning of energy-based models (Hnybida & Verret 2025)."""
 
 from thermorun.learning import exact, potentials, quadrature, schedules, simulation
+from thermorun.learning.closed_loop import learn, theorem
+from thermorun.learning.closed_loop import load as load_learned
+from thermorun.learning.general import Learn, LearnResult, RuleResult
 from thermorun.learning.potentials import Potential, exponential_family
 from thermorun.learning.result import ExcessWorkResult, ProtocolResult
 from thermorun.learning.run import excess_work, load
@@ -12,9 +15,12 @@ __all__ = [
     "FIGURES",
     "ExcessWork",
     "ExcessWorkResult",
+    "Learn",
+    "LearnResult",
     "Path",
     "Potential",
     "ProtocolResult",
+    "RuleResult",
     "Tabulated",
     "Trap",
     "compare_steps",
@@ -22,9 +28,12 @@ __all__ = [
     "excess_work",
     "exponential_family",
     "halve_step",
+    "learn",
     "load",
+    "load_learned",
     "potentials",
     "quadrature",
     "schedules",
     "simulation",
+    "theorem",
 ]

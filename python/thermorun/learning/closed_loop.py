@@ -21,10 +21,12 @@ from scipy.optimize import brentq
 
 from thermokernels import ensemble
 from thermorun.errors import InputError, RunError
+from thermorun.estimates import Estimate
 from thermorun.learning import meanfield, rates, simulation, theory
 from thermorun.learning.general import EXACT, SERIES, Learn, LearnResult, RuleResult
 from thermorun.learning.potentials import Potential
 from thermorun.learning.theory import Data, Theory
+from thermorun.learning.work import estimate
 from thermorun.progress import Advance, deferred_interrupt, progress
 from thermorun.store import Axis, RunFile, Variable, read_spec
 from thermorun.threads import on_threads
@@ -36,7 +38,7 @@ COMMAND = "learn"
 _DYNAMICS, _SIDE, _DATA = range(3)
 # Theory is asked anew so many times a run, and between them g and zeta go on in a straight line.
 _MARKS = 200
-_MEAN_FIELD_STEPS = 800
+_MEAN_FIELD_STEPS, _MATCHING_STEPS = 800, 200
 
 
 def learn(
@@ -155,11 +157,11 @@ class Problem:
         goal = self.spec.goal
         return self.exact_data.mean_energy(self.potential, goal) - self.theory.at(goal).free_energy
 
-    def mean_field(self, rule: str, constant: float) -> meanfield.Trajectory:
+    def mean_field(self, rule: str, constant: float, most: int = _MEAN_FIELD_STEPS) -> meanfield.Trajectory:
         """The rule with infinitely many particles."""
         assert self.theory is not None
         spec = self.spec
-        steps = min(spec.step_count, _MEAN_FIELD_STEPS)
+        steps = min(spec.step_count, most)
         return meanfield.learn(self.theory, self.exact_data, spec.start, spec.goal, rule, spec.tau, steps, constant)
 
     def plan(self, rule: str) -> "Plan":
@@ -172,7 +174,7 @@ class Problem:
     def _excess_loss(self, rule: str, constant: float) -> float:
         """ln of the loss at tau over the loss that is wanted; NaN where theta leaves the valid region."""
         try:
-            found = self.loss(self.mean_field(rule, constant).theta[-1])
+            found = self.loss(self.mean_field(rule, constant, _MATCHING_STEPS).theta[-1])
         except InputError:
             return np.nan
         wanted = self.loss(self.spec.start) * (0.01 if self.spec.accuracy is None else self.spec.accuracy)
@@ -205,8 +207,8 @@ class Problem:
         ends = tau, 10 * tau
         if not (self._excess_loss(rule, ends[0]) < 0 < self._excess_loss(rule, ends[1])):
             raise InputError(
-                f"accuracy is {self.spec.accuracy}, which {rule} does not end with at tau {tau:g}, whatever its horizon;"
-                " take a longer tau or another accuracy."
+                f"accuracy is {self.spec.accuracy}, which {rule} misses at tau {tau:g}, whatever its horizon; take a"
+                " longer tau or another accuracy."
             )
         return float(brentq(lambda horizon: self._excess_loss(rule, horizon), *ends, rtol=1e-6))
 
@@ -236,7 +238,8 @@ class Plan:
     @cached_property
     def time(self) -> Array:
         """The time of every row."""
-        return meanfield.jump_times(self.spec.tau, self.spec.step_count)[np.concatenate([[0], self.points + 1])]
+        times = meanfield.jump_times(self.spec.tau, self.spec.step_count)
+        return np.take(times, np.concatenate([[0], self.points + 1]))
 
     @cached_property
     def marks(self) -> set[int]:
@@ -434,7 +437,8 @@ class _Run:
         replicas, d, n = self.data_x.shape
         values = np.empty((replicas, 1 + d + theta.shape[1], n))
         self.plan.problem.potential.kernels().evaluate(self.data_x, theta, values)
-        return np.asarray(values[:, 1 + d :] @ self.data_weights)
+        gradient: Array = values[:, 1 + d :] @ self.data_weights
+        return gradient
 
     def _jump(self, n: int) -> None:
         """Jump n of theta, and the relaxation after it."""
@@ -558,3 +562,41 @@ class _Run:
             self.series[name][:rows] = section[name][:rows]
         self.advance(point * spec.particles * spec.replicas)
         return point
+
+
+@dataclass(frozen=True)
+class Passage:
+    """How far Eq. 53 strays from the natural-gradient flow of Eq. 54 in a time tau, over the distance to the target.
+
+    ``deviation`` is the largest on the way with infinitely many particles, ``measured`` the same place and direction in
+    the run.
+    """
+
+    tau: float
+    deviation: float
+    measured: Estimate
+
+
+def theorem(
+    spec: Learn, taus: tuple[float, ...], threads: int | None = None, show_progress: bool = False
+) -> tuple[list[Passage], float]:
+    """Theorem 1: the deviation from Eq. 54 for several tau, and the exponent with which it falls.
+
+    Raises InputError where the theory of the potential is not known, or for fewer than two tau.
+    """
+    if len(taus) < 2:
+        raise InputError(f"taus holds {len(taus)} values; a rate takes at least two.")
+    passages = []
+    for tau in taus:
+        run = replace(spec, tau=tau, steps=None, refresh=None, rules=("natural",), accuracy=None)
+        if not theory.known(run.built()):
+            raise InputError(f"{spec.potential} has no known theory, which Eq. 54 needs; take another potential.")
+        result = learn(run, threads=threads, show_progress=show_progress)["natural"]
+        scale = float(np.linalg.norm(spec.goal - spec.start))
+        away = result.exact_theta - result.flow
+        row = int(np.argmax(np.linalg.norm(away, axis=1)))
+        size = float(np.linalg.norm(away[row]))
+        seen = (result.theta[row] - result.flow[row]) @ away[row] / (size * scale)
+        passages.append(Passage(tau, size / scale, estimate(seen, None)))
+    logs = np.log([(passage.tau, passage.deviation) for passage in passages])
+    return passages, float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])

@@ -49,12 +49,12 @@ class Learn:
     ``theory``, or ``estimated`` as in ``rates.Estimated``, with ``side`` particles a replica, every ``refresh`` steps
     (by default 25 times a run), g regularised by ``regularise``.
 
-    ``accuracy`` is the share of the loss at the start that shall be left after tau, with infinitely many particles: Eq. 53
-    then looks to a horizon later than tau, and stops at tau.  Without it the horizon is tau, as in the paper.  ``eta``
-    is the rate of the rule ``gradient``, by default the one that has this accuracy, or 1%.
+    ``accuracy`` is the share of the loss at the start that shall be left after tau, with infinitely many particles:
+    Eq. 53 then looks to a horizon later than tau, and stops at tau.  Without it the horizon is tau, as in the paper.
+    ``eta`` is the rate of the rule ``gradient``, by default the one that has this accuracy, or 1%.
 
-    ``particles`` share one theta; ``replicas`` are independent, and their spread is the error.  ``records`` is the number
-    of equal parts of [0, tau] at whose ends the run is recorded.
+    ``particles`` share one theta; ``replicas`` are independent, and their spread is the error.  ``records`` is the
+    number of equal parts of [0, tau] at whose ends the run is recorded.
 
     ``fingerprint`` is that of the potential, so that a file is not gone on with after its potential was changed.
     Raises InputError for whatever cannot run.

@@ -31,7 +31,10 @@ def eta(rule: str, remaining: float, fisher: Array, friction: Array, beta: float
     p = fisher.shape[-1]
     inverse = remaining / beta * fisher + friction
     if rule == "natural":
-        return np.asarray(np.linalg.inv(inverse))
+        try:
+            return np.asarray(np.linalg.inv(inverse))
+        except np.linalg.LinAlgError:
+            return np.full_like(inverse, np.nan)
     slowest = np.linalg.eigvalsh(inverse)[..., -1]
     return np.eye(p) / slowest[..., None, None]
 
@@ -43,8 +46,9 @@ class Estimated:
     g is beta^2 Cov(dE/dtheta) over the running ensemble.  zeta = beta integral of Cov(dE/dtheta(0), dE/dtheta(t)) comes
     from a side ensemble of ``particles`` a replica that stays behind at each refresh: it relaxes at theta for one
     window, then its correlations are integrated over one more.  The window doubles until its second half adds less
-    than 2% and two standard errors to the trace of zeta, and stays as long at the next refresh.  zeta is made symmetric
-    and its negative eigenvalues zero.  g gains ``regularise`` times its mean eigenvalue on the diagonal.
+    than 2% and two standard errors to the trace of zeta, and stays as long at the next refresh.  g gains ``regularise``
+    times its mean eigenvalue on the diagonal.  zeta is made symmetric, and its relaxation times, the eigenvalues of
+    beta g^-1 zeta, no shorter than a time step.
     """
 
     potential: Potential
@@ -75,10 +79,15 @@ class Estimated:
             fisher = self.beta**2 * _covariance(*(self._gradients(x, theta),) * 2)
             size = np.trace(fisher, axis1=1, axis2=2) / fisher.shape[-1]
             self.state["fisher"][...] = fisher + self.regularise * size[:, None, None] * np.eye(fisher.shape[-1])
-            friction = self._friction(theta)
-            values, vectors = np.linalg.eigh(0.5 * (friction + friction.transpose(0, 2, 1)))
-            self.state["friction"][...] = (vectors * np.maximum(values, 0)[:, None, :]) @ vectors.transpose(0, 2, 1)
+            self.state["friction"][...] = self._resolved(self._friction(theta))
         return self.state["fisher"], self.state["friction"]
+
+    def _resolved(self, friction: Array) -> Array:
+        root = np.linalg.cholesky(self.state["fisher"])
+        half = self.beta * np.linalg.solve(root, 0.5 * (friction + friction.transpose(0, 2, 1)))
+        times, vectors = np.linalg.eigh(np.linalg.solve(root, half.transpose(0, 2, 1)))
+        modes = root @ vectors
+        return np.asarray((modes * np.maximum(times, self.dt)[:, None, :]) @ modes.transpose(0, 2, 1) / self.beta)
 
     def _friction(self, theta: Array) -> Array:
         window = int(self.state["counts"][1])

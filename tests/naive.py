@@ -151,6 +151,37 @@ def drive_any(integrator, functions, x, first, coefficients, theta, seed, stream
     return x, work, heat, sums
 
 
+def correlate(
+    integrator, force, gradient, x, coefficients, theta, centre, stretch, levels, top, seed, stream, noise=normals
+):
+    """Correlation sums over doubling stretches, block by block; returns ``sums`` and ``means`` of the kernel."""
+
+    def draw(n):
+        return np.stack([noise(seed, stream + k, n, x.shape[1]) for k in range(len(x))])
+
+    slopes = [gradient(x, theta) - centre[:, None]]
+    for n in range(stretch * top * 2 ** (levels - 1)):
+        x = relax(integrator, x, force, theta, coefficients, draw(n), draw(n + 1))
+        slopes.append(gradient(x, theta) - centre[:, None])
+    slopes = np.array(slopes)
+    # The trapezoid rule, stretch by stretch.
+    areas = (slopes[1:] + slopes[:-1]) / 2.0
+    stretches = [area.sum(axis=0) for area in np.split(areas, len(areas) // stretch)]
+    start = slopes[0]
+    p = len(centre)
+    columns = [*start, *np.sum(stretches, axis=0), *(start[j] * start[k] for j in range(p) for k in range(p))]
+    means = block_sums(*columns).reshape(-1, 2 + p, p)
+    sums = []
+    for _ in range(levels):
+        j = np.array(stretches)
+        square = np.einsum("tan,tbn->abn", j, j)
+        follow = np.einsum("tan,tbn->abn", j[1:], j[:-1])
+        follow = (follow + follow.swapaxes(0, 1)) / 2.0
+        sums.append(block_sums(*square.reshape(p * p, -1), *follow.reshape(p * p, -1)).reshape(-1, 2, p, p))
+        stretches = [first + second for first, second in zip(stretches[::2], stretches[1::2], strict=True)]
+    return np.stack(sums, axis=1), means
+
+
 # --- Latent cycles: vectors are plain arrays, a hidden state is an int ------------------------------------------------
 def sigmoid(f):
     return 1.0 / (1.0 + math.exp(-f)) if f >= 0 else math.exp(f) / (1.0 + math.exp(f))

@@ -22,7 +22,7 @@ from thermokernels.ensemble import _Builder
 from thermokernels.random import BLOCK, LANES
 
 # Stretches of the highest level in a trajectory.
-TOP = 8
+TOP = 4
 # What a level sums, for each pair of parameters.
 SQUARE, NEXT = range(2)
 

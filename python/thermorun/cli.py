@@ -15,6 +15,7 @@ from thermorun import __version__
 from thermorun.cli_computer import computer, run_classification, run_sweep, run_training
 from thermorun.cli_cycles import cycles, run_study
 from thermorun.cli_learn import learn, run_learn
+from thermorun.cli_metric import metric, run_metric
 from thermorun.console import fail, print_table, run_options
 from thermorun.errors import InputError, RunError
 
@@ -46,6 +47,7 @@ def thermorun() -> None:
 thermorun.add_command(computer)
 thermorun.add_command(cycles)
 thermorun.add_command(learn)
+thermorun.add_command(metric)
 
 
 @thermorun.command("excess-work")

@@ -33,7 +33,7 @@ Array = NDArray[np.float64]
 BATCH = 32
 # Steps of the shortest stretch, and how many levels are tried.
 STRETCH = 8
-_FEWEST, _MOST = 6, 15
+_FEWEST, MOST = 6, 15
 _PILOT = 8
 # Random streams: one point of parameter space has this many, the pilot the upper half of them.
 STREAMS = 2**33
@@ -110,7 +110,7 @@ class Point:
             windows = Windows(dt, windows.levels, found.mean_gradient)
             if found.truncated and np.max(found.level) < windows.levels - 1:
                 return windows
-            if windows.levels == _MOST:
+            if windows.levels == MOST:
                 raise RunError(
                     f"the forces of {self.potential.name} at theta = {words(self.theta)} are still correlated after"
                     f" {2 * windows.lengths[-1]:.3g} time units; take another theta or a larger dt."
@@ -123,7 +123,8 @@ class Measured:
     """Estimates at one point; every array is (p, p) but for ``mean_gradient`` (p,) and the curve.
 
     ``window`` is s, the time at which the correlation integral begins to be cut off, and ``remainder`` is R, what lies
-    beyond it, which the estimate lacks.  ``curve`` and ``curve_stderr`` (levels, p, p) are the integrals at all levels.
+    beyond it, which the estimate lacks.  ``relaxation`` is NaN where g_ij is not seen to differ from zero.  ``curve``
+    and ``curve_stderr`` (levels, p, p) are the integrals at all levels.
     """
 
     mean_gradient: Array
@@ -167,12 +168,13 @@ def fold(sums: Array, means: Array, windows: Windows, beta: float, shrink: float
     small = remainder < _SHARE * shrink * curve_stderr
     level = np.where(small.any(axis=0), np.argmax(small, axis=0), levels - 1)
     chosen = np.take_along_axis(curves, level[None, None], axis=1)[:, 0]
+    fisher_stderr = _jackknife(fisher)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = beta * chosen / fisher
+        ratio = np.where(np.abs(fisher[0]) > _SEEN * fisher_stderr, beta * chosen / fisher, np.nan)
     return Measured(
         start[0] + windows.centre,
         fisher[0],
-        _jackknife(fisher),
+        fisher_stderr,
         chosen[0],
         _jackknife(chosen),
         ratio[0],

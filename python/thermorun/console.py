@@ -22,7 +22,7 @@ def run_options(command: Command) -> Command:
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else."),
         click.option("--resume", is_flag=True, help="Go on with the run that --out holds."),
         click.option("--out", type=click.Path(path_type=Path), help="HDF5 file; by default named after the run."),
-        click.option("--precision", help="Of the state: float32 (default) or float64; sums are always float64."),
+        click.option("--precision", help="Of the state: float32 or float64; sums are always float64."),
         click.option("--threads", type=int, help="All cores by default; results do not depend on it."),
         click.option("--seed", type=int, help="0 by default; equal seeds give equal results, bit for bit."),
     ):

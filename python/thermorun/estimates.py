@@ -34,6 +34,8 @@ class Estimate:
 
     def __str__(self) -> str:
         """The mean to two digits of its standard error, as in 0.14286(56)."""
+        if math.isnan(self.mean):
+            return "?"
         if not (math.isfinite(self.stderr) and self.stderr > 0 and math.isfinite(self.mean)):
             return f"{self.mean:.6g} ± ?"
         digits = max(0, 1 - math.floor(math.log10(self.stderr)))

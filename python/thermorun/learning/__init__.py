@@ -1,23 +1,30 @@
 """Minimal-dissipation learning of energy-based models (Hnybida & Verret 2025)."""
 
 from thermorun.learning import exact, schedules
+from thermorun.learning.fluctuations import WorkAnalysis, analyse_works
 from thermorun.learning.result import ExcessWorkResult, ProtocolResult
 from thermorun.learning.run import excess_work, load
 from thermorun.learning.schedules import Path, Tabulated, Trap
 from thermorun.learning.spec import FIGURES, ExcessWork
+from thermorun.learning.switching import FreeEnergy, FreeEnergyResult, free_energy
 from thermorun.learning.timestep import compare_steps, halve_step
 
 __all__ = [
     "FIGURES",
     "ExcessWork",
     "ExcessWorkResult",
+    "FreeEnergy",
+    "FreeEnergyResult",
     "Path",
     "ProtocolResult",
     "Tabulated",
     "Trap",
+    "WorkAnalysis",
+    "analyse_works",
     "compare_steps",
     "exact",
     "excess_work",
+    "free_energy",
     "halve_step",
     "load",
     "schedules",

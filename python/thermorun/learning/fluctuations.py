@@ -275,8 +275,8 @@ def _jarzynski(name: str, mine: Array, theirs: Array, delta_f: float, why: str |
         return DeltaF(name, Estimate(value, math.nan), effective, max(-bias, value - delta_f), why)
     if effective < FEWEST:
         why = (
-            f"{name} rests on {effective:.2g} of {count:,} works, too few for a standard error (it takes {FEWEST});"
-            f" its bias is about {-bias:.2g} kT: trust bar, or drive more slowly."
+            f"{name} rests on {number(effective)} of {count:,} works, too few for a standard error (it takes {FEWEST});"
+            f" it is biased by about {-bias:.2g} kT: trust bar, or drive more slowly."
         )
         return DeltaF(name, Estimate(value, math.nan), effective, -bias, why)
     return DeltaF(name, Estimate(value, math.sqrt(variance)), effective, -bias)
@@ -289,9 +289,17 @@ def _why_poor(overlap: float, effective: float, equal: bool) -> str | None:
         return None
     unknown = "every standard error" if effective < _FEWEST_BAR else "that of bar is wide, every other standard error"
     return (
-        f"Poor overlap: forward and reverse works share {overlap:.2g} of their densities, which makes {effective:.2g}"
-        f" effective works (it takes {FEWEST}); {unknown} is unknown: drive more slowly, or take more particles."
+        f"Poor overlap: forward and reverse works share {overlap:.2g} of their densities, which makes"
+        f" {number(effective)} effective works (it takes {FEWEST}); {unknown} is unknown: drive more slowly, or take"
+        " more particles."
     )
+
+
+def number(effective: float) -> str:
+    """Effective works in words: whole from a hundred on."""
+    if effective < 1:
+        return "less than 1"
+    return f"{effective:,.0f}" if effective >= 100 else f"{effective:.2g}"
 
 
 def _mean(works: Array) -> Estimate:

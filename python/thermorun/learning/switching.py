@@ -250,15 +250,7 @@ def exact_delta_f(
         return last - first, "closed form"
     if potential.dimension > 1:
         return None, None
-    first, last = (
-        quadrature.equilibrium(
-            lambda x, theta: potential.energies(x, theta),
-            lambda x, theta: potential.evaluate(x, theta)[2].T,
-            point,
-            beta=beta,
-        ).free_energy
-        for point in ends
-    )
+    first, last = (quadrature.free_energy(potential.energies, point, beta=beta) for point in ends)
     return last - first, "quadrature"
 
 

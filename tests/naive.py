@@ -121,6 +121,36 @@ def drive(x, work, heat, first, steps, theta, seed, stream, rows_to_record, nois
     return x, work, heat, np.array(record)
 
 
+# --- General potentials: x is (d, particles), functions take arrays where kernels give them numbers -------------------
+def relax(integrator, x, force, theta, c, z, next_z):
+    if integrator == "exact":
+        d = len(x)
+        shift, shrink, spread = c[:d], c[d : d + d * d].reshape(d, d), c[d + d * d :].reshape(d, d)
+        return shift[:, None] + shrink @ x + spread @ z
+    if integrator == "leimkuhler-matthews":
+        z = (z + next_z) / 2.0
+    y = x + c[0] * force(x, theta) + c[1] * z
+    if integrator == "heun":
+        return x + c[0] * (force(x, theta) + force(y, theta)) / 2.0 + c[1] * z
+    return y
+
+
+def drive_any(integrator, functions, x, first, coefficients, theta, seed, stream, noise=normals):
+    """Open loop in any potential; returns x, every particle's work and heat, and dE/dtheta summed over the steps."""
+    energy, force, gradient = functions
+    work, heat, sums = 0.0, 0.0, 0.0
+    for n, c in enumerate(coefficients):
+        z, next_z = (
+            np.stack([noise(seed, stream + k, first + n + later, x.shape[1]) for k in range(len(x))])
+            for later in (0, 1)
+        )
+        work = work + energy(x, theta[n + 1]) - energy(x, theta[n])
+        old_x, x = x, relax(integrator, x, force, theta[n + 1], c, z, next_z)
+        heat = heat + energy(x, theta[n + 1]) - energy(old_x, theta[n + 1])
+        sums = sums + gradient(x, theta[n + 1])
+    return x, work, heat, sums
+
+
 # --- Latent cycles: vectors are plain arrays, a hidden state is an int ------------------------------------------------
 def sigmoid(f):
     return 1.0 / (1.0 + math.exp(-f)) if f >= 0 else math.exp(f) / (1.0 + math.exp(f))

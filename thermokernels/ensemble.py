@@ -460,6 +460,13 @@ class _Cache(FunctionCache):
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return sig, codegen.magic_tuple()
 
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """What is stored, or None: also where a user's module has moved, and the stored code cannot find it."""
+        try:
+            return super().load_overload(sig, target_context)
+        except ImportError:
+            return None
+
 
 def fingerprint(value: Any) -> str:
     """A hash of a function as it would be compiled: its code, constants, globals, closure and all that they use.
@@ -473,7 +480,8 @@ def fingerprint(value: Any) -> str:
 
 def _describe(value: Any, digest: Any, seen: set[int]) -> None:
     if isinstance(value, Dispatcher):
-        digest.update(repr(sorted(value.targetoptions.items(), key=str)).encode())
+        flags = {key: sorted(flag) if isinstance(flag, set) else flag for key, flag in value.targetoptions.items()}
+        digest.update(repr(sorted(flags.items())).encode())
         value = value.py_func
     if isinstance(value, types.FunctionType):
         if id(value) in seen:

@@ -1,7 +1,8 @@
 """Minimal-dissipation learning of energy-based models (Hnybida & Verret 2025)."""
 
-from thermorun.learning import exact, schedules
+from thermorun.learning import exact, potentials, quadrature, schedules, simulation, switching
 from thermorun.learning.fluctuations import WorkAnalysis, analyse_works
+from thermorun.learning.potentials import Potential, exponential_family
 from thermorun.learning.result import ExcessWorkResult, ProtocolResult
 from thermorun.learning.run import excess_work, load
 from thermorun.learning.schedules import Path, Tabulated, Trap
@@ -16,6 +17,7 @@ __all__ = [
     "FreeEnergy",
     "FreeEnergyResult",
     "Path",
+    "Potential",
     "ProtocolResult",
     "Tabulated",
     "Trap",
@@ -24,8 +26,13 @@ __all__ = [
     "compare_steps",
     "exact",
     "excess_work",
+    "exponential_family",
     "free_energy",
     "halve_step",
     "load",
+    "potentials",
+    "quadrature",
     "schedules",
+    "simulation",
+    "switching",
 ]

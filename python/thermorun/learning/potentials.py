@@ -5,6 +5,7 @@ An ensemble at theta has the density p_m(x, theta) = exp(-beta E) / Z (Hnybida &
 
 import importlib.util
 import math
+import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -113,6 +114,10 @@ class Potential:
     def energies(self, x: ArrayLike, theta: ArrayLike) -> Array:
         """E at points (n,) or (n, d) and one theta (p,)."""
         return self.evaluate(x, theta)[0]
+
+    def gradients(self, x: ArrayLike, theta: ArrayLike) -> Array:
+        """dE/dtheta at points (n,) or (n, d) and one theta (p,); (p, n)."""
+        return self.evaluate(x, theta)[2].T
 
 
 def exponential_family(
@@ -238,6 +243,7 @@ def load(name: str) -> Potential:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where compiled code that comes from the disk looks for it
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

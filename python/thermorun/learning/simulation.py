@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import cumulative_simpson
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize
 
 from thermokernels import ensemble, random
 from thermorun.errors import InputError, RunError, require_positive
 from thermorun.learning.potentials import Potential
+from thermorun.learning.quadrature import support
 
 Array = NDArray[Any]
 
 INTEGRATORS = ensemble.INTEGRATORS
-# Beyond this many kT above its minimum an energy has no weight that double precision would see.
-_DEPTH = 45.0
 _GRID = 2**14
 # Streams of the start lie above those of the dynamics, which begins at the same number.
 _START = np.uint64(2**31)
@@ -41,30 +40,6 @@ class Driven:
     heat: Array
     rows: NDArray[np.intp]
     record: dict[str, Array]
-
-
-def support(potential: Potential, theta: ArrayLike, beta: float) -> tuple[float, float]:
-    """The interval outside which exp(-beta E) is below e^-45 of its largest value; one dimension.
-
-    Raises InputError where the energy does not confine.
-    """
-    point = potential.require_valid(theta)
-    half = np.geomspace(1e-4, 1e6, 1501)
-    x = np.concatenate([-half[::-1], [0.0], half])
-    for _ in range(4):
-        energies = potential.energies(x, point)
-        least = int(np.nanargmin(energies))
-        around = (x[max(least - 1, 0)], x[min(least + 1, len(x) - 1)])
-        best = minimize_scalar(
-            lambda at: float(potential.energies(np.array([at]), point)[0]), bounds=around, method="bounded"
-        )
-        bottom = min(float(best.fun), float(energies[least]))
-        inside = np.flatnonzero(beta * (energies - bottom) < _DEPTH)
-        low, high = (least, least) if not len(inside) else (int(inside[0]), int(inside[-1]))
-        if low == 0 or high == len(x) - 1:
-            raise InputError(f"energy of {potential.name} does not confine x at theta = {point.tolist()}.")
-        x = np.linspace(x[low - 1], x[high + 1], 2049)
-    return float(x[0]), float(x[-1])
 
 
 def equilibrium(
@@ -112,7 +87,7 @@ class _Draws:
 
 
 def _inverse_cdf(potential: Potential, theta: Array, beta: float, uniforms: Array) -> Array:
-    x = np.linspace(*support(potential, theta, beta), _GRID + 1)
+    x = np.linspace(*support(potential.energies, theta.tolist(), beta), _GRID + 1)
     energies = potential.energies(x, theta)
     weights = np.exp(-beta * (energies - energies.min()))
     cumulative = np.maximum.accumulate(cumulative_simpson(weights, x=x, initial=0))
@@ -128,7 +103,7 @@ def time_step(potential: Potential, theta: ArrayLike, beta: float, mobility: flo
         largest = float(np.linalg.eigvalsh(potential.quadratic(tuple(point.tolist()))[0])[-1])
     else:
         if d == 1:
-            x = np.linspace(*support(potential, point, beta), 2001)
+            x = np.linspace(*support(potential.energies, point.tolist(), beta), 2001)
             energies = potential.energies(x, point)
             x = x[beta * (energies - energies.min()) < 3][:, None]
         else:
@@ -162,14 +137,16 @@ def _burn_in(
     for r, theta in enumerate(thetas):
         x[r] = _minimum(potential, theta)[:, None]
     kernels = potential.kernels("leimkuhler-matthews")
-    row = np.broadcast_to(coefficients(potential, "leimkuhler-matthews", dt, beta, mobility), (replicas, 1, 2))
+    row = coefficients(potential, "leimkuhler-matthews", dt, beta, mobility)
     status = _status(replicas, particles)
     before: tuple[Array, Array] | None = None
     for _ in range(14):
-        steps = np.ascontiguousarray(np.broadcast_to(row, (replicas, window, 2)))
+        steps = _filled(row, (replicas, window, 2))
         sums = np.zeros((replicas, len(potential.parameters), particles))
         at = np.uint64(stream) + _START
-        kernels.dwell(x, first, steps, thetas[:, None].copy(), np.uint64(seed), at, sums, status)
+        kernels.dwell(
+            x, first, steps, _filled(thetas[:, None], (replicas, 1, thetas.shape[1])), np.uint64(seed), at, sums, status
+        )
         _require_finite(potential, x, status, dt)
         # Particles are independent, so their spread is the error of a window's mean, whatever its correlations.
         means, errors = sums.mean(axis=2) / window, sums.std(axis=2) / window / np.sqrt(max(particles - 1, 1))
@@ -246,11 +223,11 @@ def drive(
         x = np.array(start, order="C")
         work, heat = np.zeros((x.shape[0], x.shape[2])), np.zeros((x.shape[0], x.shape[2]))
     replicas, _, particles = x.shape
-    thetas = np.ascontiguousarray(np.broadcast_to(thetas, (replicas, *thetas.shape[-2:])))
+    thetas = _filled(thetas, (replicas, *thetas.shape[-2:]))
     steps = thetas.shape[1] - 1
     times = np.broadcast_to(np.asarray(dt, float), (steps,))
     table = coefficients(potential, integrator, times, beta, mobility, thetas[:, 1:])
-    table = np.ascontiguousarray(np.broadcast_to(table, (replicas, *table.shape[-2:])))
+    table = _filled(table, (replicas, *table.shape[-2:]))
     wanted = np.atleast_1d(np.asarray(rows, np.intp))
     blocks = ensemble.blocks_of(particles)
     record = np.empty((len(wanted), replicas, blocks, len(ensemble.RECORD_COLUMNS) + len(potential.parameters)))
@@ -274,6 +251,11 @@ def midpoints(theta: Array, dt: float) -> tuple[Array, Array]:
     middle = 0.5 * (theta[1:] + theta[:-1])
     path = np.concatenate([theta[:1], middle, theta[-1:]])
     return path, np.append(np.full(len(middle), dt), 0.0)
+
+
+def _filled(values: Array, shape: tuple[int, ...]) -> Array:
+    """A copy of this shape: kernels are compiled for plain arrays, and once more for any that may not be written."""
+    return np.array(np.broadcast_to(values, shape), order="C")
 
 
 def _status(replicas: int, particles: int) -> Array:

@@ -91,7 +91,7 @@ def test_overlap_and_standard_error_are_those_of_the_laws_themselves(width):
 @pytest.mark.parametrize("width", [1.0, 1.5])
 def test_bias_of_jarzynski(width):
     rng = np.random.default_rng(2)
-    runs, count = 3000, 100
+    runs, count = 1500, 50
     analyses = [analyse_works(*gaussian_works(rng, 0.0, width, 1.0, count, count)) for _ in range(runs)]
     for estimator, sign in (("jarzynski-forward", 1), ("jarzynski-reverse", -1)):
         mean = np.array([analysis[estimator].delta_f.mean for analysis in analyses])
@@ -319,7 +319,7 @@ def test_two_hundred_small_runs(name, particles, users_file):
     for estimator in ESTIMATORS:
         _, stderr, z = answers(analyses, estimator, truth)
         known = np.isfinite(stderr)
-        assert np.mean(np.abs(z[known]) < 4) >= 0.95
+        assert np.sum(np.abs(z[known]) < 4) >= 0.95 * np.sum(known)
         if estimator in ("bar", "crossing"):
             assert np.all(known)
             assert 0.8 < np.mean(z**2) < 1.25, estimator
@@ -403,6 +403,9 @@ def test_more_dimensions(users_file):
         potential=f"{users_file}:plane", start=(1.0,), end=(3.0,), duration=1.0, particles=4000
     )
     assert (unknown.exact, unknown.exact_from) == (None, None)
+    # The burn-in of a single particle takes others beside it, by whose spread it knows when to end.
+    one = learning.free_energy(potential=f"{users_file}:plane", start=(1.0,), end=(3.0,), duration=1.0, particles=1)
+    assert one.forward.shape == (1,)
     # Along (x0 + x1) / sqrt 2 the energy is harmonic, across it a quartic is added.
     across = truth_by_quad(lambda x, theta: theta[0] * x * x / 2 + x**4, (1.0,), (3.0,), 1.0)
     assert abs(unknown.delta_f.z(0.5 * math.log(3.0) + across)) < 4
@@ -545,7 +548,7 @@ def test_bad_potentials_of_a_user(users_file, monkeypatch):
     with pytest.raises(InputError, match="force of steep is not minus the derivative of its energy"):
         learning.free_energy(potential=f"{users_file}:steep", start=(1.0,), end=(2.0,))
     # Nothing says that k must be positive, so that only the energy shows it.
-    with pytest.raises(InputError, match=r"bowl does not (rise|confine)"):
+    with pytest.raises(InputError, match=r"energy (of bowl )?does not (rise|confine)"):
         learning.free_energy(potential=f"{users_file}:bowl", start=(1.0,), end=(-1.0,))
 
 

@@ -96,21 +96,25 @@ class WorkAnalysis:
     @property
     def warnings(self) -> tuple[str, ...]:
         """All that there is to warn of, a sentence each; none where every standard error can be trusted."""
-        several = list(dict.fromkeys(result.warning for result in self.results if result.warning is not None))
-        if abs(self.slope.z(1.0)) > 5:
-            several.append(
-                f"The works break Crooks' relation: ln P_F(W) / P_R(-W) has slope {self.slope} times beta, not 1; look"
-                " for a time step that is too long, a start out of equilibrium, or a reverse path that is not the"
-                " forward one."
-            )
-        return tuple(several)
+        several = [self._broken, *(result.warning for result in self.results)]
+        return tuple(dict.fromkeys(sentence for sentence in several if sentence is not None))
+
+    @property
+    def _broken(self) -> str | None:
+        if not abs(self.slope.z(1.0)) > 5:
+            return None
+        return (
+            f"The works break Crooks' relation: ln P_F(W) / P_R(-W) has slope {self.slope} times beta, not 1; look for"
+            " a time step that is too long, a start out of equilibrium, or a reverse path that is not the forward one."
+        )
 
     @property
     def verdict(self) -> str:
-        """One sentence: the gravest of the warnings, or what there is to trust."""
-        if self.warnings:
+        """One sentence: what is wrong with the works, or which standard errors can be trusted."""
+        trusted = [result.estimator for result in self.results if result.warning is None]
+        if self._broken is not None or self.bar.warning is not None or "crossing" not in trusted:
             return self.warnings[0]
-        return f"Good overlap, {self.overlap:.2g}: every standard error can be trusted."
+        return f"Good overlap, {self.overlap:.2g}: trust the standard errors of {', '.join(trusted)}."
 
     def to_dict(self) -> dict[str, Any]:
         """In JSON's types."""

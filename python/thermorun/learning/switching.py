@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from thermokernels import random
 from thermorun.errors import InputError, require_count, require_positive
 from thermorun.estimates import Estimate, finite_or_none
 from thermorun.learning import potentials, quadrature, simulation
@@ -339,7 +340,9 @@ def _row(
 ) -> tuple[Array, float, float]:
     """Works of one row's particles, their mean heat, and the largest |dE - W - Q|."""
     potential, steps = spec.known, spec.step_count
-    count = min(_ROW, spec.particles - row * _ROW)
+    wanted = min(_ROW, spec.particles - row * _ROW)
+    # Noise comes in whole blocks, and a burn-in judges itself by the spread of the particles: one would not do.
+    count = -(-wanted // random.BLOCK) * random.BLOCK
     stream = (DIRECTIONS.index(direction) << 32) + row * _STREAMS
     path = spec.thetas(direction)
     dt = np.append(np.full(steps, spec.duration / steps), 0.0)
@@ -354,11 +357,11 @@ def _row(
             potential, driven, path[first : first + length + 1], dt=dt[part], integrator=str(spec.integrator),
             first=first, **about,
         )  # fmt: skip
-        advance(count * len(dt[part]) - count * (first + length >= len(dt)))
+        advance(wanted * (len(dt[part]) - (first + length >= len(dt))))
         if stop():
             raise KeyboardInterrupt
-    energy_change = potential.energies(driven.x[0].T, path[-1]) - before
-    work, heat = driven.work[0], driven.heat[0]
+    energy_change = (potential.energies(driven.x[0].T, path[-1]) - before)[:wanted]
+    work, heat = driven.work[0, :wanted], driven.heat[0, :wanted]
     return work, float(np.mean(heat)), float(np.max(np.abs(energy_change - work - heat)))
 
 

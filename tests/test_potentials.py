@@ -148,7 +148,6 @@ def gaussian_twin():
 
 TWINS = {"double-well": double_well_twin(), "gaussian": gaussian_twin()}
 CASES = [
-    ("double-well", "euler-maruyama"),
     ("double-well", "leimkuhler-matthews"),
     ("double-well", "heun"),
     ("gaussian", "leimkuhler-matthews"),
@@ -202,7 +201,7 @@ def test_drive_is_the_twin(name, integrator, particles, replicas):
         np.testing.assert_allclose(driven.x[r], precise, atol=6e-6)
 
 
-@pytest.mark.parametrize(("name", "integrator"), [CASES[1], CASES[4]])
+@pytest.mark.parametrize(("name", "integrator"), [CASES[0], CASES[3]])
 def test_step_and_dwell_are_the_twin(name, integrator):
     potential, x, path, times = prepared(name, integrator, 2500, 2, steps=3)
     p, count = path.shape[2], len(STEP_COLUMNS)
@@ -272,20 +271,22 @@ def fitted_order(steps, errors):
     return np.polyfit(np.log(steps), np.log(np.abs(errors)), 1)[0]
 
 
-@pytest.mark.parametrize(("integrator", "order"), [("euler-maruyama", 1), ("leimkuhler-matthews", 2), ("heun", 2)])
-def test_order_of_the_sampled_law(integrator, order):
-    """The mean of dE/dtheta in a long run of the tilted double well, against quadrature."""
-    potential, truth, particles = potentials.load("double-well"), at_rest("double-well"), 2**15
-    kernels, theta = potential.kernels(integrator), np.array([[POINTS["double-well"]]])
-    steps, duration = {
-        "euler-maruyama": (np.array([0.015, 0.01, 0.007]), 100),
-        "leimkuhler-matthews": (np.array([0.034, 0.028, 0.022]), 1600),  # so small an error takes a long run
-        "heun": (np.array([0.06, 0.045, 0.03]), 100),
-    }[integrator]
-    errors = []
+@pytest.mark.parametrize(
+    ("integrator", "order", "name", "steps", "duration"),
+    [
+        ("euler-maruyama", 1, "double-well", (0.015, 0.010, 0.007), 100),
+        ("heun", 2, "double-well", (0.060, 0.045, 0.030), 100),
+        # In the double well its error is a fortieth of that, lost in the noise.
+        ("leimkuhler-matthews", 2, "bistable", (0.13, 0.10, 0.08), 3200),
+    ],
+)
+def test_order_of_the_sampled_law(integrator, order, name, steps, duration):
+    """The mean of dE/dtheta in a long run, against quadrature."""
+    potential, truth, particles = potentials.load(name), at_rest(name), 2**15
+    kernels, theta, errors = potential.kernels(integrator), np.array([[POINTS[name]]]), []
     for dt in steps:
-        x = simulation.equilibrium(potential, theta[0, 0], particles, seed=1)
-        sums, status = np.zeros((1, 2, particles)), np.full((1, particles // BLOCK), -1)
+        x = simulation.equilibrium(potential, POINTS[name], particles, seed=1)
+        sums, status = np.zeros((1, theta.size, particles)), np.full((1, particles // BLOCK), -1)
         rows = simulation.coefficients(potential, integrator, np.full(int(duration / dt), dt), 1.0, 1.0)[None]
         kernels.dwell(x, 0, rows[:, : int(5 / dt)].copy(), theta, np.uint64(1), np.uint64(0), sums, status)
         sums[:] = 0

@@ -499,7 +499,7 @@ def test_file_opens_in_xarray(short_rows, tmp_path):
 
 
 def test_spec_round_trips(users_file):
-    for fields in (SMALL, {"path": ((2.0, 0.0), (1.0, 1.0), (2.0, 1.0))}, settings("ripple", users_file)):
+    for fields in (SMALL, {"path": ((2.0, 0.0), (1.0, 1.0), (2.0, 2.0))}, settings("ripple", users_file)):
         spec = learning.FreeEnergy(**fields)
         assert learning.FreeEnergy.from_json(spec.to_json()) == spec
         assert pickle.loads(pickle.dumps(spec)) == spec

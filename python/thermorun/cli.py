@@ -14,6 +14,7 @@ import click
 from thermorun import __version__
 from thermorun.cli_cycles import cycles, run_study
 from thermorun.cli_free_energy import free_energy, run_free_energy
+from thermorun.cli_metric import metric, run_metric
 from thermorun.console import fail, print_table, run_options
 from thermorun.errors import InputError, RunError
 
@@ -44,6 +45,7 @@ def thermorun() -> None:
 
 thermorun.add_command(cycles)
 thermorun.add_command(free_energy)
+thermorun.add_command(metric)
 
 
 @thermorun.command("excess-work")
@@ -104,6 +106,11 @@ def resume(file: Path, threads: int | None, as_json: bool) -> None:
         return
     if read_command(file) == "free-energy":
         run_free_energy(learning.FreeEnergy.from_json(read_spec(file)), file, True, threads, as_json)
+        return
+    if read_command(file) == "metric":
+        from thermorun.learning.metric import Metric
+
+        run_metric(Metric.from_json(read_spec(file)), file, True, threads, as_json)
         return
     _run_excess_work(learning.ExcessWork.from_json(read_spec(file)), file, True, threads, as_json, False)
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 @click.command("free-energy")
 @ensemble_options
 @click.option("--from", "start", type=Numbers(), help="Parameters at the start, as in 2,0.  [default: 2,0]")
-@click.option("--to", "end", type=Numbers(), help="Parameters at the end, as in 2,1.  [default: 2,1]")
-@click.option("--duration", type=float, help="Time from the start to the end.  [default: 5]")
+@click.option("--to", "end", type=Numbers(), help="Parameters at the end, as in 2,2.  [default: 2,2]")
+@click.option("--duration", type=float, help="Time from the start to the end.  [default: 2]")
 @click.option("--steps", type=int, help="Time steps.  [default: 20 in the fastest relaxation time]")
 @click.option("--particles", type=int, help="Particles in each direction.  [default: 100000]")
 @run_options

@@ -62,9 +62,7 @@ class Equilibrium:
     @cached_property
     def relaxation(self) -> Array:
         """Integral relaxation times tau^r_ij = beta zeta_ij / g_ij, time; NaN where g_ij is zero (Eq. 51)."""
-        scale = np.sqrt(np.outer(np.diag(self.fisher), np.diag(self.fisher)))
-        known = np.abs(self.fisher) > 1e-9 * scale
-        return np.divide(self.beta * self.friction, self.fisher, out=np.full_like(self.fisher, np.nan), where=known)
+        return relaxation_times(self.fisher, self.friction, self.beta)
 
     def mean(self, function: Callable[[Array], Any]) -> float:
         """The mean of a vectorised function of x."""
@@ -73,6 +71,13 @@ class Equilibrium:
     def moment(self, order: int) -> float:
         """The mean of x^order, length^order."""
         return self.mean(lambda x: x**order)
+
+
+def relaxation_times(fisher: Array, friction: Array, beta: float) -> Array:
+    """tau^r_ij = beta zeta_ij / g_ij, time; NaN where g_ij is zero to rounding (Eq. 51)."""
+    scale = np.sqrt(np.outer(np.diag(fisher), np.diag(fisher)))
+    known = np.abs(fisher) > 1e-9 * scale
+    return np.divide(beta * friction, fisher, out=np.full_like(fisher, np.nan), where=known)
 
 
 def equilibrium(

@@ -65,8 +65,8 @@ class FreeEnergy:
 
     potential: str | Potential = "double-well"
     start: Point = (2.0, 0.0)
-    end: Point = (2.0, 1.0)
-    duration: float = 5.0
+    end: Point = (2.0, 2.0)
+    duration: float = 2.0
     steps: int | None = None
     particles: int = 100_000
     beta: float = 1.0

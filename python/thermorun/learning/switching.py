@@ -26,6 +26,7 @@ from thermorun.estimates import Estimate, finite_or_none
 from thermorun.learning import potentials, quadrature, simulation
 from thermorun.learning.fluctuations import ESTIMATORS, WorkAnalysis, analyse_works
 from thermorun.learning.potentials import Potential
+from thermorun.learning.quadrature import words
 from thermorun.progress import Advance, deferred_interrupt, progress
 from thermorun.store import Axis, RunFile, Variable, read_spec
 from thermorun.threads import on_threads
@@ -105,7 +106,7 @@ class FreeEnergy:
                 raise InputError(f"{name} has shape {point.shape}; it must be one point.")
             object.__setattr__(self, name, tuple(point.tolist()))
         if self.start == self.end:
-            raise InputError(f"start and end are both {_words(self.start)}; they must differ.")
+            raise InputError(f"start and end are both {words(self.start)}; they must differ.")
 
     def _set_path(self) -> None:
         if self.path is None:
@@ -118,7 +119,7 @@ class FreeEnergy:
             if not np.allclose(path[row], getattr(self, name), rtol=1e-12, atol=1e-12):
                 ends = "begins" if row == 0 else "ends"
                 raise InputError(
-                    f"path {ends} at {_words(path[row])} and {name} is {_words(getattr(self, name))};"
+                    f"path {ends} at {words(path[row].tolist())} and {name} is {words(getattr(self, name))};"
                     " both must be equal."
                 )
         object.__setattr__(self, "path", tuple(tuple(point) for point in path.tolist()))
@@ -418,7 +419,3 @@ def _summarise(file: RunFile, result: FreeEnergyResult) -> None:
     for index, row in enumerate(result.analysis.results):
         values = (row.delta_f.mean, row.delta_f.stderr, row.effective, math.nan if row.bias is None else row.bias)
         file.write_entry("/", index, dict(zip(_TABLE, values, strict=True)))
-
-
-def _words(point: ArrayLike) -> str:
-    return "(" + ", ".join(f"{value:g}" for value in np.atleast_1d(point)) + ")"

@@ -374,11 +374,26 @@ def test_mean_work_of_a_moving_trap():
     assert (result.exact, result.exact_from) == (0.0, "closed form")
 
 
-def test_a_step_that_is_too_long_shows():
+def test_a_step_that_is_too_long_shows(monkeypatch):
     fields = RUNS["double-well"] | {"particles": 100_000}
-    assert abs(learning.free_energy(**fields).delta_f.z(learning.free_energy(**fields).exact)) < 4
+    fine = learning.free_energy(**fields)
+    assert abs(fine.delta_f.z(fine.exact)) < 4
+    assert fine.verdict.startswith("Good overlap")
     coarse = learning.free_energy(**fields, steps=28)
-    assert abs(coarse.delta_f.z(coarse.exact)) > 4
+    assert abs(coarse.delta_f.z(coarse.exact)) > 5
+    assert "standard errors from the exact value: take more than 28 steps." in coarse.verdict
+    # Where nothing is exact the step itself is the only sign.
+    monkeypatch.setattr(switching, "exact_delta_f", lambda *arguments: (None, None))
+    blind = learning.free_energy(**fields | {"particles": 1000}, steps=28)
+    assert f"the default would be {fine.spec.steps}: see whether twice the steps" in blind.verdict
+    assert blind.to_dict()["verdict"] == blind.warnings[0]
+
+
+@pytest.mark.slow
+def test_an_eighth_of_the_default_steps_does_not_show_among_a_million():
+    fields = RUNS["double-well"] | {"particles": 1_000_000}
+    result = learning.free_energy(**fields, steps=learning.FreeEnergy(**fields).default_steps() // 8)
+    assert abs(result.delta_f.z(result.exact)) < 4
 
 
 def test_any_path_gives_the_same_delta_f():

@@ -86,7 +86,7 @@ def _print(result: "FreeEnergyResult") -> None:
         f"first law: |dE - W - Q| <= {result.first_law_residual:.0e};"
         f" {result.particle_steps_per_second:.3g} particle-steps/s on {result.threads} threads",
     )
-    click.echo(f"verdict  {analysis.verdict}")
-    for sentence in analysis.warnings:
-        if sentence != analysis.verdict:
+    click.echo(f"verdict  {result.verdict}")
+    for sentence in result.warnings:
+        if sentence != result.verdict:
             click.echo(f"warning  {sentence}")

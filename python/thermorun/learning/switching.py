@@ -40,6 +40,9 @@ _ROW = 2**15
 # A kernel call takes about this many particle-steps.
 _CALL = 2**26
 _MOST_STEPS = 10**8
+# So many times fewer steps than by default may show in Delta F: with Heun's, twice as many begin to, at a million
+# particles (tests/test_free_energy.py).
+_FEWER = 8
 # Streams of one row; a row has one for each dimension, and those of its start.
 _STREAMS = 2**8
 _TABLE = {
@@ -92,7 +95,7 @@ class FreeEnergy:
         if self.integrator is None:
             object.__setattr__(self, "integrator", "heun" if known.quadratic is None else "exact")
         if self.steps is None:
-            object.__setattr__(self, "steps", self._default_steps())
+            object.__setattr__(self, "steps", self.default_steps())
         require_count("steps", self.step_count)
         if self.step_count > _MOST_STEPS:
             raise InputError(f"steps is {self.steps}; it must be at most {_MOST_STEPS}.")
@@ -124,7 +127,8 @@ class FreeEnergy:
                 )
         object.__setattr__(self, "path", tuple(tuple(point) for point in path.tolist()))
 
-    def _default_steps(self) -> int:
+    def default_steps(self) -> int:
+        """What ``steps`` None takes.  Raises InputError where that is more than can be."""
         points = self._along(np.linspace(0.0, 1.0, 9))
         dt = min(simulation.time_step(self.known, point, self.beta, self.mobility) for point in points)
         steps = max(50.0, math.ceil(self.duration / dt))
@@ -217,9 +221,33 @@ class FreeEnergyResult:
         """Delta F by BAR."""
         return self.analysis.bar.delta_f
 
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """Those of the analysis, after what the works alone cannot tell: that the time step is too long."""
+        several, spec = list(self.analysis.warnings), self.spec
+        z = math.nan if self.exact is None else self.delta_f.z(self.exact)
+        if abs(z) > 5:
+            several.insert(
+                0,
+                f"Delta F by bar lies {z:+.1f} standard errors from the exact value: take more than {spec.steps}"
+                " steps.",
+            )
+        elif spec.integrator != "exact" and spec.default_steps() > _FEWER * spec.step_count:
+            several.insert(
+                0,
+                f"steps is {spec.steps} and the default would be {spec.default_steps()}: see whether twice the steps"
+                " give the same Delta F, for the works cannot tell.",
+            )
+        return tuple(several)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: what is wrong, or which standard errors can be trusted."""
+        return self.analysis.verdict if self.warnings == self.analysis.warnings else self.warnings[0]
+
     def to_dict(self) -> dict[str, Any]:
         """What ``--json`` prints."""
-        report = self.analysis.to_dict()
+        report = self.analysis.to_dict() | {"verdict": self.verdict, "warnings": list(self.warnings)}
         for row in report["results"]:
             estimate = self.analysis[row["estimator"]].delta_f
             row["z"] = None if self.exact is None else finite_or_none(estimate.z(self.exact))

@@ -154,12 +154,12 @@ def _print_works(result: "MetricResult") -> None:
         rows,
         f"length^2 {geodesic.length**2:.6g}, straight line {geodesic.line:.6g} energy time; {spec.work_particles:,}"
         f" particles a protocol\nslow driving: length^2 / tau{fitted}\n"
-        "optimal: least work in this time, a staircase found from the Fokker-Planck equation; z: from that equation",
+        "optimal: least work in this time, from the Fokker-Planck equation; z: from the value of that equation",
     )
 
 
 def _jumps(result: "MetricResult", tau: float) -> str:
-    found = result.staircases[tau]
+    found = result.optima[tau]
     return f"{_numbers(found.first_jump)} and {_numbers(found.last_jump)}"
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from thermorun.estimates import Estimate, finite_or_none
 from thermorun.learning import friction, potentials, simulation
 from thermorun.learning.friction import BATCH, Measured, Point, Windows
 from thermorun.learning.geodesic import Geodesic, geodesic
-from thermorun.learning.optimal import FokkerPlanck, Staircase
+from thermorun.learning.optimal import FokkerPlanck, Protocol
 from thermorun.learning.potentials import Potential
 from thermorun.learning.quadrature import words
 from thermorun.learning.truth import Truth, functions, require_regular, truth
@@ -42,8 +42,8 @@ MATRICES = ("fisher", "friction", "relaxation")
 _UNITS = {"fisher": "1/parameter^2", "friction": "energy time/parameter^2", "relaxation": "time"}
 # Particles that are driven at a time.
 _CHUNK = BATCH * BLOCK
-# Knots of the protocol of least work: so many for the longest relaxation time, within these bounds.
-_KNOTS_EACH, _FEWEST_KNOTS, _MOST_KNOTS = 4, 32, 256
+# Waits of the Fokker-Planck equation: so many for the shortest relaxation time, within these bounds.
+_WAITS_EACH, _FEWEST_WAITS, _MOST_WAITS = 1, 64, 128
 # Durations by default, in units of the longest relaxation time on the way.
 _DURATIONS = (4.0, 8.0, 16.0, 32.0)
 # Streams of the protocols lie above those of the points.
@@ -245,7 +245,7 @@ class MetricResult:
     points: list[PointResult]
     geodesic: Geodesic | None
     works: list[Work]
-    staircases: dict[float, Staircase]
+    optima: dict[float, Protocol]
     file: Path | None
     threads: int
 
@@ -284,7 +284,7 @@ class MetricResult:
                 "exponent": None if exponent is None else exponent.to_dict(),
                 "jumps": [
                     {"tau": tau, "first": found.first_jump.tolist(), "last": found.last_jump.tolist()}
-                    for tau, found in self.staircases.items()
+                    for tau, found in self.optima.items()
                 ],
             }
         return report | {
@@ -326,7 +326,7 @@ def measure(
             works = run.works() if spec.geodesic_to is not None else []
         if file is not None:
             file.finish()
-    return MetricResult(spec, points, plan.geodesic, works, plan.staircases, None if out is None else Path(out), count)
+    return MetricResult(spec, points, plan.geodesic, works, plan.optima, None if out is None else Path(out), count)
 
 
 class _Plan:
@@ -337,7 +337,7 @@ class _Plan:
         self.points = spec.points
         self.truths = [self.truth(theta) for theta in self.points]
         self.geodesic: Geodesic | None = None
-        self.staircases: dict[float, Staircase] = {}
+        self.optima: dict[float, Protocol] = {}
         self.taus: tuple[float, ...] = ()
         if spec.geodesic_to is None:
             return
@@ -357,7 +357,7 @@ class _Plan:
             self._require_covered()
         else:
             self.geodesic = geodesic(self._exact_friction, spec.start, spec.geodesic_to)
-            self._plan_protocols(self._slowest)
+            self._plan_protocols(self._times[1])
         dt = [spec.step_at(theta) for theta in np.linspace(spec.start, spec.geodesic_to, 5)]
         self.dt = min(dt)
 
@@ -429,10 +429,12 @@ class _Plan:
         return found.friction
 
     @cached_property
-    def _slowest(self) -> float:
+    def _times(self) -> tuple[float, float]:
+        """The shortest and the longest relaxation time of a parameter along the geodesic."""
         assert self.geodesic is not None
-        times = [self.truth(theta) for theta in self.geodesic.path(np.linspace(0, 1, 9))]
-        return max(float(np.max(np.diag(found.relaxation))) for found in times if found is not None)
+        found = [self.truth(theta) for theta in self.geodesic.path(np.linspace(0, 1, 9))]
+        times = np.concatenate([np.diag(one.relaxation) for one in found if one is not None])
+        return float(times.min()), float(times.max())
 
     def _plan_protocols(self, slowest: float) -> None:
         """Durations, and in one dimension the protocols of least work."""
@@ -445,10 +447,20 @@ class _Plan:
         if self.potential.dimension > 1:
             return
         for tau in self.taus:
-            knots = int(np.clip(np.ceil(_KNOTS_EACH * tau / slowest), _FEWEST_KNOTS, _MOST_KNOTS))
-            least = self.fokker_planck(tau).optimise(self.geodesic.path((np.arange(knots) + 0.5) / knots))
+            # Along the geodesic with jumps as wide as a relaxation time at each end: for the trap that is the optimum.
+            skip = slowest / (tau + 2 * slowest)
+            guess = partial(self._inside, skip)
+            least = self.fokker_planck(tau).least(guess, self.waits(tau))
             self.potential.require_valid(least.knots, "the protocol of least work to geodesic_to")
-            self.staircases[tau] = least
+            self.optima[tau] = least
+
+    def _inside(self, skip: float, s: Array) -> Array:
+        assert self.geodesic is not None
+        return np.asarray(self.geodesic.path(skip + (1 - 2 * skip) * s))
+
+    def waits(self, tau: float) -> int:
+        """Waits of the Fokker-Planck equation in a protocol."""
+        return int(np.clip(np.ceil(_WAITS_EACH * tau / self._times[0]), _FEWEST_WAITS, _MOST_WAITS))
 
     def fokker_planck(self, tau: float) -> FokkerPlanck:
         spec = self.spec
@@ -503,31 +515,31 @@ class _Plan:
     def path(self, tau: float, protocol: str) -> tuple[Array, Array]:
         """Stops of theta (steps + 1, p) and the waits between them (steps,)."""
         assert self.geodesic is not None
-        if protocol == "optimal":
-            knots = self.staircases[tau].knots
-            each = int(np.ceil(tau / len(knots) / self.dt))
-            stops = np.concatenate([[self.spec.start], np.repeat(knots, each, axis=0), [self.spec.geodesic_to]])
-            return stops, np.append(np.full(len(knots) * each, tau / len(knots) / each), 0.0)
         steps = int(np.ceil(tau / self.dt))
-        s = np.linspace(0.0, 1.0, steps + 1)
-        theta = self.geodesic.path(s) if protocol == "geodesic" else self.geodesic.straight(s)
-        return simulation.midpoints(theta, tau / steps)
+        path = self._theta(tau, protocol)
+        stops, waits = simulation.midpoints(np.asarray(path(np.linspace(0.0, 1.0, steps + 1))), tau / steps)
+        # Where theta jumps at the ends, it jumps from and to the points themselves.
+        stops[0], stops[-1] = self.spec.start, self.geodesic.end
+        return stops, waits
+
+    def _theta(self, tau: float, protocol: str) -> Callable[[Array], Array]:
+        assert self.geodesic is not None
+        paths = {"geodesic": self.geodesic.path, "line": self.geodesic.straight}
+        return paths[protocol] if protocol in paths else self.optima[tau].theta
 
     def predicted(self, tau: float, protocol: str) -> float:
         assert self.geodesic is not None
         if protocol == "optimal":
-            return self.staircases[tau].excess_work
+            return self.optima[tau].excess_work
         return self.geodesic.excess_work(tau) if protocol == "geodesic" else self.geodesic.line_excess_work(tau)
 
     def exact_work(self, tau: float, protocol: str) -> float:
         """The Fokker-Planck equation's excess work, NaN in more than one dimension."""
-        if self.potential.dimension > 1 or self.geodesic is None:
+        if self.potential.dimension > 1:
             return float("nan")
         if protocol == "optimal":
-            return self.staircases[tau].excess_work
-        middles = (np.arange(_MOST_KNOTS) + 0.5) / _MOST_KNOTS
-        path = self.geodesic.path if protocol == "geodesic" else self.geodesic.straight
-        return self.fokker_planck(tau).run(np.asarray(path(middles))).excess_work
+            return self.optima[tau].excess_work
+        return self.fokker_planck(tau).excess_work(self._theta(tau, protocol), self.waits(tau))
 
 
 @contextmanager

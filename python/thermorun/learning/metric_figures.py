@@ -162,20 +162,18 @@ def _paths(axes: Any, result: MetricResult, names: Sequence[str]) -> None:
     s = np.linspace(0, 1, 201)
     styles = ("-", "--", "-.", ":")
     geodesic, line = result.geodesic.path(s), result.geodesic.straight(s)
-    tau, staircase = next(iter(result.staircases.items()), (None, None))
+    least = next(iter(result.optima.values()), None)
     for k in range(len(names)):
         if np.ptp(line[:, k]) == 0 and np.ptp(geodesic[:, k]) == 0:
             continue
         style = styles[k % len(styles)]
         axes.plot(s, geodesic[:, k], color=_COLOURS["geodesic"], linestyle=style, label=f"geodesic: {names[k]}")
         axes.plot(s, line[:, k], color=_COLOURS["line"], linestyle=style, linewidth=0.8, label=f"line: {names[k]}")
-        if staircase is not None:
-            knots = staircase.knots[:, k]
-            stops = np.concatenate([[staircase.start[k]], knots, [staircase.end[k]]])
-            at = np.concatenate([[0.0], np.arange(len(knots)) / len(knots), [1.0]])
-            axes.step(
-                at, stops, where="post", color=_COLOURS["optimal"], linestyle=style, linewidth=1,
-                label=f"least work in {tau:.3g}: {names[k]}",
+        if least is not None:
+            stops = np.concatenate([[least.start[k]], least.knots[:, k], [least.end[k]]])
+            axes.plot(
+                np.concatenate([[0.0], least.shares, [1.0]]), stops, color=_COLOURS["optimal"], linestyle=style,
+                label=f"least work in {least.tau:.3g}: {names[k]}",
             )  # fmt: skip
     axes.set_xlabel(r"$t / \tau$")
     axes.set_ylabel(r"$\theta$")

@@ -22,13 +22,22 @@ class Numbers(click.ParamType[tuple[float, ...]]):
 
 
 def potential_options(command: Command) -> Command:
-    """The options of every command that takes a potential."""
+    """The options of every command that takes a potential at a point theta."""
+    command = click.option("--theta", type=Numbers(), help="Parameters to begin with; by default the potential's own.")(
+        command
+    )
+    command = click.option("--dt", type=float, help="Time step; by default a fraction of the fastest relaxation time.")(
+        command
+    )
+    return ensemble_options(command)
+
+
+def ensemble_options(command: Command) -> Command:
+    """The options of every command that simulates a potential."""
     for option in (
-        click.option("--dt", type=float, help="Time step; by default a fraction of the fastest relaxation time."),
         click.option("--integrator", help="euler-maruyama, leimkuhler-matthews, heun or exact (quadratic potentials)."),
         click.option("--mobility", type=float, help="mu, 1/time.  [default: 1]"),
         click.option("--beta", type=float, help="1/kT, 1/energy.  [default: 1]"),
-        click.option("--theta", type=Numbers(), help="Parameters to begin with; by default the potential's own."),
         click.option(
             "--potential",
             help="trap, stiffness, trap-and-stiffness, gaussian, double-well, quartic, bistable, chain, mixture, or"

@@ -29,11 +29,13 @@ class Estimate:
         return (self.mean - truth) / self.stderr if self.stderr > 0 else math.nan
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: an unknown standard error is null."""
-        return {"mean": self.mean, "stderr": finite_or_none(self.stderr)}
+        """For JSON: what is unknown is null."""
+        return {"mean": finite_or_none(self.mean), "stderr": finite_or_none(self.stderr)}
 
     def __str__(self) -> str:
         """The mean to two digits of its standard error, as in 0.14286(56)."""
+        if math.isnan(self.mean):
+            return "?"
         if not (math.isfinite(self.stderr) and self.stderr > 0 and math.isfinite(self.mean)):
             return f"{self.mean:.6g} ± ?"
         digits = max(0, 1 - math.floor(math.log10(self.stderr)))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from thermorun.learning.general import LearnResult, RuleResult
 from thermorun.learning.result import ExcessWorkResult, ProtocolResult
 from thermorun.learning.schedules import Path, Protocol
+from thermorun.learning.switching import FreeEnergyResult
 
 # Colours that stay apart for colour-blind eyes (Okabe & Ito 2008).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -82,6 +83,70 @@ def work_distribution(protocol: ProtocolResult) -> Figure:
     axes.set_ylabel("density / 1/energy")
     axes.set_title(f"{protocol.label}: {len(work):,} particles, mean {mean:.4g}, variance {deviation**2:.4g}")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def work_distributions(result: FreeEnergyResult) -> Figure:
+    """Densities of W forward and -W reverse, and where they cross; Crooks' relation; every estimate of Delta F.
+
+    In the middle ln P_F(W) / P_R(-W), bin by bin, beside the straight line beta (W - Delta F); bars are one standard
+    error, at the bottom two.
+    """
+    analysis, beta = result.analysis, result.spec.beta
+    sides = (result.forward, -result.reverse)
+    low, high = min(works.min() for works in sides), max(works.max() for works in sides)
+    margin = 0.02 * (high - low) or 0.5 / beta
+    edges = np.linspace(low - margin, high + margin, 121)
+    middles = 0.5 * (edges[1:] + edges[:-1])
+    counts = [np.histogram(works, edges)[0] for works in sides]
+    densities = [count / len(works) / np.diff(edges) for count, works in zip(counts, sides, strict=True)]
+
+    figure = Figure(figsize=(7.2, 8.4), layout="constrained")
+    above, middle, below = figure.subplots(3, 1, height_ratios=(2.4, 1.1, 1))
+    middle.sharex(above)
+    for density, colour, label in zip(densities, (_SAMPLE, _MODEL), ("$P_F(W)$", "$P_R(-W)$"), strict=True):
+        above.stairs(density, edges, color=colour, fill=True, alpha=0.25)
+        above.stairs(density, edges, color=colour, linewidth=1.2, label=label)
+    seen = np.concatenate(densities)
+    above.set_yscale("log")
+    above.set_ylim(0.5 * seen[seen > 0].min(), 4 * seen.max())
+    above.axvline(analysis.bar.delta_f.mean, color="black", linewidth=1, label=r"$\Delta F$ by BAR")
+    crossing = analysis["crossing"].delta_f.mean
+    if np.isfinite(crossing):
+        height = float(np.sqrt(np.prod([np.interp(crossing, middles, density) for density in densities])))
+        above.plot(crossing, height, "o", color="black", markersize=9, fillstyle="none", label="crossing")
+    above.set_ylabel("density / 1/energy")
+    above.legend(frameon=False)
+    figure.suptitle(_ends(result), fontsize="medium")
+
+    both = (counts[0] > 0) & (counts[1] > 0)
+    if np.any(both):
+        ratio = np.log(densities[0][both] / densities[1][both])
+        error = np.sqrt(1 / counts[0][both] + 1 / counts[1][both])
+        middle.errorbar(middles[both], ratio, error, fmt=".", color="0.5", markersize=3, linewidth=0.8)
+        line = middles[both][[0, -1]]
+        middle.plot(line, beta * (line - analysis.bar.delta_f.mean), color="black", linewidth=1)
+    else:
+        middle.text(0.5, 0.7, "no bin holds works of both directions", transform=middle.transAxes, ha="center")
+    middle.axhline(0, color="black", linewidth=0.5)
+    middle.set_ylabel(r"$\ln\, P_F(W) / P_R(-W)$")
+    middle.set_xlabel("W / energy")
+
+    for row, colour in zip(analysis.results, _COLOURS, strict=False):
+        mean, stderr = row.delta_f.mean, row.delta_f.stderr
+        known = np.isfinite(stderr)
+        below.errorbar(
+            mean, f"{row.estimator}\n{row.delta_f}", xerr=2 * stderr if known else None, fmt="o" if known else "x",
+            color=colour, capsize=3,
+        )  # fmt: skip
+    if result.exact is not None:
+        style = {"color": "black", "linewidth": 0.8, "linestyle": (0, (4, 3))}
+        below.axvline(result.exact, **style, label=f"{result.exact_from}: {result.exact:.6g}")
+        figure.legend(loc="outside lower right", frameon=False, handles=below.get_legend_handles_labels()[0])
+    below.tick_params(axis="y", labelsize="small")
+    below.invert_yaxis()
+    below.margins(0.1, 0.2)
+    below.set_xlabel(r"$\Delta F$ / energy")
     return figure
 
 
@@ -179,6 +244,16 @@ def _settings(result: ExcessWorkResult) -> str:
         rf"$\mu$ = {spec.mobility:g}, $\beta$ = {spec.beta:g}, $\tau$ = {spec.tau:g},"
         rf" $\theta_0$ = {spec.theta0:g}, $\theta^*$ = {spec.target:g};"
         f" {size} a protocol, bands of 2 standard errors"
+    )
+
+
+def _ends(result: FreeEnergyResult) -> str:
+    spec = result.spec
+    names = ", ".join(spec.known.parameters)
+    start, end = (", ".join(f"{value:g}" for value in point) for point in (spec.start, spec.end))
+    return (
+        f"{spec.known.name}: {names} from {start} to {end} in a time of {spec.duration:g}\n"
+        f"{spec.particles:,} particles each way, overlap {result.analysis.overlap:.2g}"
     )
 
 

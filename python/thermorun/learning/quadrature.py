@@ -106,6 +106,29 @@ def equilibrium(
     )
 
 
+def free_energy(energy: Function, theta: Sequence[float], *, beta: float = 1.0) -> float:
+    """F = -ln Z / beta, energy: alone, for it converges where friction is out of reach, as behind a high barrier.
+
+    The rule of ``equilibrium``, panels doubled until ln Z agrees to 1e-10.  Raises InputError where it never does, or
+    where the energy does not confine x.
+    """
+    require_positive("beta", beta)
+    point = tuple(float(value) for value in theta)
+    low, high = support(energy, point, beta)
+    nodes, weights, _ = panel_rule()
+    panels, before = _FEWEST, np.inf
+    while panels <= _MOST:
+        half = 0.5 * (high - low) / panels
+        x = low + half * (2 * np.arange(panels)[:, None] + 1 + nodes).ravel()
+        depth = beta * tabulate(energy, x, point)
+        lowest = float(np.min(depth))
+        log_partition = float(np.log(half * np.sum(np.tile(weights, panels) * np.exp(lowest - depth)))) - lowest
+        if abs(log_partition - before) < _TOLERANCE:
+            return -log_partition / beta
+        panels, before = 2 * panels, log_partition
+    raise InputError(f"theta is {words(point)}; the integral of exp(-beta E) does not converge there: is E smooth?")
+
+
 def support(energy: Function, theta: Sequence[float], beta: float = 1.0, depth: float = _DEPTH) -> tuple[float, float]:
     """The interval outside which the energy lies more than ``depth`` kT above its minimum.
 

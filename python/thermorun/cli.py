@@ -6,6 +6,8 @@ Exit codes: 0, 1 for a run that could not go on, 2 for input that cannot be used
 import json
 import sys
 import zlib
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,6 +16,7 @@ import click
 from thermorun import __version__
 from thermorun.cli_computer import computer, run_classification, run_sweep, run_training
 from thermorun.cli_cycles import cycles, run_study
+from thermorun.cli_free_energy import free_energy, run_free_energy
 from thermorun.cli_learn import learn, run_learn
 from thermorun.cli_metric import metric, run_metric
 from thermorun.console import fail, print_table, run_options
@@ -44,10 +47,8 @@ def thermorun() -> None:
     """Stochastic thermodynamics of learning, on a CPU, with error bars and exact values."""
 
 
-thermorun.add_command(computer)
-thermorun.add_command(cycles)
-thermorun.add_command(learn)
-thermorun.add_command(metric)
+for _command in (computer, cycles, free_energy, learn, metric):
+    thermorun.add_command(_command)
 
 
 @thermorun.command("excess-work")
@@ -100,34 +101,16 @@ def resume(file: Path, threads: int | None, as_json: bool) -> None:
 
     if not file.exists():
         raise InputError(f"FILE is {file}, which does not exist: there is nothing to resume.")
-    command, spec = read_command(file), read_spec(file)
-    options = (file, True, threads, as_json)
-    if command == "excess-work":
-        from thermorun.learning import ExcessWork
-
-        _run_excess_work(ExcessWork.from_json(spec), *options, False)
-    elif command == "cycles":
-        from thermorun.cycles import CycleStudy
-
-        run_study(CycleStudy.from_json(spec), *options)
-    elif command == "computer":
-        from thermorun.computer import ComputerTraining
-
-        run_training(ComputerTraining.from_json(spec), *options)
-    elif command == "computer-classify":
-        from thermorun.computer import Classification
-
-        run_classification(Classification.from_json(spec), *options)
-    elif command == "computer-sweep":
-        from thermorun.computer import Sweep
-
-        run_sweep(Sweep.from_json(spec), *options)
-    else:
-        raise InputError(f"FILE is {file}, which holds {command}: there is nothing to resume.")
+    command = read_command(file)
+    if command not in _RESUMABLE:
+        raise InputError(f"FILE is {file}, which holds a {command}: there is nothing to resume.")
+    module, kind, run = _RESUMABLE[command]
+    spec = getattr(import_module(f"thermorun.{module}"), kind).from_json(read_spec(file))
+    run(spec, file, True, threads, as_json)
 
 
 def _run_excess_work(
-    spec: "ExcessWork", out: Path | None, resume: bool, threads: int | None, as_json: bool, check_dt: bool
+    spec: "ExcessWork", out: Path | None, resume: bool, threads: int | None, as_json: bool, check_dt: bool = False
 ) -> None:
     from thermorun import learning
 
@@ -213,3 +196,16 @@ def _print_time_step(result: "ExcessWorkResult", halved: "ExcessWorkResult") -> 
         rows,
         "bias: the scheme's own mean with infinitely many particles, minus the exact value; free of noise",
     )
+
+
+# The commands whose files can be gone on with: the module and the class of the spec, and what runs it.
+_RESUMABLE: dict[str, tuple[str, str, Callable[..., None]]] = {
+    "excess-work": ("learning", "ExcessWork", _run_excess_work),
+    "learn": ("learning", "Learn", run_learn),
+    "metric": ("learning.metric", "Metric", run_metric),
+    "free-energy": ("learning", "FreeEnergy", run_free_energy),
+    "cycles": ("cycles", "CycleStudy", run_study),
+    "computer": ("computer", "ComputerTraining", run_training),
+    "computer-classify": ("computer", "Classification", run_classification),
+    "computer-sweep": ("computer", "Sweep", run_sweep),
+}

@@ -57,7 +57,12 @@ def learn(
 
 
 def run_learn(
-    spec: "Learn", out: Path | None, resume: bool, threads: int | None, as_json: bool, taus: tuple[float, ...] | None
+    spec: "Learn",
+    out: Path | None,
+    resume: bool,
+    threads: int | None,
+    as_json: bool,
+    taus: tuple[float, ...] | None = None,
 ) -> None:
     """Learns, prints, draws."""
     from thermorun import learning

@@ -1,14 +1,10 @@
 """Minimal-dissipation learning of energy-based models (Hnybida & Verret 2025)."""
 
-<<<<<<< HEAD
-from thermorun.learning import exact, potentials, quadrature, schedules, simulation
+from thermorun.learning import exact, potentials, quadrature, schedules, simulation, switching
 from thermorun.learning.closed_loop import learn, theorem
 from thermorun.learning.closed_loop import load as load_learned
-from thermorun.learning.general import Learn, LearnResult, RuleResult
-=======
-from thermorun.learning import exact, potentials, quadrature, schedules, simulation, switching
 from thermorun.learning.fluctuations import WorkAnalysis, analyse_works
->>>>>>> free-energy
+from thermorun.learning.general import Learn, LearnResult, RuleResult
 from thermorun.learning.potentials import Potential, exponential_family
 from thermorun.learning.result import ExcessWorkResult, ProtocolResult
 from thermorun.learning.run import excess_work, load
@@ -21,13 +17,10 @@ __all__ = [
     "FIGURES",
     "ExcessWork",
     "ExcessWorkResult",
-<<<<<<< HEAD
-    "Learn",
-    "LearnResult",
-=======
     "FreeEnergy",
     "FreeEnergyResult",
->>>>>>> free-energy
+    "Learn",
+    "LearnResult",
     "Path",
     "Potential",
     "ProtocolResult",
@@ -49,9 +42,6 @@ __all__ = [
     "quadrature",
     "schedules",
     "simulation",
-<<<<<<< HEAD
-    "theorem",
-=======
     "switching",
->>>>>>> free-energy
+    "theorem",
 ]

@@ -228,7 +228,7 @@ def test_learning_from_samples():
 def test_a_potential_without_theory(tmp_path):
     """Two dimensions and not quadratic: the metric is estimated, the data are samples, excess work is not known."""
     (tmp_path / "mine.py").write_text(RING)
-    words = ("--target", "1.5,0.3", "--particles", 1024, "--replicas", 4, "--tau", 3, "--steps", 1500, "--side", 512)
+    words = ("--target", "1.5,0.3", "--particles", 1024, "--replicas", 4, "--tau", 2, "--steps", 400, "--side", 256)
     run = thermorun("learn", "--potential", "mine.py:ring", *words, folder=tmp_path)
     assert run.returncode == 2
     assert "so that its metric is not known; let it be estimated." in run.stderr
@@ -237,7 +237,7 @@ def test_a_potential_without_theory(tmp_path):
     assert (run.returncode, run.stderr) == (0, "")
     natural = json.loads(run.stdout)["results"][0]
     assert natural["excess_work"] is None
-    assert natural["theta_final"] == pytest.approx([1.5, 0.3], abs=0.1)
+    assert natural["theta_final"] == pytest.approx([1.5, 0.3], abs=0.15)
 
 
 # --- Files, threads, bad input ----------------------------------------------------------------------------------------

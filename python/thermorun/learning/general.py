@@ -53,8 +53,9 @@ class Learn:
     Eq. 53 then looks to a horizon later than tau, and stops at tau.  Without it the horizon is tau, as in the paper.
     ``eta`` is the rate of the rule ``gradient``, by default the one that has this accuracy, or 1%.
 
-    ``particles`` share one theta; ``replicas`` are independent, and their spread is the error.  ``records`` is the
-    number of equal parts of [0, tau] at whose ends the run is recorded.
+    ``particles`` share one theta, whose noise costs work of order 1/particles more than infinitely many would;
+    ``replicas`` are independent, and their spread is the error.  ``records`` is the number of equal parts of [0, tau] at
+    whose ends the run is recorded.
 
     ``fingerprint`` is that of the potential, so that a file is not gone on with after its potential was changed.
     Raises InputError for whatever cannot run.
@@ -73,8 +74,8 @@ class Learn:
     refresh: int | None = None
     regularise: float = 1e-3
     side: int = 4096
-    particles: int = 2**14
-    replicas: int = 16
+    particles: int = 2**16
+    replicas: int = 8
     steps: int | None = None
     integrator: str | None = None
     precision: str = "float64"

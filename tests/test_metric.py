@@ -21,7 +21,7 @@ from thermorun.learning.friction import Point, Windows, fold
 from thermorun.learning.metric import Metric, measure
 from thermorun.learning.optimal import FokkerPlanck
 from thermorun.learning.quadrature import equilibrium
-from thermorun.learning.truth import truth
+from thermorun.learning.theory import truth
 
 
 def trap(x, theta):

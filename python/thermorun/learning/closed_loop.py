@@ -100,7 +100,7 @@ class Problem:
                 )
         if spec.rules != ("gradient",):
             for point in (spec.start, spec.goal):
-                theory.require_regular(potential, self._fisher(point), point)
+                theory.require_regular(self._fisher(point), potential, point)
         if self.theory is not None:
             theory.natural_flow(self.theory, self.exact_data, spec.start, np.array([1.0]))
 

@@ -27,7 +27,7 @@ from thermorun.learning.geodesic import Geodesic, geodesic
 from thermorun.learning.optimal import FokkerPlanck, Protocol
 from thermorun.learning.potentials import Potential
 from thermorun.learning.quadrature import words
-from thermorun.learning.truth import Truth, functions, require_regular, truth
+from thermorun.learning.theory import Truth, functions, require_regular, truth
 from thermorun.progress import Advance, deferred_interrupt, progress
 from thermorun.store import Axis, RunFile, Variable
 from thermorun.threads import on_threads

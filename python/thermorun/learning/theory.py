@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import solve_ivp
 
 from thermorun.errors import InputError
@@ -17,8 +17,48 @@ from thermorun.learning.potentials import Potential
 
 Array = NDArray[np.float64]
 
-# A metric is singular where its smallest eigenvalue is below this share of its largest, after scaling to unit diagonal.
-_SINGULAR = 1e-10
+# A metric is singular where its smallest eigenvalue is below this, after scaling to unit diagonal.
+_SINGULAR = 1e-9
+
+
+@dataclass(frozen=True)
+class Truth:
+    """g, zeta and tau^r, each (p, p), and F; F is NaN where it is not known."""
+
+    fisher: Array
+    friction: Array
+    relaxation: Array
+    free_energy: float
+
+
+def truth(potential: Potential, theta: ArrayLike, *, beta: float = 1.0, mobility: float = 1.0) -> Truth | None:
+    """The exact metric at ``theta``, or None where nobody knows it.  Raises InputError without an equilibrium."""
+    point = tuple(potential.require_valid(theta).tolist())
+    if potential.dimension == 1:
+        found = quadrature.equilibrium(*functions(potential), point, beta=beta, mobility=mobility)
+        return Truth(found.fisher, found.friction, found.relaxation, found.free_energy)
+    if potential.quadratic is None:
+        return None
+    fisher, friction = _quadratic(potential, point, beta, mobility)
+    free_energy = np.nan if potential.free_energy is None else potential.free_energy(point, beta)
+    return Truth(fisher, friction, quadrature.relaxation_times(fisher, friction, beta), free_energy)
+
+
+def functions(potential: Potential) -> tuple[quadrature.Function, quadrature.Function]:
+    """Energy and gradient of a one-dimensional potential, vectorised over x."""
+    return potential.energies, lambda x, theta: potential.evaluate(x, theta)[2].T
+
+
+def require_regular(fisher: Array, potential: Potential, theta: ArrayLike) -> None:
+    """Raises InputError where the Fisher metric is singular."""
+    size = np.sqrt(np.diag(fisher))
+    if np.all(size > 0) and np.linalg.eigvalsh(fisher / np.outer(size, size))[0] > _SINGULAR:
+        return
+    names = ", ".join(potential.parameters)
+    raise InputError(
+        f"theta is {quadrature.words(np.asarray(theta).tolist())}; the Fisher metric of {potential.name} ({names}) is"
+        " singular there: a parameter has no effect, or several have the same."
+    )
 
 
 @dataclass(frozen=True)
@@ -81,7 +121,10 @@ class Theory:
         if self.potential.quadratic is None:
             law = self._law(theta)
             return Point(law.free_energy, law.mean_gradient, law.fisher, law.friction)
-        return self._gaussian(theta)
+        found = truth(self.potential, theta, beta=self.beta, mobility=self.mobility)
+        assert found is not None
+        mean_gradient = self.data(theta).mean_gradient(self.potential, theta)
+        return Point(found.free_energy, mean_gradient, found.fisher, found.friction)
 
     def data(self, theta: Array) -> Data:
         """Points and weights that have the expectations of p_m(x, theta)."""
@@ -92,30 +135,6 @@ class Theory:
             return Data(law.x[kept, None], weights[kept])
         precision, mean = self.potential.quadratic(tuple(theta.tolist()))
         return gaussian_data(mean, np.asarray(np.linalg.inv(precision) / self.beta))
-
-    def _gaussian(self, theta: Array) -> Point:
-        quadratic, free_energy = self.potential.quadratic, self.potential.free_energy
-        assert quadratic is not None
-        assert free_energy is not None
-        p, beta = len(theta), self.beta
-        precision, _ = quadratic(tuple(theta.tolist()))
-        stiffness, vectors = np.linalg.eigh(precision)
-        slopes, shifts, mean_gradient = [], [], np.empty(p)
-        for j in range(p):
-            step = np.zeros(p)
-            step[j] = 1e-5 * max(1.0, abs(theta[j]))
-            (up, up_mean), (down, down_mean) = (quadratic(tuple((theta + sign * step).tolist())) for sign in (1, -1))
-            slopes.append(vectors.T @ (up - down) @ vectors / (2 * step[j]))
-            shifts.append(vectors.T @ (up_mean - down_mean) / (2 * step[j]))
-            ends = [free_energy(tuple((theta + sign * step).tolist()), beta) for sign in (1, -1)]
-            mean_gradient[j] = (ends[0] - ends[1]) / (2 * step[j])
-        k, m = np.stack(slopes), np.stack(shifts)
-        # dE/dtheta_i = y K_i y / 2 - y K m_i in the modes y, which relax independently at the rates mu stiffness.
-        square = np.outer(stiffness, stiffness)
-        fisher = 0.5 * np.einsum("iab,jab,ab->ij", k, k, 1 / square) + beta * (m * stiffness) @ m.T
-        lasting = 1 / (square * np.add.outer(stiffness, stiffness))
-        friction = 0.5 * np.einsum("iab,jab,ab->ij", k, k, lasting) / beta + m @ m.T
-        return Point(free_energy(tuple(theta.tolist()), beta), mean_gradient, fisher, friction / self.mobility)
 
 
 def gaussian_data(mean: Array, covariance: Array) -> Data:
@@ -130,17 +149,29 @@ def known(potential: Potential) -> bool:
     return potential.dimension == 1 or (potential.quadratic is not None and potential.free_energy is not None)
 
 
-def require_regular(potential: Potential, fisher: Array, theta: Array) -> None:
-    """Raises InputError where g is singular, so that Eq. 53 has no inverse that means anything."""
-    scale = np.sqrt(np.diag(fisher))
-    if np.all(scale > 0):
-        least = float(np.linalg.eigvalsh(fisher / np.outer(scale, scale))[0])
-        if least > _SINGULAR:
-            return
-    raise InputError(
-        f"theta is {quadrature.words(theta.tolist())}, where the Fisher metric of {potential.name} is singular: some"
-        " change of its parameters leaves the law of x as it is; take out the parameter too many."
-    )
+def _quadratic(potential: Potential, theta: tuple[float, ...], beta: float, mobility: float) -> tuple[Array, Array]:
+    """g and zeta of E = (x - m)^T K (x - m) / 2.
+
+    There dE/dtheta_i = c + a_i . y + y^T B_i y / 2 with y = x - m, and y decays as exp(-mu K t).  In the axes of K,
+    with stiffnesses k, Wick's theorem gives the correlation sum_a a_a a_a e^(-mu k_a t) / (beta k_a)
+    + sum_ab B_ab B_ab e^(-mu (k_a + k_b) t) / (2 beta^2 k_a k_b).
+    """
+    assert potential.quadratic is not None
+    precision, mean = potential.quadratic(theta)
+    stiffness, axes = np.linalg.eigh(precision)
+    d = len(mean)
+    pairs = [(a, b) for a in range(d) for b in range(d)]
+    steps = np.concatenate([np.zeros((1, d)), axes.T, -axes.T, [axes[:, a] + axes[:, b] for a, b in pairs]])
+    slopes = potential.evaluate(mean + steps, theta)[2]
+    # Differences over steps of one are exact for polynomials of second degree.
+    first = 0.5 * (slopes[1 : d + 1] - slopes[d + 1 : 2 * d + 1])
+    second = slopes[2 * d + 1 :].reshape(d, d, -1) + slopes[0] - slopes[1 : d + 1, None] - slopes[None, 1 : d + 1]
+    both = np.add.outer(stiffness, stiffness)
+    one, two = 1 / (beta * stiffness), 0.5 / (beta**2 * np.multiply.outer(stiffness, stiffness))
+    fisher = np.einsum("ai,aj,a->ij", first, first, one) + np.einsum("abi,abj,ab->ij", second, second, two)
+    integral = np.einsum("ai,aj,a->ij", first, first, one / stiffness)
+    integral += np.einsum("abi,abj,ab->ij", second, second, two / both)
+    return beta**2 * fisher, beta / mobility * integral
 
 
 def natural_flow(theory: Theory, data: Data, theta: Array, times: Array) -> Array:

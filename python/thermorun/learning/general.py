@@ -54,8 +54,8 @@ class Learn:
     ``eta`` is the rate of the rule ``gradient``, by default the one that has this accuracy, or 1%.
 
     ``particles`` share one theta, whose noise costs work of order 1/particles more than infinitely many would;
-    ``replicas`` are independent, and their spread is the error.  ``records`` is the number of equal parts of [0, tau] at
-    whose ends the run is recorded.
+    ``replicas`` are independent, and their spread is the error.  ``records`` is the number of equal parts of [0, tau]
+    at whose ends the run is recorded.
 
     ``fingerprint`` is that of the potential, so that a file is not gone on with after its potential was changed.
     Raises InputError for whatever cannot run.

@@ -314,7 +314,7 @@ def _doubled():
 
 def test_singular_metric_and_paths_out_of_the_valid_region(monkeypatch):
     monkeypatch.setattr(potentials, "load", lambda name: _doubled())
-    with pytest.raises(InputError, match="the Fisher metric of doubled is singular: some change of its parameters"):
+    with pytest.raises(InputError, match=r"the Fisher metric of doubled .* is singular there"):
         learning.learn(potential="doubled", target=(2.0, 1.0))
     monkeypatch.undo()
     well = replace(

@@ -345,6 +345,9 @@ def torch_teacher(threads, autograd):
 
 
 CORES = os.cpu_count() or 1
+# The threads of BLAS and OpenMP spin for a tenth of a second after their work, and would take the cores from whoever is
+# next: so each turn begins with a pause of so many seconds, and short jobs run a few times.
+PAUSE = 0.3
 JOBS = {
     "classification": {
         "ours": ours_classify,
@@ -395,6 +398,7 @@ def test_computer(benchmark, job, name):
         pytest.skip("not installed")
     run = JOBS[job][name]()
     check(job, run(), JOBS[job]["ours, float64"]()())
+    time.sleep(PAUSE)
     benchmark.pedantic(run, rounds=3 if job == "classification" else 20)
     benchmark.extra_info["flops"] = FLOPS[job]
 
@@ -407,11 +411,7 @@ def peak():
 
 
 def measure(job, rounds):
-    """Median seconds of every entry and of the peak's product, round by round in turn.
-
-    The threads of BLAS and OpenMP go on spinning for a tenth of a second after their work, and would take the cores
-    from whoever is next: so each turn begins with a pause, and short jobs run a few times.
-    """
+    """Median seconds of every entry and of the peak's product, round by round in turn."""
     runs = {name: make() for name, make in JOBS[job].items() if installed(name)}
     truth = runs["ours, float64"]()
     for run in runs.values():
@@ -420,7 +420,7 @@ def measure(job, rounds):
     times = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            time.sleep(0.3)
+            time.sleep(PAUSE)
             for _ in range(1 if job == "classification" else 20):
                 began = time.perf_counter()
                 run()

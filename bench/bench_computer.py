@@ -32,6 +32,7 @@ import time
 import numba
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from thermokernels import network, onsager_machlup
 from thermorun.computer import Physics
@@ -90,7 +91,8 @@ def ours_classify(dtype=np.float32):
     recorded, paths = np.empty(0, np.intp), np.empty((0, SAMPLES, UNITS), dtype)
 
     def run():
-        fields = inputs @ weights + bias
+        with threadpool_limits(1, user_api="blas"):  # as `thermorun` does
+            fields = inputs @ weights + bias
         x, heat, status = np.zeros_like(fields), np.zeros(SAMPLES), np.zeros(SAMPLES, np.int64)
         network.simulate(x, heat, status, fields, j, PHYSICS, 0, STEPS, SEED, STREAM, recorded, paths)
         x[:, -OUTPUTS:].argmax(axis=1)

@@ -10,7 +10,8 @@ trajectory p, unit i at a step are those of block (p // TILE) * groups + i // GR
 (i % GROUP) * TILE + p % TILE.  So a trajectory's noise depends on its number and that of the step, not on what runs
 beside it.
 
-``physics`` is a named tuple: J2, J4, mobility, kT, dt.
+``physics`` is a named tuple: J2, J4, mobility, kT, dt.  Numba pickles its class into the disk cache, so it must be one
+that other processes can import.
 """
 
 import math
@@ -119,7 +120,8 @@ def simulate(x, heat, status, fields, couplings, physics, first, steps, seed, st
                    record x.
     ``paths``      dtype of x, (records, trajectories, units), written.
 
-    The changes of one step are summed over units in the precision of x, over steps in float64.
+    The changes of one step are summed over units in the precision of x, over steps in float64.  Cutting a run in pieces
+    changes no bit of x, and the heat by rounding.
     """
     trajectories, units = x.shape
     size, tiles = padded(units), -(-trajectories // TILE)

@@ -89,7 +89,8 @@ _add_one_line, _add_two_lines = _panel(1), _panel(2)
 def add_product(out, a, x):
     """out += a @ x, for ``a`` (rows, inner), ``x`` (inner, columns), of one dtype, float32 or float64.
 
-    Rows come in eights, columns in cache lines (of 16 float32 or 8 float64); ``a`` may be a transposed view.
+    Rows come in eights, columns in cache lines (of 16 float32 or 8 float64).  Rows of ``out`` and ``x`` are contiguous;
+    ``a`` may be a transposed view.
     """
     wide_vectors()
     width = LINE // out.itemsize

@@ -303,13 +303,14 @@ class _Run:
 
     def _watch(self, descent: Descent) -> float:
         """Accuracy of one shot at some held-out images; NaN where the machine, half trained, is unstable."""
+        some = slice(None, None, -(-len(self.test_inputs) // _WATCHED))
         try:
             machine = self._machine(action.Parameters(*(descent.parameters[name] for name in NAMES)))
-            fields = machine.fields(self.test_inputs[:_WATCHED], self.spec.dtype)
+            fields = machine.fields(self.test_inputs[some], self.spec.dtype)
             outputs = shoot(machine, fields, self.spec.seed, _WATCH)["output"]
         except (InputError, RunError):
             return np.nan
-        return float(np.mean(np.argmax(outputs, axis=1) == self.images.test_labels[:_WATCHED]))
+        return float(np.mean(np.argmax(outputs, axis=1) == self.images.test_labels[some]))
 
     def _shots(self, machine: Machine) -> tuple[Array, Array, Array]:
         spec = self.spec

@@ -2,8 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -21,7 +20,7 @@ from thermorun.computer.training import take_shots, train
 from thermorun.datasets import Images
 from thermorun.errors import InputError, require_count, require_finite, require_positive
 from thermorun.progress import deferred_interrupt, progress
-from thermorun.store import Axis, RunFile, Variable, read_command, read_spec
+from thermorun.store import Axis, RunFile, Variable, read_command, read_spec, run_file
 from thermorun.threads import on_threads
 
 Array = NDArray[Any]
@@ -224,7 +223,7 @@ def classify(
             add_shots(file, spec.shots, subject.images)
             file.publish({"shots": spec.shots})
 
-        with _opened("computer-classify", spec, out, resume, count, lay_out) as file:
+        with run_file("computer-classify", spec, out, resume, count, lay_out) as file:
             taken = take_shots(machine, fields, spec.shots, spec.seed, file, stop, show_progress)
     score = Score.of(*taken, subject.images.test_labels)
     return ClassificationResult(spec, machine, score, None if out is None else Path(out), count)
@@ -287,7 +286,7 @@ def sweep(
             file.publish({"sweep": len(values)})
 
         with (
-            _opened("computer-sweep", spec, out, resume, count, lay_out) as file,
+            run_file("computer-sweep", spec, out, resume, count, lay_out) as file,
             progress(f"sweep over {spec.over}", len(values), "values", show_progress) as advance,
         ):
             done = 0 if file is None else file.committed("sweep")
@@ -403,21 +402,3 @@ def _fingerprinted(spec: AnyMeasurement, subject: Subject) -> AnyMeasurement:
     if spec.fingerprint is not None and spec.fingerprint != subject.fingerprint:
         raise InputError(f"the machine in {spec.file} or the data set is not the one that this run began with.")
     return replace(spec, fingerprint=subject.fingerprint)
-
-
-@contextmanager
-def _opened(
-    command: str, spec: Measurement, out: Path | str | None, resume: bool, threads: int,
-    lay_out: Callable[[RunFile], None],
-) -> Iterator[RunFile | None]:  # fmt: skip
-    if out is None:
-        if resume:
-            raise InputError("resume needs out, the file to go on with.")
-        yield None
-    elif resume:
-        with RunFile.reopen(Path(out), spec.to_json()) as file:
-            yield file
-    else:
-        with RunFile.create(Path(out), command, spec.to_json(), spec.seed, threads) as file:
-            lay_out(file)
-            yield file

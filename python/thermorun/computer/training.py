@@ -2,8 +2,7 @@
 
 import time as clock
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from thermorun.computer.spec import ComputerTraining
 from thermorun.datasets import Images
 from thermorun.errors import InputError, RunError
 from thermorun.progress import Advance, deferred_interrupt, progress
-from thermorun.store import RunFile, read_spec
+from thermorun.store import RunFile, read_spec, run_file
 from thermorun.threads import on_threads
 
 Array = NDArray[Any]
@@ -53,11 +52,13 @@ def train(
     runs away or the file cannot be written, and KeyboardInterrupt after Ctrl-C, with all that is done saved.
     """
     spec = ComputerTraining(**fields) if spec is None else replace(spec, **fields)
-    if resume and out is None:
-        raise InputError("resume needs out, the file to go on with.")
     images = datasets.load_images(spec.dataset, spec.classes) if images is None else images
     task = Task.of(spec, images)
-    with on_threads(threads) as count, deferred_interrupt() as stop, _open(out, task, resume, count) as file:
+    with (
+        on_threads(threads) as count,
+        deferred_interrupt() as stop,
+        run_file("computer", task.spec, out, resume, count) as file,
+    ):
         run = _Run(task, file, checkpoint_every, stop, show_progress)
         outcome = run.finish(None if out is None else Path(out), count, resume)
         if file is not None:
@@ -122,19 +123,6 @@ def require_ideal_stable(physics: Physics, target: float) -> None:
             f"dt is {physics.dt:g}, too large for targets of {target:g}: mu dt times the curvature of a well is"
             f" {physics.dt * curvature:.3g}, and must be below 2; dt = {1 / curvature:.2g} would do."
         )
-
-
-@contextmanager
-def _open(out: Path | str | None, task: Task, resume: bool, threads: int) -> Iterator[RunFile | None]:
-    spec = task.spec
-    if out is None:
-        yield None
-    elif resume:
-        with RunFile.reopen(Path(out), spec.to_json()) as file:
-            yield file
-    else:
-        with RunFile.create(Path(out), "computer", spec.to_json(), spec.seed, threads) as file:
-            yield file
 
 
 @dataclass

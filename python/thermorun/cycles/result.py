@@ -195,6 +195,7 @@ def lay_out(file: RunFile, spec: CycleStudy, data: Dataset) -> None:
                 variables.append(Variable(f"{name}_stderr", dimensions, units, f"standard error of {name}"))
     file.add_section("analysis", axes, variables)
     file.publish(sections(spec))
+    file.write_whole("data", {"mean": data.x.mean(axis=0)})
 
 
 def write_end(file: RunFile, analysis: Analysis, visible: Array, stopped: Array, seconds: float) -> None:

@@ -1,8 +1,7 @@
 """Runs a study: an epoch of all models a kernel call, its row to the file, checkpoints on the way."""
 
 import time as clock
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from thermorun.cycles.spec import CycleStudy
 from thermorun.datasets import Dataset
 from thermorun.errors import InputError
 from thermorun.progress import Advance, deferred_interrupt, progress
-from thermorun.store import RunFile, read_spec
+from thermorun.store import RunFile, read_spec, run_file
 from thermorun.threads import on_threads
 
 Array = NDArray[Any]
@@ -51,10 +50,12 @@ def train(
     finite stops alone: see ``StudyResult.stopped``.
     """
     spec = CycleStudy(**fields) if spec is None else replace(spec, **fields)
-    if resume and out is None:
-        raise InputError("resume needs out, the file to go on with.")
     spec, data = with_data(spec, data)
-    with on_threads(threads) as count, _open(out, spec, data, resume, count) as file, deferred_interrupt() as stop:
+    with (
+        on_threads(threads) as count,
+        run_file("cycles", spec, out, resume, count, lambda file: results.lay_out(file, spec, data)) as file,
+        deferred_interrupt() as stop,
+    ):
         run = _Run(spec, data, file, checkpoint_every, stop)
         with progress("cycles", spec.models * spec.steps, "steps", show_progress) as advance:
             if file is None or file.committed("analysis") < spec.models:
@@ -88,22 +89,6 @@ def with_data(spec: CycleStudy, data: Dataset | None) -> tuple[CycleStudy, Datas
             f" {spec.fingerprint})."
         )
     return replace(spec, fingerprint=data.fingerprint), data
-
-
-@contextmanager
-def _open(
-    out: Path | str | None, spec: CycleStudy, data: Dataset, resume: bool, threads: int
-) -> Iterator[RunFile | None]:
-    if out is None:
-        yield None
-    elif resume:
-        with RunFile.reopen(Path(out), spec.to_json()) as file:
-            yield file
-    else:
-        with RunFile.create(Path(out), "cycles", spec.to_json(), spec.seed, threads) as file:
-            results.lay_out(file, spec, data)
-            file.write_whole("data", {"mean": data.x.mean(axis=0)})
-            yield file
 
 
 @dataclass

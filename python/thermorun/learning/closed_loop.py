@@ -7,8 +7,7 @@ halves.  So the whole is second order in dt.  A record holds what is true after 
 
 import time as clock
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +27,7 @@ from thermorun.learning.potentials import Potential
 from thermorun.learning.theory import Data, Theory
 from thermorun.learning.work import estimate
 from thermorun.progress import Advance, deferred_interrupt, progress
-from thermorun.store import Axis, RunFile, Variable, read_spec
+from thermorun.store import Axis, RunFile, Variable, read_spec, run_file
 from thermorun.threads import on_threads
 
 Array = NDArray[Any]
@@ -58,11 +57,13 @@ def learn(
     go on, and KeyboardInterrupt after Ctrl-C, with all that is done saved.
     """
     spec = Learn(**fields) if spec is None else replace(spec, **fields)
-    if resume and out is None:
-        raise InputError("resume needs out, the file to go on with.")
     problem = Problem(spec)
     plans = [problem.plan(rule) for rule in spec.rules]
-    with on_threads(threads) as count, _open(out, plans, resume, count) as file, deferred_interrupt() as stop:
+    with (
+        on_threads(threads) as count,
+        run_file(COMMAND, spec, out, resume, count, lambda file: _lay_out(file, plans)) as file,
+        deferred_interrupt() as stop,
+    ):
         total = len(plans) * (spec.step_count + 1) * spec.particles * spec.replicas
         with progress("learn", total, "steps", show_progress) as advance:
             done = {plan.rule: _Run(plan, file, checkpoint_every, stop, advance).finish() for plan in plans}
@@ -272,24 +273,13 @@ class Plan:
         return thetas, exact, flow
 
 
-@contextmanager
-def _open(out: Path | str | None, plans: list[Plan], resume: bool, threads: int) -> Iterator[RunFile | None]:
-    if out is None:
-        yield None
-        return
-    spec = plans[0].spec
-    if resume:
-        with RunFile.reopen(Path(out), spec.to_json()) as file:
-            yield file
-        return
-    with RunFile.create(Path(out), COMMAND, spec.to_json(), spec.seed, threads) as file:
-        for plan in plans:
-            _lay_out(file, plan)
-        file.publish({plan.rule: len(plan.time) for plan in plans})
-        yield file
+def _lay_out(file: RunFile, plans: list[Plan]) -> None:
+    for plan in plans:
+        _add_section(file, plan)
+    file.publish({plan.rule: len(plan.time) for plan in plans})
 
 
-def _lay_out(file: RunFile, plan: Plan) -> None:
+def _add_section(file: RunFile, plan: Plan) -> None:
     names = np.array(plan.problem.potential.parameters)
     axes = [
         Axis("time", plan.time, "time", "time, after a jump of theta"),

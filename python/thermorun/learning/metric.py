@@ -7,8 +7,7 @@ excess work measured is set beside what is predicted (Hnybida & Verret 2025, Sec
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from thermorun.learning.potentials import Potential
 from thermorun.learning.quadrature import words
 from thermorun.learning.theory import Truth, functions, require_regular, truth
 from thermorun.progress import Advance, deferred_interrupt, progress
-from thermorun.store import Axis, RunFile, Variable
+from thermorun.store import Axis, RunFile, Variable, run_file
 from thermorun.threads import on_threads
 
 Array = NDArray[Any]
@@ -320,13 +319,15 @@ def measure(
     on, and KeyboardInterrupt after Ctrl-C, with all that is done saved.
     """
     spec = Metric(**given) if spec is None else replace(spec, **given)
-    if resume and out is None:
-        raise InputError("resume needs out, the file to go on with.")
     # A thousand quadratures of a thousand points each: too little for threads to meet over.
     with on_threads(1):
         plan = _Plan(spec)
         plan.require_regular()
-    with on_threads(threads) as count, _open(out, plan, resume, count) as file, deferred_interrupt() as stop:
+    with (
+        on_threads(threads) as count,
+        run_file("metric", spec, out, resume, count, lambda file: _lay_out(file, plan)) as file,
+        deferred_interrupt() as stop,
+    ):
         with progress("metric", plan.units, "blocks", show_progress) as advance:
             run = _Run(plan, file, stop, advance)
             points = [run.point(index) for index in range(len(plan.points))]
@@ -562,20 +563,6 @@ def _of_eigenvalues(function: Callable[[Array], Array], matrix: Array) -> Array:
     """A function of a symmetric matrix."""
     values, vectors = np.linalg.eigh(matrix)
     return np.asarray(vectors * function(values) @ vectors.T)
-
-
-@contextmanager
-def _open(out: Path | str | None, plan: _Plan, resume: bool, threads: int) -> Iterator[RunFile | None]:
-    spec = plan.spec
-    if out is None:
-        yield None
-    elif resume:
-        with RunFile.reopen(Path(out), spec.to_json()) as file:
-            yield file
-    else:
-        with RunFile.create(Path(out), "metric", spec.to_json(), spec.seed, threads) as file:
-            _lay_out(file, plan)
-            yield file
 
 
 def _lay_out(file: RunFile, plan: _Plan) -> None:

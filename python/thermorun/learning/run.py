@@ -4,7 +4,6 @@ import itertools
 import os
 import time as clock
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any
@@ -20,7 +19,7 @@ from thermorun.learning.result import SNAPSHOT_PARTICLES, ExcessWorkResult, Prot
 from thermorun.learning.spec import ExcessWork
 from thermorun.learning.work import SERIES, Ledger
 from thermorun.progress import Advance, deferred_interrupt, progress
-from thermorun.store import RunFile, read_spec
+from thermorun.store import RunFile, read_spec, run_file
 from thermorun.threads import on_threads
 
 Array = NDArray[Any]
@@ -50,11 +49,13 @@ def excess_work(
     and KeyboardInterrupt after Ctrl-C, with all that is done saved.
     """
     spec = ExcessWork(**fields) if spec is None else replace(spec, **fields)
-    if resume and out is None:
-        raise InputError("resume needs out, the file to go on with.")
     plans = Plan.of(spec)
     _require_memory(plans)
-    with on_threads(threads) as count, _open(out, spec, plans, resume, count) as file, deferred_interrupt() as stop:
+    with (
+        on_threads(threads) as count,
+        run_file("excess-work", spec, out, resume, count, lambda file: results.lay_out(file, plans)) as file,
+        deferred_interrupt() as stop,
+    ):
         compile_kernels(spec)
         with progress("excess work", sum(plan.particle_steps for plan in plans), "steps", show_progress) as advance:
             settings = _Settings(file, checkpoint_every, chunk, stop, advance)
@@ -81,21 +82,6 @@ def _require_memory(plans: list[Plan]) -> None:
             f"particles x replicas is {spec.particles} x {spec.replicas}, which takes {needed / 1e9:.1f} GB of memory;"
             f" this machine has {there / 1e9:.1f} GB."
         )
-
-
-@contextmanager
-def _open(
-    out: FilePath | str | None, spec: ExcessWork, plans: list[Plan], resume: bool, threads: int
-) -> Iterator[RunFile | None]:
-    if out is None:
-        yield None
-    elif resume:
-        with RunFile.reopen(FilePath(out), spec.to_json()) as file:
-            yield file
-    else:
-        with RunFile.create(FilePath(out), "excess-work", spec.to_json(), spec.seed, threads) as file:
-            results.lay_out(file, plans)
-            yield file
 
 
 @dataclass(frozen=True)

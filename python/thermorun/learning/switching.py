@@ -10,8 +10,7 @@ import json
 import math
 import os
 import time as clock
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 from pathlib import Path as FilePath
@@ -28,7 +27,7 @@ from thermorun.learning.fluctuations import ESTIMATORS, WorkAnalysis, analyse_wo
 from thermorun.learning.potentials import Potential
 from thermorun.learning.quadrature import words
 from thermorun.progress import Advance, deferred_interrupt, progress
-from thermorun.store import Axis, RunFile, Variable, read_spec
+from thermorun.store import Axis, RunFile, Variable, read_spec, run_file
 from thermorun.threads import on_threads
 
 Array = NDArray[np.float64]
@@ -305,15 +304,17 @@ def free_energy(
         spec = FreeEnergy(**given)
     elif given:
         spec = replace(spec, **given)
-    if resume and out is None:
-        raise InputError("resume needs out, the file to go on with.")
     _require_memory(spec)
     for point in (spec.start, spec.end):
         potentials.check(spec.known, point)
     exact, how = exact_delta_f(spec.known, spec.start, spec.end, spec.beta)
     works = {name: np.full((_rows(spec), _ROW), np.nan) for name in DIRECTIONS}
     residual, seconds, done = 0.0, 0.0, 0
-    with on_threads(threads) as count, _open(out, spec, resume, count) as file, deferred_interrupt() as stop:
+    with (
+        on_threads(threads) as count,
+        run_file("free-energy", spec, out, resume, count, lambda file: _lay_out(file, spec)) as file,
+        deferred_interrupt() as stop,
+    ):
         _compile(spec)
         with progress("free energy", 2 * spec.particles * spec.step_count, "steps", show_progress) as advance:
             for direction in DIRECTIONS:
@@ -410,19 +411,6 @@ def _require_memory(spec: FreeEnergy) -> None:
             f"particles is {spec.particles}, which takes {needed / 1e9:.1f} GB of memory; this machine has"
             f" {there / 1e9:.1f} GB."
         )
-
-
-@contextmanager
-def _open(out: FilePath | str | None, spec: FreeEnergy, resume: bool, threads: int) -> Iterator[RunFile | None]:
-    if out is None:
-        yield None
-    elif resume:
-        with RunFile.reopen(FilePath(out), spec.to_json()) as file:
-            yield file
-    else:
-        with RunFile.create(FilePath(out), "free-energy", spec.to_json(), spec.seed, threads) as file:
-            _lay_out(file, spec)
-            yield file
 
 
 def _lay_out(file: RunFile, spec: FreeEnergy) -> None:

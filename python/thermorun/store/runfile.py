@@ -19,14 +19,15 @@ import math
 import os
 import platform
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import h5py
 import numpy as np
@@ -278,6 +279,44 @@ class RunFile:
             self._file.close()
             if self._target is not None:
                 self._target.unlink(missing_ok=True)
+
+
+class RunSpec(Protocol):
+    """What every spec has."""
+
+    @property
+    def seed(self) -> int:
+        """Of all random numbers."""
+
+    def to_json(self) -> str:
+        """One line of JSON, the same for equal specs."""
+
+
+@contextmanager
+def run_file(
+    command: str,
+    spec: RunSpec,
+    out: Path | str | None,
+    resume: bool,
+    threads: int,
+    lay_out: Callable[[RunFile], None] | None = None,
+) -> Iterator[RunFile | None]:
+    """The file of a run: none without ``out``, reopened to ``resume``, else made, and laid out by ``lay_out``.
+
+    Raises InputError as ``RunFile.create`` and ``RunFile.reopen`` do, and for ``resume`` without ``out``.
+    """
+    if out is None:
+        if resume:
+            raise InputError("resume needs out, the file to go on with.")
+        yield None
+    elif resume:
+        with RunFile.reopen(Path(out), spec.to_json()) as file:
+            yield file
+    else:
+        with RunFile.create(Path(out), command, spec.to_json(), spec.seed, threads) as file:
+            if lay_out is not None:
+                lay_out(file)
+            yield file
 
 
 def read_spec(path: Path) -> str:

@@ -6,7 +6,7 @@ turns between them, so that they share the machine's moods, and prints medians a
 Every entry takes open-loop Euler-Maruyama steps in E = barrier (x^2 - 1)^2 + tilt x while the tilt goes from 0 to 1,
 and adds up each particle's work in float64; ours adds up each particle's heat as well, which takes two more energies.
 
-"user" is a potential as a user writes it, compiled through `ensemble.kernels`.  "by hand" has its force and energies
+"user" is a potential as a user writes it, compiled through `compilation.kernels`.  "by hand" has its force and energies
 written into a copy of the trap's kernel (langevin.drive): what it would cost had we made a kernel for this potential.
 "exponential family" is the user's potential in that ready-made form.
 """
@@ -24,10 +24,10 @@ import pytest
 from numba import njit, prange
 
 import thermorun  # noqa: F401  (sets how long OpenMP's threads spin)
-from thermokernels import ensemble, random
+from thermokernels import random
 from thermokernels._jit import device, kernel, wide_vectors
 from thermokernels.random import BLOCK, LANES, fill_block
-from thermorun.learning import exponential_family
+from thermorun.learning import compilation, exponential_family
 
 DT = 0.005
 PULL, KICK = DT, np.sqrt(2 * DT)
@@ -88,7 +88,7 @@ def _ours(potential):
         theta = np.stack([np.full(steps + 1, BARRIER), np.linspace(0, 1, steps + 1)], axis=1)[None].copy()
         blocks = particles // random.BLOCK
         record, status = np.empty((1, 1, blocks, 5)), np.full((1, blocks), -1)
-        drive, rows = ensemble.kernels(*potential, 1, 2).drive, np.array([steps - 1])
+        drive, rows = compilation.kernels(*potential, 1, 2, "euler-maruyama").drive, np.array([steps - 1])
         return lambda: drive(x, work, heat, 0, table, theta, SEED, STREAM, rows, record, status)
 
     return make

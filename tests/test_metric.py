@@ -15,7 +15,7 @@ import naive
 from thermokernels import friction as kernels
 from thermokernels.random import BLOCK, fill_normals
 from thermorun.errors import InputError, RunError
-from thermorun.learning import exact, friction, metric, potentials, simulation
+from thermorun.learning import compilation, exact, friction, metric, potentials, simulation
 from thermorun.learning import geodesic as geodesics
 from thermorun.learning.friction import Point, Windows, fold
 from thermorun.learning.metric import Metric, measure
@@ -266,7 +266,7 @@ def run_kernel(potential, integrator, x, theta, dt, centre, stretch, levels, see
     table = simulation.coefficients(potential, integrator, dt, 1.0, 1.0, np.array([theta]))
     sums, means = np.full((1, blocks, levels, 2, p, p), np.nan), np.full((1, blocks, 2 + p, p), np.nan)
     status = np.full((1, blocks), -1)
-    kernel = kernels.correlate(
+    kernel = compilation.correlate(
         potential.energy, potential.force, potential.gradient, potential.dimension, p, integrator
     )
     kernel(

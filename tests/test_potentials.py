@@ -12,10 +12,11 @@ from scipy import stats
 
 import naive
 from conftest import z_score
-from thermokernels.ensemble import INTEGRATORS, RECORD_COLUMNS, STEP_COLUMNS, fingerprint
+from thermokernels.ensemble import INTEGRATORS, RECORD_COLUMNS, STEP_COLUMNS
 from thermokernels.random import BLOCK, fill_normals
 from thermorun.errors import InputError, RunError
 from thermorun.learning import potentials, quadrature, simulation
+from thermorun.learning.compilation import fingerprint
 
 SEED, STREAM = 2**63 + 11, 2**40
 LEAST_P = 2 * stats.norm.sf(4)  # of a test without a z: as unlikely as |z| = 4

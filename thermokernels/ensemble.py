@@ -31,13 +31,7 @@ Replica r draws the noise of dimension k from stream ``stream + r d + k``, at st
 Everything but the stored x is computed in float64.
 """
 
-import functools
-import hashlib
 import math
-import types
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
@@ -55,25 +49,11 @@ STEP_COLUMNS = ("work", "heat")
 _TASKS = 64  # as in langevin.py
 
 
-class Kernels(NamedTuple):
-    """The kernels of one potential and one integrator; their arguments are explained in `kernels`."""
-
-    evaluate: Any
-    drive: Any
-    step: Any
-    dwell: Any
-
-
-@functools.cache
-def kernels(
-    energy: Callable[..., Any],
-    force: Callable[..., Any],
-    gradient: Callable[..., Any],
-    dimension: int,
-    parameters: int,
-    integrator: str = "euler-maruyama",
-) -> Kernels:
+def kernels(energy, force, gradient, dimension, parameters, integrator, name):
     """The kernels of a potential, compiled at their first call and kept on disk for other processes.
+
+    ``name`` must tell this potential and integrator from all others: it is the kernels' in the cache on disk.  Returns
+    four kernels:
 
     ``evaluate(x, theta, values)``
         E, force and dE/dtheta of every particle at theta (replicas, p); ``values`` is float64 (replicas, 1 + d + p,
@@ -90,27 +70,19 @@ def kernels(
         Stays at theta (replicas, 1, p) for as many steps as there are coefficients, or for all steps at one row of
         them; ``sums`` float64 (replicas, p, particles), to which dE/dtheta after each step is added.
     """
-    mine = _Builder(energy, force, gradient, dimension, parameters, integrator)
-    return Kernels(mine.evaluate(), mine.drive(), mine.step(), mine.dwell())
+    mine = Builder(energy, force, gradient, dimension, parameters, integrator, name)
+    return mine.evaluate(), mine.drive(), mine.step(), mine.dwell()
 
 
-class _Builder:
+class Builder:
     """Device functions of one potential, and the kernels around them.
 
     A block of particles is worked on in a scratch array, in which dimension k of x lies at ``k * BLOCK``: with all
     offsets known to the compiler the loops vectorise without asking whether arrays overlap.
     """
 
-    def __init__(
-        self,
-        energy: Callable[..., Any],
-        force: Callable[..., Any],
-        gradient: Callable[..., Any],
-        dimension: int,
-        parameters: int,
-        integrator: str,
-    ) -> None:
-        self.fingerprint = fingerprint((energy, force, gradient, dimension, parameters, integrator, _package()))[:32]
+    def __init__(self, energy, force, gradient, dimension, parameters, integrator, name):
+        self.name = name
         self.energy, self.force, self.gradient = (device_of(function) for function in (energy, force, gradient))
         self.dimension, self.parameters = dimension, parameters
         self.averages = integrator == "leimkuhler-matthews"
@@ -124,14 +96,14 @@ class _Builder:
         self.coefficients_of = _unrolled("row", [f"row[{j}]" for j in range(columns)], 0)
         self.relaxed = _relaxed(integrator, d, self.force)
 
-    def _finish(self, function: Callable[..., Any], compiled: Any = kernel) -> Any:
+    def finish(self, function, compiled=kernel):
         """Compiles a kernel under a name of its own, which makes its symbols and its files in the cache its own."""
-        function.__qualname__ = f"{function.__name__}-{self.fingerprint}"
+        function.__qualname__ = f"{function.__name__}-{self.name}"
         dispatcher = compiled(function)
         dispatcher._cache = _Cache(function)
         return dispatcher
 
-    def _noise(self) -> Any:
+    def noise(self):
         """Fills the noise of one step; ``last`` keeps what the next step shares with this one."""
         dimension, averages = self.dimension, self.averages
 
@@ -160,7 +132,7 @@ class _Builder:
 
         return begin_noise, fill_noise
 
-    def _copies(self) -> Any:
+    def copies(self):
         dimension = self.dimension
 
         @device
@@ -181,10 +153,10 @@ class _Builder:
 
         return take_block, put_block
 
-    def evaluate(self) -> Any:
+    def evaluate(self):
         energy, force, gradient = self.energy, self.force, self.gradient
         load, store_force, store_gradient, theta_of = self.load, self.store_force, self.store_gradient, self.theta_of
-        take_block, _ = self._copies()
+        take_block, _ = self.copies()
         d, p = self.dimension, self.parameters
 
         @device
@@ -213,14 +185,14 @@ class _Builder:
                     for j in range(p):
                         values[r, 1 + d + j, begin : begin + count] = s[(d + j) * BLOCK : (d + j) * BLOCK + count]
 
-        return self._finish(evaluate, serial_kernel)
+        return self.finish(evaluate, serial_kernel)
 
-    def drive(self) -> Any:
+    def drive(self):
         energy, gradient, relaxed = self.energy, self.gradient, self.relaxed
         load, store, store_gradient = self.load, self.store, self.store_gradient
         theta_of, coefficients_of = self.theta_of, self.coefficients_of
-        take_block, put_block = self._copies()
-        begin_noise, fill_noise = self._noise()
+        take_block, put_block = self.copies()
+        begin_noise, fill_noise = self.noise()
         d, p = self.dimension, self.parameters
         work_at, heat_at = (d + p) * BLOCK, (d + p + 1) * BLOCK
 
@@ -289,14 +261,14 @@ class _Builder:
                     work[r, begin : begin + count] = s[work_at : work_at + count]
                     heat[r, begin : begin + count] = s[heat_at : heat_at + count]
 
-        return self._finish(drive)
+        return self.finish(drive)
 
-    def step(self) -> Any:
+    def step(self):
         energy, gradient, relaxed = self.energy, self.gradient, self.relaxed
         load, store, store_gradient = self.load, self.store, self.store_gradient
         theta_of, coefficients_of = self.theta_of, self.coefficients_of
-        take_block, put_block = self._copies()
-        begin_noise, fill_noise = self._noise()
+        take_block, put_block = self.copies()
+        begin_noise, fill_noise = self.noise()
         d, p = self.dimension, self.parameters
 
         @device
@@ -340,14 +312,14 @@ class _Builder:
                         status[r, block] = first
                     put_block(s, x[r], begin)
 
-        return self._finish(step)
+        return self.finish(step)
 
-    def dwell(self) -> Any:
+    def dwell(self):
         gradient, relaxed = self.gradient, self.relaxed
         load, store, store_gradient = self.load, self.store, self.store_gradient
         theta_of, coefficients_of = self.theta_of, self.coefficients_of
-        take_block, put_block = self._copies()
-        begin_noise, fill_noise = self._noise()
+        take_block, put_block = self.copies()
+        begin_noise, fill_noise = self.noise()
         d, p = self.dimension, self.parameters
 
         @device
@@ -391,15 +363,15 @@ class _Builder:
                         at = (d + p + j) * BLOCK
                         sums[r, j, begin : begin + count] = s[at : at + count]
 
-        return self._finish(dwell)
+        return self.finish(dwell)
 
 
-def device_of(function: Callable[..., Any]) -> Any:
+def device_of(function):
     """The function under the flags of this package, whatever a user compiled it with."""
     return device(function.py_func if isinstance(function, Dispatcher) else function)
 
 
-def _unrolled(arguments: str, elements: list[str], dimension: int) -> Any:
+def _unrolled(arguments, elements, dimension):
     """A device function that returns these expressions: as a tuple, or the only one if ``dimension`` is one.
 
     Written out, since a loop over a tuple of run-time index would go through memory.
@@ -408,7 +380,7 @@ def _unrolled(arguments: str, elements: list[str], dimension: int) -> Any:
     return _compiled(f"def function({arguments}):\n    return {result}\n")
 
 
-def _stores(count: int, offset: int, scalar: bool = True) -> Any:
+def _stores(count, offset, scalar=True):
     """A device function that writes ``values`` to scratch; x itself is rounded to the type of ``unit``."""
     lines = []
     for k in range(count):
@@ -419,7 +391,7 @@ def _stores(count: int, offset: int, scalar: bool = True) -> Any:
     return _compiled(f"def function({arguments}):\n{''.join(lines)}")
 
 
-def _relaxed(integrator: str, d: int, force: Any) -> Any:
+def _relaxed(integrator, d, force):
     """The device function of one relaxation: (x, theta, coefficients, noise, i) -> x'."""
     x = ["x"] if d == 1 else [f"x[{k}]" for k in range(d)]
     f, g = (["f"], ["g"]) if d == 1 else ([f"f[{k}]" for k in range(d)], [f"g[{k}]" for k in range(d)])
@@ -445,8 +417,8 @@ def _relaxed(integrator: str, d: int, force: Any) -> Any:
     return heun
 
 
-def _compiled(source: str) -> Any:
-    space: dict[str, Any] = {}
+def _compiled(source):
+    space = {}
     exec(source, space)
     return device(space["function"])
 
@@ -457,10 +429,10 @@ class _Cache(FunctionCache):
     Numba's own key hashes the pickled closure, and dispatchers pickle differently in every process.
     """
 
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
+    def _index_key(self, sig, codegen):
         return sig, codegen.magic_tuple()
 
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
+    def load_overload(self, sig, target_context):
         """What is stored, or None: also where a user's module has moved, and the stored code cannot find it."""
         try:
             return super().load_overload(sig, target_context)
@@ -468,75 +440,6 @@ class _Cache(FunctionCache):
             return None
 
 
-def fingerprint(value: Any) -> str:
-    """A hash of a function as it would be compiled: its code, constants, globals, closure and all that they use.
-
-    Equal in every process; takes functions, compiled functions, numbers, strings, arrays and tuples of them.
-    """
-    digest = hashlib.sha256()
-    _describe(value, digest, set())
-    return digest.hexdigest()
-
-
-def _describe(value: Any, digest: Any, seen: set[int]) -> None:
-    if isinstance(value, Dispatcher):
-        flags = {key: sorted(flag) if isinstance(flag, set) else flag for key, flag in value.targetoptions.items()}
-        digest.update(repr(sorted(flags.items())).encode())
-        value = value.py_func
-    if isinstance(value, types.FunctionType):
-        if id(value) in seen:
-            return
-        seen.add(id(value))
-        _describe(value.__code__, digest, seen)
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        _describe((*cells, *(value.__defaults__ or ())), digest, seen)
-        for name in sorted(_names(value.__code__)):
-            if name in value.__globals__:
-                digest.update(name.encode())
-                _describe_global(value.__globals__[name], _names(value.__code__), digest, seen)
-    elif isinstance(value, types.CodeType):
-        digest.update(value.co_code)
-        digest.update(repr((value.co_names, value.co_argcount)).encode())
-        for constant in value.co_consts:
-            _describe(constant, digest, seen)
-    elif isinstance(value, np.ndarray):
-        digest.update(f"{value.dtype} {value.shape}".encode() + np.ascontiguousarray(value).tobytes())
-    elif isinstance(value, tuple | list):
-        digest.update(f"{type(value).__name__} {len(value)}".encode())
-        for element in value:
-            _describe(element, digest, seen)
-    elif isinstance(value, bool | int | float | complex | str | bytes | np.generic | None):
-        digest.update(f"{type(value).__name__} {value!r};".encode())
-    else:
-        name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
-        digest.update(name.encode())
-
-
-def _describe_global(value: Any, names: set[str], digest: Any, seen: set[int]) -> None:
-    if not isinstance(value, types.ModuleType):
-        _describe(value, digest, seen)
-        return
-    digest.update(value.__name__.encode())
-    if value.__name__.partition(".")[0] not in ("math", "numpy", "numba"):
-        for name in sorted(names):
-            if hasattr(value, name):
-                _describe(getattr(value, name), digest, seen)
-
-
-def _names(code: types.CodeType) -> set[str]:
-    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return set(code.co_names).union(*map(_names, inner))
-
-
-@functools.cache
-def _package() -> str:
-    """A hash of this package's sources: Numba's cache looks at the file of a kernel, not at what it imports."""
-    digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
-
-
-def blocks_of(particles: int) -> int:
+def blocks_of(particles):
     """How many blocks so many particles make."""
     return math.ceil(particles / BLOCK)

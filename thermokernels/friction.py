@@ -10,15 +10,11 @@ for stretches of length s, since in equilibrium the correlation is the same for 
 gives the correlation integral cut off between s and 2 s, and uses every instant of the trajectory as an origin.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from numba import prange
 
 from thermokernels._jit import device, wide_vectors
-from thermokernels.ensemble import _Builder
+from thermokernels.ensemble import Builder
 from thermokernels.random import BLOCK, LANES
 
 # Stretches of the highest level in a trajectory.
@@ -29,16 +25,8 @@ SQUARE, NEXT = range(2)
 _TASKS = 64  # as in langevin.py
 
 
-@functools.cache
-def correlate(
-    energy: Callable[..., Any],
-    force: Callable[..., Any],
-    gradient: Callable[..., Any],
-    dimension: int,
-    parameters: int,
-    integrator: str,
-) -> Any:
-    """The kernel of a potential; the functions are those of ``ensemble.kernels``.
+def correlate(energy, force, gradient, dimension, parameters, integrator, name):
+    """The kernel of a potential; functions and ``name`` are those of ``ensemble.kernels``.
 
     ``correlate(x, coefficients, theta, centre, stretch, seed, stream, sums, means, status)``
 
@@ -54,11 +42,11 @@ def correlate(
 
     Replica r draws its noise from streams ``stream + r d`` and following, from step number 0.
     """
-    builder = _Builder(energy, force, gradient, dimension, parameters, integrator)
+    builder = Builder(energy, force, gradient, dimension, parameters, integrator, name)
     relaxed, load, store, store_gradient = builder.relaxed, builder.load, builder.store, builder.store_gradient
     theta_of, coefficients_of = builder.theta_of, builder.coefficients_of
-    take_block, put_block = builder._copies()
-    begin_noise, fill_noise = builder._noise()
+    take_block, put_block = builder.copies()
+    begin_noise, fill_noise = builder.noise()
     gradient = builder.gradient
     d, p = dimension, parameters
     slope_at, total_at = d * BLOCK, (d + p) * BLOCK
@@ -180,4 +168,4 @@ def correlate(
                         level, place = level + 1, place // 2
                 put_block(s, x[r], begin)
 
-    return builder._finish(correlate)
+    return builder.finish(correlate)

@@ -23,7 +23,7 @@ from thermokernels import friction
 from thermokernels.random import BLOCK
 from thermorun.errors import RunError
 from thermorun.estimates import Estimate
-from thermorun.learning import simulation
+from thermorun.learning import compilation, simulation
 from thermorun.learning.potentials import Potential
 from thermorun.learning.quadrature import words
 
@@ -90,7 +90,7 @@ class Point:
         table = simulation.coefficients(potential, self.integrator, windows.dt, self.beta, self.mobility, theta)
         sums, means = np.empty((1, blocks, windows.levels, 2, p, p)), np.empty((1, blocks, 2 + p, p))
         status = np.full((1, blocks), -1)
-        kernel = friction.correlate(
+        kernel = compilation.correlate(
             potential.energy, potential.force, potential.gradient, potential.dimension, p, self.integrator
         )
         kernel(

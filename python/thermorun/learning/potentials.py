@@ -21,6 +21,7 @@ from scipy.special import gammaln, ndtri
 
 from thermokernels import ensemble
 from thermorun.errors import InputError
+from thermorun.learning import compilation
 
 Array = NDArray[np.float64]
 Point = tuple[float, ...]
@@ -75,16 +76,16 @@ class Potential:
                 f"dimension of potential {self.name!r} is {self.dimension}; it must be an integer of at least 1."
             )
 
-    def kernels(self, integrator: str = "euler-maruyama") -> ensemble.Kernels:
+    def kernels(self, integrator: str = "euler-maruyama") -> compilation.Kernels:
         """The compiled kernels, the same ones at every call."""
-        return ensemble.kernels(
+        return compilation.kernels(
             self.energy, self.force, self.gradient, self.dimension, len(self.parameters), integrator
         )
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the three functions; a potential that was changed has another."""
-        return str(ensemble.fingerprint((self.energy, self.force, self.gradient, self.dimension))[:16])
+        return str(compilation.fingerprint((self.energy, self.force, self.gradient, self.dimension))[:16])
 
     def require_valid(self, theta: ArrayLike, name: str = "theta") -> Array:
         """``theta`` as an array.  Raises InputError where it is no valid point (or path of points) of the potential."""

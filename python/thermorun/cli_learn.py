@@ -41,7 +41,7 @@ def learn(
     as_json: bool, out: Path | None, resume: bool, threads: int | None, dt: float | None,
     theorem: tuple[float, ...] | None, **given: Any,
 ) -> None:  # fmt: skip
-    """Learn any potential with the matrix rate of Eq. 53 (Hnybida & Verret 2025).
+    """Learn any potential, with a matrix learning rate (Hnybida & Verret 2025).
 
     By default it learns barrier and tilt of a double well, beside plain gradient flow, and measures excess work and the
     bias of the objective.  Writes an HDF5 file and a picture.

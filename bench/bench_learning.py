@@ -1,7 +1,7 @@
 """Stepping of the trap: ours beside NumPy, a naive Numba loop, PyTorch and JAX, in one run.
 
-``pytest -n 0 bench/bench_learning.py`` times every entry with pytest-benchmark; ``python bench/bench_learning.py`` takes
-turns between them, so that they share the machine's moods, and prints medians and ratios in ns a particle-step.
+``pytest -n 0 bench/bench_learning.py`` times every entry with pytest-benchmark; ``python bench/bench_learning.py``
+takes turns between them, so that they share the machine's moods, and prints medians and ratios in ns a particle-step.
 
 Every entry takes open-loop steps of an ensemble while theta goes from 0 to 1, and adds up each particle's work in
 float64; ours adds up each particle's heat as well.  "closed loop" is ours with theta learned.

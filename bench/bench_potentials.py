@@ -1,7 +1,7 @@
 """Stepping of a double well: ours beside PyTorch, JAX and a naive Numba loop, in one run.
 
-``pytest -n 0 bench/bench_potentials.py`` times every entry with pytest-benchmark; ``python bench/bench_potentials.py`` takes
-turns between them, so that they share the machine's moods, and prints medians and ratios in ns a particle-step.
+``pytest -n 0 bench/bench_potentials.py`` times every entry with pytest-benchmark; ``python bench/bench_potentials.py``
+takes turns between them, so that they share the machine's moods, and prints medians and ratios in ns a particle-step.
 
 Every entry takes open-loop Euler-Maruyama steps in E = barrier (x^2 - 1)^2 + tilt x while the tilt goes from 0 to 1,
 and adds up each particle's work in float64; ours adds up each particle's heat as well, which takes two more energies.

@@ -1,7 +1,7 @@
 """The thermodynamic computer: classification and the action's gradient, ours beside peers, in one run.
 
 ``pytest -n 0 bench/bench_computer.py`` times every entry with pytest-benchmark; ``python bench/bench_computer.py``
-takes turns between them, so that they share the machine's moods, and prints medians, ratios to ours and shares of the peak.
+takes turns between them, so that they share the machine's moods, and prints medians, ratios and shares of the peak.
 
 Three jobs of the 784-64-10 machine, all units coupled:
 

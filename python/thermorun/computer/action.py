@@ -62,15 +62,11 @@ class Lesson:
 
 def mean_action(lesson: Lesson, parameters: Parameters, physics: Physics) -> float:
     """S averaged over the data."""
-    return _action_and_gradient(lesson, parameters, physics)[0]
+    return gradient(lesson, parameters, physics)[0]
 
 
-def gradient(lesson: Lesson, parameters: Parameters, physics: Physics) -> tuple[float, Parameters]:
+def gradient(lesson: Lesson, p: Parameters, physics: Physics) -> tuple[float, Parameters]:
     """S and its gradient, averaged over the data; that of J_ij counts both places of the pair (Eqs. 8 to 10)."""
-    return _action_and_gradient(lesson, parameters, physics)
-
-
-def _action_and_gradient(lesson: Lesson, p: Parameters, physics: Physics) -> tuple[float, Parameters]:
     points, steps = len(lesson.inputs), physics.steps
     scale = physics.mobility * physics.dt / (2.0 * physics.kT * points)
     still = lesson.targets + lesson.inputs @ p.W.T + p.b

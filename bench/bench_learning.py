@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 import thermorun  # noqa: F401  (sets how long OpenMP's threads spin)
-from thermokernels import langevin, random
+from thermokernels import random
+from thermokernels import trap as langevin
 
 DT = 0.005
 PULL, KICK = -np.expm1(-DT), np.sqrt(-np.expm1(-2 * DT))

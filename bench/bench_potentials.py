@@ -27,7 +27,8 @@ import thermorun  # noqa: F401  (sets how long OpenMP's threads spin)
 from thermokernels import random
 from thermokernels._jit import device, kernel, wide_vectors
 from thermokernels.random import BLOCK, LANES, fill_block
-from thermorun.learning import compilation, exponential_family
+from thermorun.learning import exponential_family
+from thermorun.potentials import compilation
 
 DT = 0.005
 PULL, KICK = DT, np.sqrt(2 * DT)

@@ -1,9 +1,9 @@
 """Thermodynamic computers trained by the Onsager-Machlup action (Whitelam 2025)."""
 
+from thermorun.computer.files import load as load_machine
+from thermorun.computer.files import save as save_machine
+from thermorun.computer.files import write_text
 from thermorun.computer.machine import Machine, Physics, Pixels, Trajectories, connectivity
-from thermorun.computer.machine_files import load as load_machine
-from thermorun.computer.machine_files import save as save_machine
-from thermorun.computer.machine_files import write_text
 from thermorun.computer.measurement import Classification, ClassificationResult, Sweep, SweepResult, classify, sweep
 from thermorun.computer.result import TrainingResult
 from thermorun.computer.score import Score, Share

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermorun import datasets
-from thermorun.computer import machine_files
+from thermorun.computer import files as machine_files
 from thermorun.computer.machine import CONNECTIVITIES, Machine, Pixels
 from thermorun.computer.result import add_shots
 from thermorun.computer.score import Score, advantage, reset_work

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thermorun.computer import machine_files
+from thermorun.computer import files as machine_files
 from thermorun.computer.machine import Machine
 from thermorun.computer.score import Score, advantage
 from thermorun.computer.spec import ComputerTraining

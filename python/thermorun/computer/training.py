@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermorun import datasets
-from thermorun.computer import action, machine_files, teacher
+from thermorun.computer import action, teacher
+from thermorun.computer import files as machine_files
 from thermorun.computer import result as results
 from thermorun.computer.descent import NAMES, Descent
 from thermorun.computer.machine import CONNECTIVITIES, Machine, Physics, Pixels, connectivity, mask_from_array

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from thermorun.learning.general import LearnResult, RuleResult
-from thermorun.learning.result import ExcessWorkResult, ProtocolResult
-from thermorun.learning.schedules import Path, Protocol
-from thermorun.learning.switching import FreeEnergyResult
+from thermorun.free_energy.run import FreeEnergyResult
+from thermorun.learning.spec import LearnResult, RuleResult
+from thermorun.learning.trap.protocols import Path, Protocol
+from thermorun.learning.trap.result import ExcessWorkResult, ProtocolResult
 
 # Colours that stay apart for colour-blind eyes (Okabe & Ito 2008).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

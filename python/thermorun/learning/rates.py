@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermorun.errors import RunError
-from thermorun.learning import simulation
-from thermorun.learning.potentials import Potential
+from thermorun.potentials import dynamics as simulation
+from thermorun.potentials.potential import Potential
 
 Array = NDArray[np.float64]
 

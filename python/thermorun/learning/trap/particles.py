@@ -1,0 +1,134 @@
+"""The particles of a protocol while they run: what kernels are given, and what a checkpoint keeps."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thermokernels import random
+from thermokernels import trap as langevin
+from thermorun.learning.trap.plan import DYNAMICS, START, Plan
+from thermorun.learning.trap.spec import ExcessWork
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
+Trace = tuple[NDArray[np.intp], dict[str, Array]]
+
+
+class Ensemble:
+    """Particles, and all that the rest of their run depends on."""
+
+    def __init__(self, plan: Plan) -> None:
+        spec = plan.spec
+        self.plan, self.target = plan, plan.targets()
+        self.blocks = -(-spec.particles // random.BLOCK)
+        self.x: Array = np.empty((spec.replicas, self.blocks * random.BLOCK), spec.precision)
+        self.sums = np.zeros((spec.replicas, self.blocks, 3))
+        self.seed = np.uint64(spec.seed)
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """The arrays that a checkpoint keeps."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Draws x at time 0."""
+        spec = self.plan.spec
+        width = 1 / np.sqrt(spec.beta)
+        langevin.spread(self.x, spec.particles, self.plan.u0, width, self.seed, self.plan.stream(START), self.sums)
+
+    def advance(self, first: int, last: int, recorded: Mask) -> Trace:
+        """Takes steps ``first`` to ``last``; returns the points traced and their trace, as for ``Ledger.enter``."""
+        raise NotImplementedError
+
+
+class Learned(Ensemble):
+    """Closed loop.  ``centres`` (replicas, points + 1) collects theta before the first jump and after each."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        replicas = plan.spec.replicas
+        self.mean = np.tile([plan.spec.theta0, 0.0], (replicas, 1))
+        self.responses = np.zeros((replicas, 3, self.blocks))
+        self.centres = np.full((replicas, plan.scheme.points + 1), plan.spec.theta0)
+
+    @property
+    def state(self) -> dict[str, Array]:
+        return {name: getattr(self, name) for name in ("x", "sums", "mean", "responses", "centres")}
+
+    def advance(self, first: int, last: int, recorded: Mask) -> Trace:
+        plan = self.plan
+        trace = np.empty((last - first, plan.spec.replicas, len(langevin.LEARN_COLUMNS)))
+        langevin.learn(
+            self.x, plan.spec.particles, first, plan.scheme.steps[first:last], self.target[first:last],
+            self.seed, plan.stream(DYNAMICS), self.mean, self.sums, self.responses, trace,
+        )  # fmt: skip
+        columns = {name: trace[:, :, i] for i, name in enumerate(langevin.LEARN_COLUMNS)}
+        self.centres[:, first + 1 : last + 1] = columns["theta"].T
+        return np.arange(first, last), columns
+
+
+class Driven(Ensemble):
+    """Open loop, each particle's work and heat kept: along a path, or again along what a closed loop learned.
+
+    With a closed loop's ``centres`` it has that loop's noise, so its particles are the same ones.
+    """
+
+    def __init__(self, plan: Plan, centres: Array) -> None:
+        super().__init__(plan)
+        self.centres = np.broadcast_to(centres, (plan.spec.replicas, plan.scheme.points + 1))
+        self.work = np.zeros(self.x.shape)
+        self.heat = np.zeros(self.x.shape)
+
+    @property
+    def state(self) -> dict[str, Array]:
+        return {name: getattr(self, name) for name in ("x", "work", "heat")}
+
+    def advance(self, first: int, last: int, recorded: Mask) -> Trace:
+        plan, particles = self.plan, self.plan.spec.particles
+        points = first + np.flatnonzero(recorded[first:last])
+        record = np.empty((len(points), plan.spec.replicas, self.blocks, len(langevin.DRIVE_COLUMNS)))
+        langevin.drive(
+            self.x, self.work, self.heat, particles, first, plan.scheme.steps[first:last],
+            np.ascontiguousarray(self.centres[:, first : last + 1]), self.seed, plan.stream(DYNAMICS),
+            points - first, record,
+        )  # fmt: skip
+        means = dict(zip(langevin.DRIVE_COLUMNS, np.moveaxis(record.sum(axis=2), -1, 0) / particles, strict=True))
+        spare = particles - 1 if particles > 1 else np.nan
+        return points, {
+            "u": means["x"],
+            "theta": self.centres.T[points + 1],
+            "work": means["work"],
+            "heat": means["heat"],
+            "square": means["square"],
+            "var_u": (means["square"] - means["x"] ** 2) / spare,
+            "var_theta": np.zeros_like(means["x"]),
+            "var_work": (means["work_square"] - means["work"] ** 2) / spare,
+        }
+
+
+def ensemble(plan: Plan) -> Ensemble:
+    """The ensemble that a plan asks for."""
+    return Learned(plan) if plan.scheme.centres is None else Driven(plan, plan.scheme.centres)
+
+
+def memory(plan: Plan) -> int:
+    """Bytes that the particles of a plan take."""
+    spec = plan.spec
+    each = np.dtype(spec.precision).itemsize
+    if plan.scheme.centres is not None or spec.keep_work:
+        each += 2 * np.dtype(float).itemsize
+    return spec.particles * spec.replicas * each
+
+
+def compile_kernels(spec: ExcessWork) -> None:
+    """Compiles the kernels that a spec needs, or loads them from the cache, so that no timing counts it."""
+    small = replace(spec, particles=1, replicas=1, records=1, snapshots=0, samples=None, minibatch=None)
+    for plan in Plan.of(small):
+        particles = ensemble(plan)
+        particles.start()
+        nothing = np.zeros(plan.scheme.points, bool)
+        particles.advance(0, 1, nothing)
+        if spec.keep_work and isinstance(particles, Learned):
+            Driven(plan, particles.centres).advance(0, 1, nothing)

@@ -1,0 +1,246 @@
+"""Fisher metric, friction and relaxation times of any potential, measured along trajectories at fixed theta.
+
+    g_ij = beta^2 Cov(dE/dtheta_i, dE/dtheta_j),  zeta_ij = beta integral of C_ij(t) dt,  tau^r_ij = beta zeta_ij / g_ij
+
+with C the equilibrium correlation of dE/dtheta (Hnybida & Verret 2025, Eqs. 51 and 52).  The integral is cut off by a
+window that is 1 up to a time s and falls to 0 at 2 s (see `thermokernels.friction`).  s doubles, for each pair (i, j)
+by itself, until what lies beyond, R, is less than a tenth of the standard error.  R comes from the tail: two successive
+doublings that still add something give the decay time and the size of an exponential.  For i = j the tail is a sum of
+decaying exponentials with positive weights, so nothing is hidden in it by cancellation; for i != j, by Schwarz's
+inequality, R_ij^2 <= R_ii R_jj.  A mode slower than any that the trajectories show cannot be seen.
+
+g comes from the start of the trajectories, where no time step has changed the law of x yet.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+
+from thermokernels import correlations as friction
+from thermokernels.random import BLOCK
+from thermorun.errors import RunError
+from thermorun.estimates import Estimate
+from thermorun.potentials import compilation
+from thermorun.potentials import dynamics as simulation
+from thermorun.potentials.potential import Potential
+from thermorun.potentials.quadrature import words
+
+Array = NDArray[np.float64]
+
+# Blocks of particles to a kernel call; fixed, since those of a call are brought to equilibrium together.
+BATCH = 32
+# Steps of the shortest stretch, and how many levels are tried.
+STRETCH = 8
+_FEWEST, MOST = 6, 15
+_PILOT = 8
+# Random streams: one point of parameter space has this many, the pilot the upper half of them.
+STREAMS = 2**33
+_PILOT_STREAM = 2**32
+# R shall be less than this share of the standard error; a doubling is seen when it exceeds so many of its errors.
+_SHARE, _SEEN = 0.1, 3.0
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How trajectories are cut at one point: found by a pilot run, a function of the potential and the seed alone.
+
+    ``dt`` is the time step; ``levels`` the number of doublings; ``centre`` (p,) is about the mean of dE/dtheta.
+    """
+
+    dt: float
+    levels: int
+    centre: Array
+
+    @property
+    def steps(self) -> int:
+        """Steps of a trajectory."""
+        return int(STRETCH * friction.TOP * 2 ** (self.levels - 1))
+
+    @property
+    def lengths(self) -> Array:
+        """s of each level, time."""
+        return np.asarray(STRETCH * self.dt * 2.0 ** np.arange(self.levels))
+
+
+@dataclass(frozen=True)
+class Point:
+    """The ensemble at one theta."""
+
+    potential: Potential
+    theta: tuple[float, ...]
+    beta: float
+    mobility: float
+    integrator: str
+    precision: str
+    seed: int
+    stream: int
+
+    def rows(self, windows: Windows, batch: int, blocks: int, stream: int = 0) -> tuple[Array, Array]:
+        """Sums of one batch, a row for each block of particles: (blocks, levels, 2, p, p) and (blocks, 2 + p, p)."""
+        potential, p = self.potential, len(self.theta)
+        theta = np.array([self.theta])
+        stream += self.stream
+        # Of the streams of a start, 64 belong to each batch (simulation.equilibrium).
+        x = simulation.equilibrium(
+            potential, self.theta, blocks * BLOCK, beta=self.beta, mobility=self.mobility, seed=self.seed,
+            stream=stream + 64 * batch, precision=self.precision,
+        )  # fmt: skip
+        table = simulation.coefficients(potential, self.integrator, windows.dt, self.beta, self.mobility, theta)
+        sums, means = np.empty((1, blocks, windows.levels, 2, p, p)), np.empty((1, blocks, 2 + p, p))
+        status = np.full((1, blocks), -1)
+        kernel = compilation.correlate(
+            potential.energy, potential.force, potential.gradient, potential.dimension, p, self.integrator
+        )
+        kernel(
+            x, np.ascontiguousarray(table.reshape(1, 1, -1)), theta, windows.centre[None], STRETCH,
+            np.uint64(self.seed), np.uint64(stream + potential.dimension * batch), sums, means, status,
+        )  # fmt: skip
+        simulation.require_finite(potential, x, status, windows.dt)
+        return sums[0], means[0]
+
+    def pilot(self, dt: float, blocks: int) -> Windows:
+        """How many doublings an ensemble of so many blocks needs.  Raises RunError where the correlations go on."""
+        windows = Windows(dt, _FEWEST, np.zeros(len(self.theta)))
+        shrink = np.sqrt(_PILOT / blocks)
+        while True:
+            sums, means = self.rows(windows, 0, _PILOT, _PILOT_STREAM)
+            found = fold(sums, means, windows, self.beta, shrink)
+            windows = Windows(dt, windows.levels, found.mean_gradient)
+            if found.truncated and np.max(found.level) < windows.levels - 1:
+                return windows
+            if windows.levels == MOST:
+                raise RunError(
+                    f"the forces of {self.potential.name} at theta = {words(self.theta)} are still correlated after"
+                    f" {2 * windows.lengths[-1]:.3g} time units; take another theta or a larger dt."
+                )
+            windows = Windows(dt, windows.levels + 1, windows.centre)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Estimates at one point; every array is (p, p) but for ``mean_gradient`` (p,) and the curve.
+
+    ``window`` is s, the time at which the correlation integral begins to be cut off, and ``remainder`` is R, what lies
+    beyond it, which the estimate lacks.  ``relaxation`` is NaN where g_ij is not seen to differ from zero.  ``curve``
+    and ``curve_stderr`` (levels, p, p) are the integrals at all levels.
+    """
+
+    mean_gradient: Array
+    fisher: Array
+    fisher_stderr: Array
+    friction: Array
+    friction_stderr: Array
+    relaxation: Array
+    relaxation_stderr: Array
+    level: NDArray[np.intp]
+    window: Array
+    remainder: Array
+    truncated: bool
+    curve: Array
+    curve_stderr: Array
+
+    def estimate(self, name: str, i: int, j: int) -> Estimate:
+        """``fisher``, ``friction`` or ``relaxation`` as an estimate."""
+        return Estimate(float(getattr(self, name)[i, j]), float(getattr(self, f"{name}_stderr")[i, j]))
+
+
+def fold(sums: Array, means: Array, windows: Windows, beta: float, shrink: float = 1.0) -> Measured:
+    """Estimates from rows; standard errors by leaving out one row after the other (the jackknife).
+
+    ``shrink`` is the factor by which errors will be smaller where the windows found here are used.
+    """
+    rows, levels = sums.shape[:2]
+    counts = friction.TOP * 2.0 ** np.arange(levels - 1, -1, -1)
+    # The whole first, then without each row.
+    parts = [np.concatenate([a.sum(axis=0)[None], a.sum(axis=0) - a]) for a in (sums, means)]
+    share = BLOCK * np.concatenate([[rows], np.full(rows, rows - 1)])
+    moments, firsts = (part / share.reshape(-1, *(1,) * (part.ndim - 1)) for part in parts)
+    steps = STRETCH * 2.0 ** np.arange(levels)
+    start, mean = firsts[:, 0], firsts[:, 1] / (counts[0] * STRETCH)
+    fisher = beta**2 * (firsts[:, 2:] - start[:, :, None] * start[:, None, :])
+    integrals = 0.5 * moments[:, :, 0] / counts[:, None, None] + moments[:, :, 1] / (counts[:, None, None] - 1)
+    off = 1.5 * steps[:, None, None] * (mean[:, :, None] * mean[:, None, :])[:, None]
+    curves = beta * windows.dt * (integrals / steps[:, None, None] - off)
+    curve, curve_stderr = curves[0], _jackknife(curves)
+    remainder = _remainders(curves)
+    small = remainder < _SHARE * shrink * curve_stderr
+    level = np.where(small.any(axis=0), np.argmax(small, axis=0), levels - 1)
+    chosen = np.take_along_axis(curves, level[None, None], axis=1)[:, 0]
+    fisher_stderr = _jackknife(fisher)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(np.abs(fisher[0]) > _SEEN * fisher_stderr, beta * chosen / fisher, np.nan)
+    return Measured(
+        start[0] + windows.centre,
+        fisher[0],
+        fisher_stderr,
+        chosen[0],
+        _jackknife(chosen),
+        ratio[0],
+        _jackknife(ratio),
+        level,
+        windows.lengths[level],
+        np.take_along_axis(remainder, level[None], axis=0)[0],
+        bool(small.any(axis=0).all()),
+        curve,
+        curve_stderr,
+    )
+
+
+def _jackknife(values: Array) -> Array:
+    """Standard errors from estimates without each row; ``values[0]`` is the estimate with all of them."""
+    without = values[1:]
+    rows = len(without)
+    return np.asarray(np.sqrt((rows - 1) / rows * np.sum((without - without.mean(axis=0)) ** 2, axis=0)))
+
+
+def _beyond(u: float) -> float:
+    """What the window leaves of an exponential, over its integral; u is s over the decay time."""
+    return float(np.exp(-u) * -np.expm1(-u) / u)
+
+
+def _remainders(curves: Array) -> Array:
+    """R at each level, (levels, p, p)."""
+    levels, p = curves.shape[1:3]
+    gains, errors = np.diff(curves[0], axis=0), _jackknife(np.diff(curves, axis=1))
+    own = np.empty((levels, p))
+    for i in range(p):
+        own[:, i] = _remainder(gains[:, i, i], errors[:, i, i], float(curves[0, -1, i, i]))
+    return np.sqrt(own[:, :, None] * own[:, None, :])
+
+
+def _added(u: float) -> float:
+    """What one more doubling adds to the integral of an exponential."""
+    return _beyond(u) - _beyond(2 * u)
+
+
+def _remainder(gains: Array, errors: Array, whole: float) -> Array:
+    """R of one diagonal element at each level, infinite where the levels show no decay yet."""
+    seen = gains > _SEEN * errors
+    pairs = np.flatnonzero(seen[1:] & seen[:-1])
+    out = np.full(len(gains) + 1, np.inf)
+    first = int(pairs[-1]) if len(pairs) else 0
+    # s of level ``first`` over the decay time, from two doublings that are seen; or else, where all is over so soon
+    # that they are not, from the first doubling against the whole.
+    if len(pairs):
+        ratio = float(gains[first + 1] / gains[first])
+        u = _root(lambda u: _added(2 * u) / _added(u), ratio, 1e-3, 30.0)
+    else:
+        u = _root(_added, max(float(gains[0]), _SEEN * float(errors[0])) / whole, 1.0, 30.0)
+    if u is None:
+        return out
+    size = float(gains[first + 1]) / _added(2 * u) if len(pairs) else whole
+    for level in range(first, len(out)):
+        out[level] = size * _beyond(min(u * 2.0 ** (level - first), 700.0))
+    return out
+
+
+def _root(falling: Callable[[float], float], value: float, low: float, high: float) -> float | None:
+    """Where a falling function has a value; its upper end where it is still larger there, None where it never is."""
+    if falling(low) <= value:
+        return None
+    if falling(high) >= value:
+        return high
+    return float(brentq(lambda u: falling(u) - value, low, high))

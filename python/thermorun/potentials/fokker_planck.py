@@ -1,0 +1,203 @@
+"""Protocols of least work in a given time, jumps included, for any one-dimensional potential.
+
+The Fokker-Planck equation lives on a grid of spacing h.  Neighbours exchange probability at the rates
+
+    k -> k + 1:  (mu kT / h^2) exp(-beta (E_(k+1) - E_k) / 2),        k + 1 -> k:  the same with the sign turned,
+
+which obey detailed balance exactly, so that equilibrium, second law and quasi-static limit are those of the continuum
+whatever h is.  theta runs straight between knots and may jump at both ends.  It is taken as a staircase of n equal
+waits: theta jumps to the middle of each, waits, and after the last wait jumps to its end, which errs by a share of
+order 1/n^2.  Its work, the sum of E(x, theta') - E(x, theta) over the jumps, is a function of the knots; the gradient
+comes from one backward sweep (the adjoint), the minimum from L-BFGS.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.lapack import zgttrf, zgttrs
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+
+from thermorun.errors import InputError
+from thermorun.potentials.quadrature import Function, support, tabulate, words
+
+Array = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+
+# Poles of the approximation of exp(z), z <= 0: see `_contour`.  Its error adds up over steps: with 12 poles it shows
+# after hundreds of them.
+_POLES = 16
+_POINTS = 400
+_KNOTS = 17
+# Law of x beyond this many kT above the bottom is left out of the grid.
+_DEPTH = 30.0
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """theta between two points: a jump, straight pieces between ``knots`` (K, p) at ``shares`` (K,) of tau, a jump.
+
+    ``excess_work`` is its work minus Delta F, energy.
+    """
+
+    start: Array
+    end: Array
+    tau: float
+    shares: Array
+    knots: Array
+    excess_work: float
+
+    def theta(self, s: Array) -> Array:
+        """theta between the jumps, (points, p), at shares s of tau."""
+        return np.stack([np.interp(s, self.shares, column) for column in self.knots.T], axis=-1)
+
+    @property
+    def first_jump(self) -> Array:
+        """The jump at time 0, (p,)."""
+        return np.asarray(self.knots[0] - self.start)
+
+    @property
+    def last_jump(self) -> Array:
+        """The jump at tau, (p,)."""
+        return np.asarray(self.end - self.knots[-1])
+
+
+class FokkerPlanck:
+    """The law of x under protocols between two points, on a grid that holds it there and on the way."""
+
+    def __init__(
+        self,
+        energy: Function,
+        gradient: Function,
+        start: Sequence[float],
+        end: Sequence[float],
+        tau: float,
+        *,
+        beta: float = 1.0,
+        mobility: float = 1.0,
+        points: int = _POINTS,
+    ) -> None:
+        self.energy, self.gradient, self.beta, self.tau = energy, gradient, beta, tau
+        self.start, self.end = np.asarray(start, float), np.asarray(end, float)
+        way = [self.start + share * (self.end - self.start) for share in np.linspace(0, 1, 9)]
+        sides = np.array([support(energy, theta.tolist(), beta, _DEPTH) for theta in way])
+        self.x = np.linspace(sides[:, 0].min(), sides[:, 1].max(), points)
+        self.rate = mobility / beta / (self.x[1] - self.x[0]) ** 2
+        depths = [beta * tabulate(energy, self.x, tuple(theta.tolist())) for theta in (self.start, self.end)]
+        self.first = np.exp(-depths[0] - logsumexp(-depths[0]))
+        self.delta_free_energy = float(logsumexp(-depths[0]) - logsumexp(-depths[1])) / beta
+
+    def excess_work(self, path: Callable[[Array], Array], steps: int) -> float:
+        """Excess work of theta = path(s), s in (0, 1), ``steps`` waits and twice as many: error of fourth order."""
+        coarse, fine = (self.run(np.asarray(path(_middles(count))))[0] for count in (steps, 2 * steps))
+        return (4 * fine - coarse) / 3
+
+    def run(self, stairs: Array) -> tuple[float, Array]:
+        """Excess work of a staircase (n, p), energy, and its gradient (n, p)."""
+        count = len(stairs)
+        wait = self.tau / count
+        stops = [self.start, *stairs, self.end]
+        energies = [tabulate(self.energy, self.x, tuple(theta.tolist())) for theta in stops]
+        slopes = [np.atleast_2d(tabulate(self.gradient, self.x, tuple(theta.tolist()))) for theta in stairs]
+        law, laws, halves, steps = self.first, [self.first], [], []
+        for n in range(count):
+            steps.append(Step(energies[n + 1], self.beta, self.rate * wait))
+            law, half = steps[n].forward(law)
+            laws.append(law)
+            halves.append(half)
+        work = sum(float(laws[n] @ (energies[n + 1] - energies[n])) for n in range(count + 1))
+        gradient = np.empty(stairs.shape)
+        value = energies[count + 1] - energies[count]
+        for n in range(count - 1, -1, -1):
+            # Stair n ends the jump before its wait, begins the one after it, and shapes the wait between them.
+            before, turn = steps[n].backward(value, halves[n])
+            gradient[n] = slopes[n] @ (laws[n] - laws[n + 1]) + np.diff(slopes[n], axis=1) @ turn
+            value = before + energies[n + 1] - energies[n]
+        return work - self.delta_free_energy, gradient
+
+    def least(self, guess: Callable[[Array], Array], steps: int, knots: int = _KNOTS) -> Protocol:
+        """The protocol of least work, by L-BFGS from theta = guess(s), s in [0, 1]; knots crowd towards the ends."""
+        even = np.arange(knots) / (knots - 1)
+        # At the ends 2.5 times as dense as if even, which with 64 waits or more leaves each knot a wait of its own.
+        shares = even - 0.6 / (2 * np.pi) * np.sin(2 * np.pi * even)
+        weights = np.stack([np.interp(_middles(steps), shares, row) for row in np.eye(knots)], axis=1)
+        first = np.asarray(guess(shares))
+        unit = np.abs(self.end - self.start)
+        unit = np.where(unit > 0, unit, unit.max())
+        scale = abs(self.run(weights @ first)[0])
+
+        def work(unknowns: Array) -> tuple[float, Array]:
+            value, gradient = self.run(weights @ (unknowns.reshape(first.shape) * unit))
+            return value / scale, (weights.T @ gradient * unit).ravel() / scale
+
+        found = minimize(
+            work, (first / unit).ravel(), jac=True, method="L-BFGS-B",
+            options={"maxiter": 200, "maxcor": 30, "ftol": 1e-8, "gtol": 1e-6},
+        )  # fmt: skip
+        best = Protocol(self.start, self.end, self.tau, shares, found.x.reshape(first.shape) * unit, np.nan)
+        value = self.excess_work(best.theta, steps)
+        if not np.isfinite(value):
+            raise InputError(
+                f"theta goes from {words(self.start.tolist())} to {words(self.end.tolist())} in tau {self.tau:g};"
+                " no protocol of least work was found: take a longer tau."
+            )
+        return replace(best, excess_work=value)
+
+
+def _middles(count: int) -> Array:
+    return np.asarray((np.arange(count) + 0.5) / count)
+
+
+class Step:
+    """exp(L t) for one wait, L the generator at fixed theta.
+
+    exp(L t) rho = Re sum of c_j (z_j - L t)^-1 rho.  The tridiagonal systems of all poles are solved as one, with
+    zeros where they meet.
+    """
+
+    def __init__(self, energy: Array, beta: float, rate: float) -> None:
+        rise = 0.5 * beta * np.diff(energy)
+        with np.errstate(over="ignore"):
+            self.up, self.down = rate * np.exp(-rise), rate * np.exp(rise)
+        leave = np.zeros_like(energy)
+        leave[:-1] += self.up
+        leave[1:] += self.down
+        self.beta = beta
+        poles, self.weights = _contour()
+        below = np.tile(np.append(-self.up, 0.0), len(poles))[:-1]
+        above = np.tile(np.append(-self.down, 0.0), len(poles))[:-1]
+        self.factors = zgttrf(below + 0j, (poles[:, None] + leave).ravel(), above + 0j)[:5]
+
+    def _solve(self, vector: Array, trans: str) -> Complex:
+        tiled = np.tile(vector + 0j, len(self.weights))
+        solved: Complex = zgttrs(*self.factors, tiled, trans=trans, overwrite_b=True)[0]
+        return solved.reshape(len(self.weights), -1)
+
+    def forward(self, law: Array) -> tuple[Array, Complex]:
+        """exp(L t) law, and its parts, pole by pole."""
+        parts = self._solve(law, "N")
+        return np.real(self.weights @ parts), parts
+
+    def backward(self, value: Array, parts: Complex) -> tuple[Array, Array]:
+        """exp(L t)^T value, and how value . exp(L t) law changes with each E_(k+1) - E_k."""
+        back = self._solve(value, "T")
+        flow = self.up * parts[:, :-1] + self.down * parts[:, 1:]
+        turn = np.real(self.weights @ (flow * np.diff(back, axis=1)))
+        return np.real(self.weights @ back), -0.5 * self.beta * turn
+
+
+@cache
+def _contour() -> tuple[Complex, Complex]:
+    """Poles z_j and weights c_j of exp(z) for real z <= 0, error below 1e-9.
+
+    Talbot's contour with the constants of Trefethen, Weideman & Schmelzer, "Talbot quadratures and rational
+    approximations" (BIT 46, 2006): the error falls as 3.89^-N.  Conjugate poles are taken together.
+    """
+    angle = np.pi * np.arange(1, _POLES, 2) / _POLES
+    cot = 1 / np.tan(0.6407 * angle)
+    pole = _POLES * (0.5017 * angle * cot - 0.6122 + 0.2645j * angle)
+    slope = _POLES * (0.5017 * cot - 0.5017 * 0.6407 * angle / np.sin(0.6407 * angle) ** 2 + 0.2645j)
+    return pole, 2 * np.exp(pole) * slope / (_POLES * 1j)

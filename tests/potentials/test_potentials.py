@@ -1,0 +1,516 @@
+"""General potentials: built-ins and checks, integrators against exact laws, kernels against plain twins."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import naive
+from helpers import z_score
+from thermokernels.langevin import INTEGRATORS, RECORD_COLUMNS, STEP_COLUMNS
+from thermokernels.random import BLOCK, fill_normals
+from thermorun.errors import InputError, RunError
+from thermorun.potentials import dynamics as simulation
+from thermorun.potentials import potential as potentials
+from thermorun.potentials import quadrature
+from thermorun.potentials.compilation import fingerprint
+
+SEED, STREAM = 2**63 + 11, 2**40
+LEAST_P = 2 * stats.norm.sf(4)  # of a test without a z: as unlikely as |z| = 4
+ROOT = Path(__file__).parents[2]
+
+# A point of each potential away from symmetry, so that no element of a matrix vanishes by chance.
+POINTS = {
+    "trap": (0.7,),
+    "stiffness": (2.5,),
+    "trap-and-stiffness": (0.7, 2.5),
+    "gaussian": (0.3, -0.4, 2.0, 0.6, 1.5),
+    "double-well": (1.2, 0.4),
+    "quartic": (1.7,),
+    "bistable": (0.8, 0.3),
+    "chain": (0.8, 1.5, 0.6),
+    "mixture": (-1.2, 1.6, 0.4),
+}
+one_dimensional = pytest.mark.parametrize("name", [name for name in POINTS if name not in ("gaussian", "chain")])
+
+
+def at_rest(name, beta=1.0):
+    potential = potentials.load(name)
+    return quadrature.equilibrium(potential.energies, potential.gradients, POINTS[name], beta=beta)
+
+
+# --- What is built in -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_built_ins_do_not_contradict_themselves(name):
+    potential = potentials.load(name)
+    potentials.check(potential)
+    potentials.check(potential, POINTS[name])
+
+
+def test_every_built_in_is_tested():
+    assert tuple(POINTS) == potentials.NAMES
+    assert [potential.name for potential in potentials.built_in()] == list(potentials.NAMES)
+
+
+@one_dimensional
+@pytest.mark.parametrize("beta", [0.5, 2.0])
+def test_equilibrium_has_the_law_of_the_quadrature(name, beta):
+    potential, truth = potentials.load(name), at_rest(name, beta)
+    x = simulation.equilibrium(potential, POINTS[name], 50_000, replicas=2, beta=beta, seed=5)
+    assert x.shape == (2, 1, 50_000)
+    for drawn in x[:, 0]:
+        assert stats.kstest(drawn, lambda q: np.interp(q, truth.x, truth.cumulative)).pvalue > LEAST_P
+        assert abs(z_score(drawn, truth.moment(1))) < 4
+        assert abs(z_score(drawn**2, truth.moment(2))) < 4
+    assert abs(np.corrcoef(x[:, 0])[0, 1]) < 4 / np.sqrt(50_000)
+
+
+@pytest.mark.parametrize("burn_in", [False, True])
+@pytest.mark.parametrize("name", ["gaussian", "chain"])
+def test_equilibrium_of_gaussians_has_their_moments(name, burn_in):
+    potential, beta = potentials.load(name), 2.0
+    precision, mean = potential.quadratic(POINTS[name])
+    if burn_in:
+        potential = replace(potential, sample=None)
+    x = simulation.equilibrium(potential, POINTS[name], 5000, beta=beta, seed=6)[0]
+    away = x - mean[:, None]
+    truth = np.linalg.inv(precision) / beta
+    for i in range(potential.dimension):
+        assert abs(z_score(x[i], mean[i])) < 4
+        for j in range(i + 1):
+            assert abs(z_score(away[i] * away[j], truth[i, j])) < 4
+
+
+@pytest.mark.parametrize("name", [name for name in POINTS if potentials.load(name).free_energy])
+def test_free_energy_is_that_of_the_quadrature_or_has_the_slope_of_the_mean_gradient(name):
+    potential, beta = potentials.load(name), 1.5
+    if potential.dimension == 1:
+        truth = at_rest(name, beta).free_energy
+        assert potential.free_energy(POINTS[name], beta) == pytest.approx(truth, abs=1e-9)
+        return
+    x = simulation.equilibrium(potential, POINTS[name], 50_000, beta=beta)[0]
+    gradients = potential.gradients(x.T, POINTS[name])
+    for j, row in enumerate(gradients):
+        step = 1e-5 * np.eye(len(POINTS[name]))[j]
+        up, down = (potential.free_energy(tuple(POINTS[name] + sign * step), beta) for sign in (1, -1))
+        assert abs(z_score(row, (up - down) / 2e-5)) < 4
+
+
+def test_quadratic_gives_the_energy():
+    for name in ("trap", "stiffness", "trap-and-stiffness", "gaussian", "chain"):
+        potential = potentials.load(name)
+        precision, mean = potential.quadratic(POINTS[name])
+        x = np.random.default_rng(1).normal(size=(20, potential.dimension))
+        energy = 0.5 * np.einsum("ni,ij,nj->n", x - mean, precision, x - mean)
+        difference = potential.energies(x, POINTS[name]) - energy
+        np.testing.assert_allclose(difference, difference[0], atol=1e-12)
+
+
+# --- Kernels against plain twins --------------------------------------------------------------------------------------
+
+
+def kernel_normals(seed, stream, step, particles):
+    out = np.empty(particles)
+    fill_normals(out, np.uint64(seed), np.uint64(stream), step)
+    return out
+
+
+def double_well_twin():
+    return (
+        lambda x, theta: (theta[0] * (x**2 - 1) ** 2 + theta[1] * x)[0],
+        lambda x, theta: -4 * theta[0] * x * (x**2 - 1) - theta[1],
+        lambda x, theta: np.stack([(x[0] ** 2 - 1) ** 2, x[0]]),
+    )
+
+
+def gaussian_twin():
+    def parts(x, theta):
+        return x - np.array(theta[:2])[:, None], np.array([[theta[2], theta[3]], [theta[3], theta[4]]])
+
+    def energy(x, theta):
+        away, precision = parts(x, theta)
+        return 0.5 * np.sum(away * (precision @ away), axis=0)
+
+    def force(x, theta):
+        away, precision = parts(x, theta)
+        return -precision @ away
+
+    def gradient(x, theta):
+        away, precision = parts(x, theta)
+        return np.stack([*(-precision @ away), 0.5 * away[0] ** 2, away[0] * away[1], 0.5 * away[1] ** 2])
+
+    return energy, force, gradient
+
+
+TWINS = {"double-well": double_well_twin(), "gaussian": gaussian_twin()}
+CASES = [
+    ("double-well", "leimkuhler-matthews"),
+    ("double-well", "heun"),
+    ("gaussian", "leimkuhler-matthews"),
+    ("gaussian", "exact"),
+]
+cases = pytest.mark.parametrize(("name", "integrator"), CASES)
+
+
+def bound_of(integrator):
+    """Two normals are averaged in their own, single precision."""
+    return 2e-7 if integrator == "leimkuhler-matthews" else 1e-12
+
+
+def prepared(name, integrator, particles, replicas, steps=9, dtype=np.float64):
+    """An ensemble out of equilibrium, a path that jumps, and the coefficients of uneven steps along it."""
+    potential, rng = potentials.load(name), np.random.default_rng(3)
+    x = rng.normal(size=(replicas, potential.dimension, particles)).astype(dtype)
+    path = np.array(POINTS[name]) * rng.uniform(0.8, 1.2, (replicas, steps + 1, len(POINTS[name])))
+    times = rng.uniform(0.01, 0.05, steps)
+    times[steps // 2] = 0.0
+    return potential, x, path, times
+
+
+def tables(potential, integrator, times, path):
+    return [
+        simulation.coefficients(potential, integrator, times, 1.3, 0.9, thetas[1:]) for thetas in path
+    ]  # one a replica
+
+
+@cases
+@pytest.mark.parametrize(("particles", "replicas"), [(1, 1), (2500, 3)])
+def test_drive_is_the_twin(name, integrator, particles, replicas):
+    potential, x, path, times = prepared(name, integrator, particles, replicas)
+    driven = simulation.drive(
+        potential, x, path, dt=times, beta=1.3, mobility=0.9, integrator=integrator, seed=SEED, stream=STREAM, first=4,
+        rows=range(9),
+    )  # fmt: skip
+    for r, table in enumerate(tables(potential, integrator, times, path)):
+        stream = STREAM + r * potential.dimension
+        arguments = (integrator, TWINS[name], x[r], 4, table, path[r], SEED, stream)
+        twin_x, work, heat, sums = naive.drive_any(*arguments, noise=kernel_normals)
+        bound = bound_of(integrator)
+        np.testing.assert_allclose(driven.x[r], twin_x, atol=bound)
+        np.testing.assert_allclose(driven.work[r], work, atol=10 * bound)
+        np.testing.assert_allclose(driven.heat[r], heat, atol=10 * bound)
+        np.testing.assert_allclose(driven.record["gradient"][:, r].sum(axis=0), sums.mean(axis=1), atol=10 * bound)
+        np.testing.assert_allclose(driven.record["work"][-1, r], driven.work[r].mean(), atol=1e-12)
+        np.testing.assert_allclose(driven.record["work_square"][-1, r], (driven.work[r] ** 2).mean(), atol=1e-11)
+        np.testing.assert_allclose(driven.record["heat"][-1, r], driven.heat[r].mean(), atol=1e-12)
+        precise, *_ = naive.drive_any(*arguments)
+        np.testing.assert_allclose(driven.x[r], precise, atol=6e-6)
+
+
+@pytest.mark.parametrize(("name", "integrator"), [CASES[0], CASES[3]])
+def test_step_and_dwell_are_the_twin(name, integrator):
+    potential, x, path, times = prepared(name, integrator, 2500, 2, steps=3)
+    p, count = path.shape[2], len(STEP_COLUMNS)
+    kernels, status = potential.kernels(integrator), np.full((2, 3), -1)
+    table = np.stack(tables(potential, integrator, times, path))
+    moved, sums = x.copy(), np.full((2, 3, count + p), np.nan)
+    totals = np.zeros((2, count + p))
+    for n in range(3):
+        row, jump = table[:, n : n + 1].copy(), path[:, [n, n + 1, n + 1]].copy()
+        kernels.step(moved, n, row, jump, np.uint64(SEED), np.uint64(STREAM), sums, status)
+        totals += sums.sum(axis=1)
+    stayed, gradients = x.copy(), np.ones((2, p, 2500))
+    still = np.repeat(path[:, :1], 4, axis=1)
+    table_of_rest = np.stack(tables(potential, integrator, times, still))
+    kernels.dwell(stayed, 5, table_of_rest, still[:, :1].copy(), np.uint64(SEED), np.uint64(STREAM), gradients, status)
+    for r in range(2):
+        rest = (SEED, STREAM + r * potential.dimension, kernel_normals)
+        twin_x, work, heat, sums_of_gradient = naive.drive_any(
+            integrator, TWINS[name], x[r], 0, table[r], path[r], *rest
+        )
+        bound = bound_of(integrator)
+        np.testing.assert_allclose(moved[r], twin_x, atol=bound)
+        expected = [work.sum(), heat.sum(), *sums_of_gradient.sum(axis=1)]
+        np.testing.assert_allclose(totals[r], expected, atol=2500 * bound)
+        twin_x, _, _, sums_of_gradient = naive.drive_any(
+            integrator, TWINS[name], x[r], 5, table_of_rest[r], still[r], *rest
+        )
+        np.testing.assert_allclose(stayed[r], twin_x, atol=bound)
+        np.testing.assert_allclose(gradients[r], 1 + sums_of_gradient, atol=10 * bound)
+    assert np.all(status == -1)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_evaluate_is_the_twin(name):
+    potential = potentials.load(name)
+    x = np.random.default_rng(4).normal(size=(1500, potential.dimension))
+    for values, twin in zip(potential.evaluate(x, POINTS[name]), TWINS[name], strict=True):
+        np.testing.assert_allclose(values.T.squeeze(), twin(x.T, POINTS[name]).squeeze(), atol=1e-13)
+
+
+def test_single_precision_rounds_x_and_nothing_else():
+    potential, x, path, times = prepared("double-well", "heun", 2500, 1, dtype=np.float32)
+    driven = simulation.drive(potential, x, path, dt=times)
+    wide = simulation.drive(potential, x.astype(float), path, dt=times)
+    assert driven.x.dtype == np.float32
+    np.testing.assert_allclose(driven.x, wide.x, atol=3e-6)
+    change = potential.energies(driven.x[0, 0], path[0, -1]) - potential.energies(x[0, 0], path[0, 0])
+    np.testing.assert_allclose(driven.work[0] + driven.heat[0], change, atol=1e-12)
+
+
+@cases
+def test_threads_and_chunks_change_no_bit(name, integrator, on_threads):
+    potential, x, path, times = prepared(name, integrator, 70_001, 2)
+    options = {"beta": 1.3, "integrator": integrator, "seed": SEED}
+    whole = on_threads(1, lambda: simulation.drive(potential, x, path, dt=times, **options))
+    for cut in (1, 4):
+        part = simulation.drive(potential, x, path[:, : cut + 1], dt=times[:cut], **options)
+        part = simulation.drive(potential, part, path[:, cut:], dt=times[cut:], first=cut, **options)
+        for array in ("x", "work", "heat"):
+            np.testing.assert_array_equal(getattr(part, array), getattr(whole, array))
+
+
+# --- Orders -----------------------------------------------------------------------------------------------------------
+
+
+def fitted_order(steps, errors):
+    return np.polyfit(np.log(steps), np.log(np.abs(errors)), 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("integrator", "order", "name", "steps", "duration"),
+    [
+        ("euler-maruyama", 1, "double-well", (0.015, 0.010, 0.007), 100),
+        ("heun", 2, "double-well", (0.060, 0.045, 0.030), 100),
+    ],
+)
+def test_order_of_the_sampled_law(integrator, order, name, steps, duration):
+    """The mean of dE/dtheta in a long run, against quadrature."""
+    potential, truth, particles = potentials.load(name), at_rest(name), 2**15
+    kernels, theta, errors = potential.kernels(integrator), np.array([[POINTS[name]]]), []
+    for dt in steps:
+        x = simulation.equilibrium(potential, POINTS[name], particles, seed=1)
+        sums, status = np.zeros((1, theta.size, particles)), np.full((1, particles // BLOCK), -1)
+        rows = simulation.coefficients(potential, integrator, np.full(int(duration / dt), dt), 1.0, 1.0)[None]
+        kernels.dwell(x, 0, rows[:, : int(5 / dt)].copy(), theta, np.uint64(1), np.uint64(0), sums, status)
+        sums[:] = 0
+        kernels.dwell(x, rows.shape[1], rows, theta, np.uint64(1), np.uint64(0), sums, status)
+        means = sums[0, 0] / rows.shape[1]
+        errors.append(means.mean() - truth.mean_gradient[0])
+        assert abs(errors[-1]) > 8 * means.std() / np.sqrt(particles)  # the fit is of the bias, not of noise
+    assert abs(fitted_order(steps, errors) - order) < 0.3
+
+
+def leimkuhler_matthews_mean(force, observable, dt):
+    """The stationary mean that the scheme itself has, by quadrature.
+
+    y_n = x_n - kick z_n / 2 is a Markov chain, y' = y + kick z + pull f(y + kick z / 2).  Its transition operator acts
+    on polynomials through Chebyshev points; enough powers of it leave the mean.
+    """
+    kick, edge, count = np.sqrt(2 * dt), 3.2, 160
+    z, weights = np.polynomial.hermite_e.hermegauss(40)
+    weights = weights / weights.sum()
+    nodes = edge * np.cos(np.pi * (np.arange(count) + 0.5) / count)
+    x = nodes[:, None] + 0.5 * kick * z
+    landed = np.clip(x + 0.5 * kick * z + dt * force(x), -edge, edge)
+    degrees = np.arange(count)
+    values = np.cos(degrees * np.arccos(nodes / edge)[:, None])
+    step = np.einsum("nqk,q->nk", np.cos(degrees * np.arccos(landed / edge)[..., None]), weights)
+    operator = np.linalg.matrix_power(step @ np.linalg.inv(values), int(60 / dt))
+    return (operator @ (observable(x) @ weights))[count // 2]
+
+
+def test_leimkuhler_matthews_is_of_second_order():
+    """Noise hides its error where the order shows, so small is it.
+
+    So the order comes from quadrature of the scheme, and the kernel must have the scheme's law where it can be seen.
+    """
+    potential, truth, theta = potentials.load("double-well"), at_rest("double-well"), POINTS["double-well"]
+    _, force, gradient = (lambda x, part=part: part(x[None], theta)[0] for part in TWINS["double-well"])
+    steps = np.array([0.012, 0.008, 0.005])
+    errors = [leimkuhler_matthews_mean(force, gradient, dt) - truth.mean_gradient[0] for dt in steps]
+    assert abs(fitted_order(steps, errors) - 2) < 0.3
+    particles, dt, kernels = 2**15, 0.05, potential.kernels("leimkuhler-matthews")
+    x = simulation.equilibrium(potential, theta, particles, seed=1)
+    sums, status = np.zeros((1, 2, particles)), np.full((1, particles // BLOCK), -1)
+    rows = simulation.coefficients(potential, "leimkuhler-matthews", np.full(8000, dt), 1.0, 1.0)[None]
+    kernels.dwell(x, 0, rows[:, :200].copy(), np.array([[theta]]), np.uint64(1), np.uint64(0), sums, status)
+    sums[:] = 0
+    kernels.dwell(x, 200, rows, np.array([[theta]]), np.uint64(1), np.uint64(0), sums, status)
+    means = sums[0, 0] / rows.shape[1]
+    assert abs(z_score(means, leimkuhler_matthews_mean(force, gradient, dt))) < 4
+    assert abs(z_score(means, truth.mean_gradient[0])) > 8
+
+
+@pytest.mark.parametrize(("integrator", "order"), [("euler-maruyama", 1), ("heun", 2), ("exact", None)])
+def test_order_at_a_finite_time(integrator, order):
+    """<x^2> of an Ornstein-Uhlenbeck process on its way to equilibrium."""
+    potential, particles, tau, seeds = potentials.load("stiffness"), 2**20, 1.6, 16
+    truth = np.exp(-2 * tau) * 100 - np.expm1(-2 * tau)
+    counts, errors = np.array([8, 12, 16]) * (2 if order == 1 else 1), []
+    for count in counts:
+        x, path = np.full((1, 1, particles), 10.0), np.ones((count + 1, 1))
+        squares = [
+            simulation.drive(potential, x, path, dt=tau / count, integrator=integrator, seed=seed).x ** 2
+            for seed in range(seeds)
+        ]
+        errors.append(np.mean(squares) - truth)
+        noise = np.std(squares) / np.sqrt(seeds * particles)
+        assert abs(errors[-1]) < 4 * noise if order is None else abs(errors[-1]) > 8 * noise
+    if order is not None:
+        assert abs(fitted_order(1 / counts, errors) - order) < 0.3
+
+
+def test_midpoints_give_the_work_of_a_moved_trap():
+    """Excess work of the straight line from equilibrium (Hnybida & Verret 2025, Eq. 64)."""
+    potential, tau, steps = potentials.load("trap"), 2.0, 20
+    path, times = simulation.midpoints(np.linspace([0.0], [1.0], steps + 1), tau / steps)
+    x = simulation.equilibrium(potential, (0.0,), 2**18, seed=2)
+    driven = simulation.drive(potential, x, path, dt=times, integrator="exact", seed=2)
+    speed = 1 / tau
+    assert abs(z_score(driven.work, speed**2 * tau + speed**2 * np.expm1(-tau))) < 4
+
+
+# --- Bad input, and particles that are lost ---------------------------------------------------------------------------
+
+
+def broken(**fields):
+    return replace(potentials.load("double-well"), name="mine", **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"force": lambda x, t: 4.0 * t[0] * x * (x * x - 1.0) + t[1]}, "force of mine is not minus the derivative"),
+        ({"gradient": lambda x, t: ((x * x - 1.0) ** 2, -x)}, "gradient[1] of mine is not the derivative"),
+        (
+            {"energy": lambda x, t: t[0] * x**3 + t[1] * x, "force": lambda x, t: -3 * t[0] * x**2 - t[1],
+             "gradient": lambda x, t: (x**3, x)},
+            "energy of mine does not rise along x = s -1: it is -1e+09 at s = 1000 and -1e+12 at s = 10000",
+        ),
+        (
+            {"energy": lambda x, t: 0.0 * t[0], "force": lambda x, t: 0.0 * x, "gradient": lambda x, t: (0.0, 0.0)},
+            "energy of mine does not rise along x = s 1",
+        ),
+        ({"energy": lambda x, t: np.sqrt(x) + t[0]}, "energy of mine is not finite at x = -"),
+        ({"force": lambda x, t: t[7]}, "the functions of mine do not compile"),
+    ],
+)  # fmt: skip
+def test_check_catches(fields, sentence):
+    with pytest.raises(InputError) as caught:
+        potentials.check(broken(**fields))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_points():
+    well, gauss = potentials.load("double-well"), potentials.load("gaussian")
+    with pytest.raises(InputError, match=r"path leaves the valid region of double-well: barrier is -0\.5; it must be"):
+        simulation.drive(well, np.zeros((1, 1, 8)), [[1.0, 0.0], [-0.5, 0.0]], dt=0.1)
+    with pytest.raises(InputError, match=r"theta has 1 values; double-well has 2 parameters, barrier, tilt\."):
+        simulation.equilibrium(well, (1.0,), 10)
+    with pytest.raises(InputError, match="the precision has an eigenvalue of -1; all must be positive"):
+        simulation.equilibrium(gauss, (0, 0, 1, 2, 1), 10)
+    with pytest.raises(InputError, match="theta holds numbers that are not finite"):
+        simulation.equilibrium(well, (1.0, np.nan), 10)
+    with pytest.raises(InputError, match="integrator is 'exact', but double-well is not quadratic"):
+        simulation.drive(well, np.zeros((1, 1, 8)), np.ones((3, 2)), dt=0.1, integrator="exact")
+    with pytest.raises(InputError, match="integrator is 'best'; it must be one of euler-maruyama"):
+        simulation.drive(well, np.zeros((1, 1, 8)), np.ones((3, 2)), dt=0.1, integrator="best")
+    with pytest.raises(InputError, match="theta of potential 'mine' has 1 values"):
+        broken(theta=(1.0,))
+
+
+def test_a_lost_particle_is_named():
+    potential, x = potentials.load("double-well"), np.zeros((2, 1, 3000))
+    x[1, 0, 2500] = 50.0
+    with pytest.raises(RunError, match=r"particle 2500 of replica 1 in double-well left the finite numbers at step 1;"):
+        simulation.drive(potential, x, np.ones((30, 2)), dt=0.02)
+
+
+# --- A user's own file, and the cache ---------------------------------------------------------------------------------
+
+MINE = """
+from numba import njit
+from thermorun.learning import Potential
+
+POWER = 4
+
+@njit
+def energy(x, theta):
+    return theta[0] * x**POWER + theta[1] * x
+
+force = njit(lambda x, theta: -theta[0] * POWER * x**(POWER - 1) - theta[1])
+gradient = njit(lambda x, theta: (x**POWER, x))
+mine = Potential("mine", energy, force, gradient, ("strength", "tilt"), (1.0, 0.0))
+"""
+RUN = """
+import hashlib
+import numpy as np
+from thermorun.potentials import potential as potentials
+from thermorun.potentials import dynamics as simulation
+potential = potentials.load("mine.py:mine")
+family = potentials.load("bistable")
+for one in (potential, family):
+    driven = simulation.drive(one, np.zeros((1, 1, 2000)), np.ones((30, 2)), dt=0.01)
+    print(hashlib.sha256(driven.x.tobytes() + driven.work.tobytes()).hexdigest())
+    stats = one.kernels("heun").drive.stats
+    print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+print(potential.fingerprint, family.fingerprint)
+"""
+
+
+def test_another_process_loads_and_does_not_compile(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "python")))
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": paths}
+
+    def run():
+        done = subprocess.run(
+            [sys.executable, "-c", RUN], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert not done.stderr
+        return done.stdout.splitlines()
+
+    first, second = run(), run()
+    assert first[1:4:2] == ["0 1", "0 1"]
+    assert second[1:4:2] == ["1 0", "1 0"]
+    assert first[::2] == second[::2]
+    # A constant that the functions use is part of them.
+    (tmp_path / "mine.py").write_text(MINE.replace("POWER = 4", "POWER = 6"))
+    third = run()
+    assert third[1:4:2] == ["0 1", "1 0"]
+    assert third[-1] != first[-1]
+
+
+def test_fingerprints_tell_functions_apart():
+    def scaled(factor):
+        return lambda x: factor * x
+
+    assert fingerprint(scaled(2.0)) == fingerprint(scaled(2.0))
+    assert fingerprint(scaled(2.0)) != fingerprint(scaled(3.0))
+    assert fingerprint(scaled(np.arange(3))) != fingerprint(scaled(np.arange(4)))
+    assert fingerprint(lambda x: x + 1) != fingerprint(lambda x: x - 1)
+    assert fingerprint(lambda x: np.sin(x)) != fingerprint(lambda x: np.cos(x))
+    prints = [potential.fingerprint for potential in potentials.built_in()]
+    assert len(set(prints)) == len(prints)
+
+
+def test_files_that_cannot_be_used(tmp_path):
+    file = tmp_path / "mine.py"
+    with pytest.raises(InputError, match=r"the file .* does not exist"):
+        potentials.load(f"{file}:mine")
+    file.write_text(MINE)
+    with pytest.raises(InputError, match=r"but yours is no Potential; .*mine\.py holds mine\."):
+        potentials.load(f"{file}:yours")
+    file.write_text(MINE.replace("-theta[0] * POWER", "theta[0] * POWER"))
+    with pytest.raises(InputError, match="force of mine is not minus the derivative of its energy by x"):
+        potentials.load(f"{file}:mine")
+    file.write_text("1 / 0")
+    with pytest.raises(InputError, match=r"cannot be run \(division by zero\)"):
+        potentials.load(f"{file}:mine")
+    with pytest.raises(InputError, match="potential is 'well'; it must be one of trap, stiffness"):
+        potentials.load("well")
+
+
+def test_names():
+    assert INTEGRATORS == ("euler-maruyama", "leimkuhler-matthews", "heun", "exact")
+    assert RECORD_COLUMNS == ("work", "work_square", "heat")
+    assert STEP_COLUMNS == ("work", "heat")

@@ -1,10 +1,13 @@
 """What can go wrong, in the user's words.
 
 ``InputError`` is raised before any work starts: exit code 2.  ``RunError`` ends a run that had started: exit code 1.
-Both carry one sentence that says what to do.
+``Stopped`` ends one after Ctrl-C or SIGTERM: exit code 130.  All carry one sentence that says what to do.
 """
 
 import math
+import numbers
+import operator
+from typing import Any
 
 
 class InputError(ValueError):
@@ -15,19 +18,61 @@ class RunError(RuntimeError):
     """A run that could not go on."""
 
 
-def require_positive(name: str, value: float) -> None:
-    """Raises InputError unless ``value`` is a positive finite number."""
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{name} is {value}; it must be a positive finite number.")
+class Stopped(KeyboardInterrupt):
+    """A run that was stopped, with what became of it."""
 
 
-def require_finite(name: str, value: float) -> None:
-    """Raises InputError unless ``value`` is a finite number."""
-    if not math.isfinite(value):
-        raise InputError(f"{name} is {value}; it must be a finite number.")
+def require_number(name: str, value: Any) -> float:
+    """``value`` as a float.  Raises InputError unless it is a finite real number."""
+    number = _real(value)
+    if number is None:
+        raise InputError(f"{name} is {short(value)}; it must be a number.")
+    if not math.isfinite(number):
+        raise InputError(f"{name} is {number}; it must be a finite number.")
+    return number
 
 
-def require_count(name: str, value: int, least: int = 1) -> None:
-    """Raises InputError unless ``value`` is an integer of at least ``least``."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} is {value}; it must be an integer of at least {least}.")
+def require_positive(name: str, value: Any) -> float:
+    """``value`` as a float.  Raises InputError unless it is a positive finite number."""
+    number = _real(value)
+    if number is None or not (math.isfinite(number) and number > 0):
+        raise InputError(f"{name} is {short(value)}; it must be a positive finite number.")
+    return number
+
+
+def require_count(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """``value`` as an int.  Raises InputError unless it is an integer, of NumPy's kinds too, between the bounds."""
+    try:
+        count = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = None
+    if count is None or count < least:
+        raise InputError(f"{name} is {short(value)}; it must be an integer of at least {least}.")
+    if most is not None and count > most:
+        raise InputError(f"{name} is {short(count)}; it must be at most {most}.")
+    return count
+
+
+def require_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """``value``.  Raises InputError unless it is one of ``allowed``."""
+    if not isinstance(value, str) or value not in allowed:
+        raise InputError(f"{name} is {short(value)}; it must be one of {', '.join(allowed)}.")
+    return value
+
+
+def _real(value: Any) -> float | None:
+    """A real number as a float: Python's or NumPy's, a zero-dimensional array, too large ones as infinity."""
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def short(value: Any) -> str:
+    """A value in a sentence: its repr, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""A progress bar with rate and time left, when stderr is a terminal; and Ctrl-C that waits for a safe moment."""
+"""A progress bar when stderr is a terminal; and Ctrl-C or SIGTERM that waits for a safe moment."""
 
 import signal
 import sys
@@ -14,47 +14,83 @@ Advance = Callable[[int], None]
 def progress(description: str, total: int, unit: str, enabled: bool = True) -> Iterator[Advance]:
     """Yields a function to call with the amount of work just done.
 
-    Shows ``description``, a bar, the rate in ``unit`` per second and the time left.
+    Shows ``description``, a bar, percent, the rate in ``unit`` per second, the time so far and the time left.
     """
     if not (enabled and sys.stderr.isatty()):
         yield lambda amount: None
         return
     from rich.console import Console
     from rich.filesize import pick_unit_and_suffix
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        SpinnerColumn,
+        Task,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            speed = int(task.speed or 0)
-            scale, prefix = pick_unit_and_suffix(speed, ["", "k", "M", "G", "T"], 1000)
-            return Text(f"{speed / scale:.3g} {prefix} {unit}/s", style="progress.data.speed")
+            speed = task.speed or 0.0
+            if not task.total or not speed:
+                return Text("")
+            scale, prefix = pick_unit_and_suffix(int(speed), ["", "k", "M", "G", "T"], 1000)
+            return Text(f"{speed / scale:.3g} {prefix}{unit}/s", style="progress.data.speed")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), Rate(), TimeRemainingColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        TaskProgressColumn(),
+        Rate(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(description, total=total or None)
         yield lambda amount: bar.advance(task, amount)
 
 
-@contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether Ctrl-C was pressed, so that a run can stop where its state is whole.
+class Interrupt:
+    """Whether Ctrl-C or SIGTERM came.
 
-    A second Ctrl-C interrupts at once.  Outside the main thread nothing is deferred.
+    ``at_once`` says what they do: raise KeyboardInterrupt where they find the program (while a run is planned and
+    compiled, and nothing can be lost), or wait for the run to ask (``pending``).  A signal that a compiler's callback
+    swallows is still pending.  A second one while the first is pending raises at once.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    pressed = False
 
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
+    def __init__(self) -> None:
+        self.pending, self.at_once = False, True
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The signals' handler."""
+        again, self.pending = self.pending, True
+        if self.at_once or again:
             raise KeyboardInterrupt
-        pressed = True
 
-    previous = signal.signal(signal.SIGINT, note)
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if one is pending."""
+        if self.pending:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible() -> Iterator[Interrupt]:
+    """Handles Ctrl-C and SIGTERM by an ``Interrupt``; outside the main thread, and where they are ignored, not."""
+    interrupt, previous = Interrupt(), {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # A shell starts what runs behind it with SIGINT ignored: that must stay so.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                previous[number] = signal.signal(number, interrupt.note)
     try:
-        yield lambda: pressed
+        yield interrupt
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

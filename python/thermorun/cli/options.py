@@ -1,11 +1,41 @@
-"""What the commands about general potentials share: options, and lists of numbers."""
+"""Options made from the fields of specs, and the types of what they take."""
 
-from typing import Any
+import types as python_types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import click
 
-from thermorun.cli.console import Command
 from thermorun.errors import InputError
+from thermorun.specs import Choice, Spec, defaults, parameters, types
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Count(click.ParamType[int]):
+    """A whole number, as in 1000000, 1e6 or 2^20."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value).replace("_", "").replace(",", "")
+        try:
+            if "^" in text:
+                base, _, power = text.partition("^")
+                if abs(int(power)) > 64:
+                    raise ValueError
+                return int(base) ** int(power)
+            if any(letter in text for letter in ".eE"):
+                number = float(text)
+                if number != int(number):
+                    raise ValueError
+                return int(number)
+            return int(text)
+        except (ValueError, OverflowError):
+            self.fail(f"{str(value)[:40]!r} is no whole number, as in 1000000, 1e6 or 2^20.", param, ctx)
 
 
 class Numbers(click.ParamType[tuple[float, ...]]):
@@ -14,35 +44,103 @@ class Numbers(click.ParamType[tuple[float, ...]]):
     name = "number,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
         try:
             return tuple(float(part) for part in str(value).split(","))
         except ValueError:
-            name = "a list" if param is None else param.name
-            raise InputError(f"{name} is {value!r}; give numbers with commas between, as in 1,-0.5.") from None
+            self.fail(f"{str(value)[:40]!r}; give numbers with commas between, as in 1,-0.5.", param, ctx)
 
 
-def potential_options(command: Command) -> Command:
-    """The options of every command that takes a potential at a point theta."""
-    command = click.option("--theta", type=Numbers(), help="Parameters to begin with; by default the potential's own.")(
-        command
-    )
-    command = click.option("--dt", type=float, help="Time step; by default a fraction of the fastest relaxation time.")(
-        command
-    )
-    return ensemble_options(command)
+class Counts(click.ParamType[tuple[int, ...]]):
+    """Whole numbers with commas between, as in 0,1,2."""
+
+    name = "k,k,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{str(value)[:40]!r}; give whole numbers with commas between, as in 0,1,2.", param, ctx)
 
 
-def ensemble_options(command: Command) -> Command:
-    """The options of every command that simulates a potential."""
+def spec_options(
+    spec: type[Spec], *, names: dict[str, str] | None = None, kinds: dict[str, Any] | None = None,
+    without: tuple[str, ...] = (),
+) -> Callable[[_Command], _Command]:  # fmt: skip
+    """An option for every field of a spec.
+
+    ``names`` are options called otherwise than their field, as in {"start": "--from"}; ``kinds`` click's types of
+    fields whose own says too little.  A field that is not given keeps the spec's default: see ``chosen``.
+    """
+
+    def decorate(command: _Command) -> _Command:
+        for name in reversed(parameters(spec)):
+            if name not in without:
+                command = _option(spec, name, (names or {}).get(name), (kinds or {}).get(name))(command)
+        return command
+
+    return decorate
+
+
+def _option(spec: type[Spec], name: str, called: str | None, kind: Any) -> Callable[[_Command], _Command]:
+    parameter, default = parameters(spec)[name], defaults(spec).get(name)
+    flag = called or "--" + name.replace("_", "-")
+    about = parameter.help[:1].upper() + parameter.help[1:]
+    about += f", {parameter.unit}." if parameter.unit else "."
+    if default is not None and default is not False:
+        about += f"  [default: {_typed(default)}]"
+    plain, repeated = _plain(types(spec)[name])
+    if plain is bool:
+        return click.option(flag, name, is_flag=True, default=None, help=about)
+    check = parameter.check
+    if kind is None and isinstance(check, Choice):
+        kind = click.Choice(check.words)
+    elif kind is None:
+        kind = {int: Counts() if repeated else Count(), float: Numbers() if repeated else click.FLOAT}.get(plain)
+    multiple = repeated and not isinstance(kind, Numbers | Counts)
+    return click.option(flag, name, type=kind, multiple=multiple, help=about)
+
+
+def _plain(annotation: Any) -> tuple[Any, bool]:
+    """The type of a field without None and without its tuple, and whether there was a tuple."""
+    if get_origin(annotation) in (Union, python_types.UnionType):
+        parts = [part for part in get_args(annotation) if part is not type(None)]
+        tuples = [part for part in parts if get_origin(part) is tuple]
+        return _plain(tuples[0] if tuples and len(parts) == 1 else parts[0])
+    if get_origin(annotation) is tuple:
+        return _plain(get_args(annotation)[0])[0], True
+    return annotation, False
+
+
+def _typed(value: Any) -> str:
+    """A default as it would be typed."""
+    if isinstance(value, tuple):
+        return ",".join(map(_typed, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def chosen(values: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in values.items() if value is not None and value != ()}
+
+
+def run_options(command: _Command) -> _Command:
+    """The options of every command that runs something."""
     for option in (
-        click.option("--integrator", help="euler-maruyama, leimkuhler-matthews, heun or exact (quadratic potentials)."),
-        click.option("--mobility", type=float, help="mu, 1/time.  [default: 1]"),
-        click.option("--beta", type=float, help="1/kT, 1/energy.  [default: 1]"),
-        click.option(
-            "--potential",
-            help="trap, stiffness, trap-and-stiffness, gaussian, double-well, quartic, bistable, chain, mixture, or"
-            " your own as FILE.py:NAME.",
-        ),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else."),
+        click.option("--resume", is_flag=True, help="Go on with the run that --out holds."),
+        click.option("--out", type=click.Path(path_type=Path), help="HDF5 file; by default named after the run."),
+        click.option("--threads", type=Count(), help="All cores by default; results do not depend on it."),
     ):
         command = option(command)
     return command
+
+
+def require(value: Any, sentence: str) -> Any:
+    """``value``.  Raises InputError with ``sentence`` where it is None."""
+    if value is None:
+        raise InputError(sentence)
+    return value

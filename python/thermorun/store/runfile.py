@@ -19,24 +19,22 @@ import math
 import os
 import platform
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
+from thermorun.arrays import Array
 from thermorun.errors import InputError, RunError
 
 SCHEMA_VERSION = 1
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,38 @@ class Variable:
     dtype: str = "float64"
 
 
+@dataclass(frozen=True)
+class Stored:
+    """One dataset, read: its dimensions by name, its values, and its attributes."""
+
+    dimensions: tuple[str, ...]
+    values: Array
+    attributes: dict[str, Any]
+
+
+# Datasets by section and name; the root is the section "/".
+Contents = dict[str, dict[str, Stored]]
+
+
+def contents(file: h5py.File) -> Contents:
+    """All that an open run's file holds, as arrays."""
+    found: Contents = {"/": {}}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Group):
+            found[name] = {}
+            return
+        section, _, own = name.rpartition("/")
+        scales = [[scale.name.rpartition("/")[2] for scale in dimension.values()] for dimension in item.dims]
+        dimensions = (own,) if item.is_scale else tuple(each[0] if each else "" for each in scales)
+        values = item.asstr()[()] if h5py.check_string_dtype(item.dtype) else item[()]
+        kept = {key: item.attrs[key] for key in ("units", "long_name") if key in item.attrs}
+        found[section or "/"][own] = Stored(dimensions, values, kept)
+
+    file.visititems(visit)
+    return found
+
+
 class RunFile:
     """A run's file, open for writing; use it as a context manager.
 
@@ -67,7 +97,7 @@ class RunFile:
     call.
     """
 
-    def __init__(self, path: Path, file: h5py.File, target: Path | None = None) -> None:
+    def __init__(self, path: Path | None, file: h5py.File, target: Path | None = None) -> None:
         self.path = path
         self._file = file
         self._target = target
@@ -87,24 +117,15 @@ class RunFile:
             file = h5py.File(part, "w", libver=("earliest", "v108"), locking=False)
         except OSError as error:
             raise InputError(f"out is {path}, which cannot be written ({_reason(error)}).") from error
-        packages = ("thermokernels", "numpy", "numba", "scipy", "h5py")
-        file.attrs.update(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "command": command,
-                "spec": spec,
-                "seed": np.uint64(seed),
-                "threads": threads,
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "versions": json.dumps(
-                    {"python": platform.python_version()} | {name: version(name) for name in packages}
-                ),
-                "machine": json.dumps(
-                    {"system": platform.platform(), "processor": platform.processor(), "cpus": os.cpu_count()}
-                ),
-            }
-        )
+        file.attrs.update(_attributes(command, spec, seed, threads))
         return cls(path, file, part)
+
+    @classmethod
+    def in_memory(cls, command: str, spec: str, seed: int, threads: int) -> Self:
+        """The same for a run without a file: it is gone when closed, but for its ``contents``."""
+        file = h5py.File("in memory", "w", libver=("earliest", "v108"), driver="core", backing_store=False)
+        file.attrs.update(_attributes(command, spec, seed, threads))
+        return cls(None, file)
 
     def add_section(self, name: str, axes: Sequence[Axis], variables: Sequence[Variable]) -> None:
         """Allocates a group with its dimension scales and its datasets, filled with NaN, or zero where integers."""
@@ -143,17 +164,14 @@ class RunFile:
             data.attrs["long_name"] = meaning
             data.dims[0].attach_scale(scale)
         self._file.flush()
-        if self._target is not None:
+        if self._target is not None and self.path is not None:
             _beside(self.path, ".checkpoint").unlink(missing_ok=True)
             os.replace(self._target, self.path)
             self._target = None
 
     @classmethod
-    def reopen(cls, path: Path, spec: str, write: bool = True) -> Self:
-        """Opens the file of a run, to go on with it or (``write`` False) to read it.
-
-        Raises InputError where it holds no run, or one of another spec.
-        """
+    def reopen(cls, path: Path, spec: str) -> Self:
+        """Opens the file of a run, to go on with it.  Raises InputError where it holds no run, or one of another spec."""
         path = Path(path)
         if not path.exists():
             raise InputError(f"out is {path}, which does not exist: there is nothing to resume.")
@@ -163,10 +181,20 @@ class RunFile:
                 f"out is {path}, which holds a run with another spec ({_difference(stored, spec)});"
                 " resume needs the spec it was started with."
             )
+        return cls._open(path, "r+")
+
+    @classmethod
+    def open_to_read(cls, path: Path) -> Self:
+        """Opens the file of a run, complete or not, to read it.  Raises InputError where it holds none."""
+        read_spec(path)
+        return cls._open(path, "r")
+
+    @classmethod
+    def _open(cls, path: Path, mode: str) -> Self:
         try:
-            return cls(path, h5py.File(path, "r+" if write else "r", locking=False))
+            return cls(path, h5py.File(path, mode, locking=False))
         except OSError as error:
-            raise InputError(f"out is {path}, which cannot be written ({_reason(error)}).") from error
+            raise InputError(f"out is {path}, which cannot be opened ({_reason(error)}).") from error
 
     def committed(self, section: str) -> int:
         """Rows of ``section`` that are complete."""
@@ -177,6 +205,16 @@ class RunFile:
         """Every dataset of a section."""
         self.wait()
         return {name: data[()] for name, data in self._file[section].items() if isinstance(data, h5py.Dataset)}
+
+    @property
+    def published(self) -> bool:
+        """Whether the file stands at its place on disk."""
+        return self.path is not None and self._target is None
+
+    def contents(self) -> Contents:
+        """All that the file holds, as arrays."""
+        self.wait()
+        return contents(self._file)
 
     @property
     def threads(self) -> int:
@@ -216,21 +254,26 @@ class RunFile:
 
     def checkpoint(self, arrays: Mapping[str, Array]) -> None:
         """Queues a new checkpoint.  The arrays are copied first, so the run may go on changing them."""
+        path = self.path
+        if path is None:
+            return
         copies = {name: np.array(values) for name, values in arrays.items()}
         copies["created"] = np.array(self._file.attrs["created"])
 
         def work() -> None:
-            part = _beside(self.path, ".checkpoint.part")
+            part = _beside(path, ".checkpoint.part")
             with open(part, "wb") as stream:
                 np.savez(stream, allow_pickle=False, **copies)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.replace(part, _beside(self.path, ".checkpoint"))
+            os.replace(part, _beside(path, ".checkpoint"))
 
         self._submit(work)
 
     def load_checkpoint(self) -> dict[str, Array] | None:
         """The last checkpoint of this run, or None where there is none that is intact."""
+        if self.path is None:
+            return None
         try:
             with (
                 open(_beside(self.path, ".checkpoint"), "rb") as stream,
@@ -244,7 +287,8 @@ class RunFile:
     def finish(self) -> None:
         """Waits for all writes and removes the checkpoint, which nobody needs any more."""
         self.wait()
-        _beside(self.path, ".checkpoint").unlink(missing_ok=True)
+        if self.path is not None:
+            _beside(self.path, ".checkpoint").unlink(missing_ok=True)
 
     def wait(self) -> None:
         """Returns when all that was queued is written.  Raises RunError where it could not be."""
@@ -281,44 +325,6 @@ class RunFile:
                 self._target.unlink(missing_ok=True)
 
 
-class RunSpec(Protocol):
-    """What every spec has."""
-
-    @property
-    def seed(self) -> int:
-        """Of all random numbers."""
-
-    def to_json(self) -> str:
-        """One line of JSON, the same for equal specs."""
-
-
-@contextmanager
-def run_file(
-    command: str,
-    spec: RunSpec,
-    out: Path | str | None,
-    resume: bool,
-    threads: int,
-    lay_out: Callable[[RunFile], None] | None = None,
-) -> Iterator[RunFile | None]:
-    """The file of a run: none without ``out``, reopened to ``resume``, else made, and laid out by ``lay_out``.
-
-    Raises InputError as ``RunFile.create`` and ``RunFile.reopen`` do, and for ``resume`` without ``out``.
-    """
-    if out is None:
-        if resume:
-            raise InputError("resume needs out, the file to go on with.")
-        yield None
-    elif resume:
-        with RunFile.reopen(Path(out), spec.to_json()) as file:
-            yield file
-    else:
-        with RunFile.create(Path(out), command, spec.to_json(), spec.seed, threads) as file:
-            if lay_out is not None:
-                lay_out(file)
-            yield file
-
-
 def read_spec(path: Path) -> str:
     """The spec (JSON) of a run's file.  Raises InputError where it holds none, or of a schema we cannot read."""
     try:
@@ -345,6 +351,23 @@ def is_complete(path: Path) -> bool:
     """Whether every section of a run's file counts all its rows."""
     with h5py.File(path, "r", locking=False) as file:
         return bool(np.array_equal(file["commits"], file["rows"]))
+
+
+def _attributes(command: str, spec: str, seed: int, threads: int) -> dict[str, Any]:
+    """Of the root: who made the file, from what, with what, where."""
+    packages = ("thermokernels", "numpy", "numba", "scipy", "h5py")
+    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+    machine = {"system": platform.platform(), "processor": platform.processor(), "cpus": os.cpu_count()}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": command,
+        "spec": spec,
+        "seed": np.uint64(seed),
+        "threads": threads,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": json.dumps(versions),
+        "machine": json.dumps(machine),
+    }
 
 
 def _section_index(file: h5py.File, section: str) -> int:

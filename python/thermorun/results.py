@@ -1,0 +1,107 @@
+"""What every result can do: say itself in a line, print its table, draw, and turn into other libraries' types."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thermorun.errors import InputError
+from thermorun.specs import Spec
+from thermorun.store import Contents, RunFile
+from thermorun.tables import Table
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Result:
+    """The results of a spec.
+
+    ``file`` is where they are, None where they are in memory only.  A subclass gives ``tables``, ``figures`` and
+    ``rows``, and may add to ``to_dict``.
+    """
+
+    spec: Spec
+    threads: int
+    file: Path | None
+    stored: Contents | None = field(default=None, repr=False)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The numbers of each part (protocol, rule, point, model, ...), in JSON's types."""
+        raise NotImplementedError
+
+    def tables(self) -> Sequence[Table]:
+        """What the command prints."""
+        raise NotImplementedError
+
+    def figures(self) -> "dict[str, Figure]":
+        """What the command saves, by what a file's name says of them; the main one first."""
+        raise NotImplementedError
+
+    def summary(self, width: int = 80) -> str:
+        """The tables as text."""
+        return "\n".join(table.render(width) for table in self.tables())
+
+    def plot(self) -> "Figure":
+        """The main picture."""
+        return next(iter(self.figures().values()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints: the rows as ``results``, and what made them."""
+        return {
+            "command": self.spec.command,
+            "results": self.rows(),
+            "spec": self.spec.to_dict(),
+            "seed": self.spec.seed,
+            "threads": self.threads,
+            "file": None if self.file is None else str(self.file),
+        }
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The rows as a table; an estimate gives a column for its mean and one for its standard error."""
+        pandas = _wanted("pandas")
+        return pandas.json_normalize(self.rows(), sep="_")
+
+    def to_xarray(self) -> "xarray.DataTree":
+        """Everything in the file, with dimensions, units and long names, as a tree of data sets."""
+        xarray = _wanted("xarray")
+        tree = {}
+        for section, datasets in self.contents().items():
+            variables = {name: (one.dimensions, one.values, one.attributes) for name, one in datasets.items()}
+            tree["/" + section.strip("/")] = xarray.Dataset(variables)
+        return xarray.DataTree.from_dict(tree)
+
+    def contents(self) -> Contents:
+        """Every data set in the file, or of what would be in it."""
+        if self.file is not None:
+            with RunFile.open_to_read(self.file) as file:
+                return file.contents()
+        return self.stored or {}
+
+    def __repr__(self) -> str:
+        given = ", ".join(
+            f"{one.name}={_brief(getattr(self.spec, one.name))}"
+            for one in fields(self.spec)
+            if getattr(self.spec, one.name) != one.default
+        )
+        return f"<{type(self).__name__} of {type(self.spec).__name__}({given}); summary() prints its table>"
+
+    def _repr_html_(self) -> str:
+        return "".join(table.to_html() for table in self.tables())
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _wanted(library: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(library)
+    except ImportError:
+        raise InputError(f"{library} is not installed, which this needs: 'pip install {library}'.") from None

@@ -1,0 +1,155 @@
+"""One run under way: threads, file, progress, Ctrl-C, checkpoint clock, rows already done, memory."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from thermorun.arrays import Array
+from thermorun.errors import InputError, RunError, Stopped
+from thermorun.progress import Advance, Interrupt, interruptible, progress
+from thermorun.specs import Spec
+from thermorun.store import RunFile, read_command, read_spec
+from thermorun.threads import on_threads
+
+_Result = TypeVar("_Result")
+# Seconds between checkpoints.
+CHECKPOINT_EVERY = 20.0
+
+
+class Session:
+    """What a runner is given; nothing in it changes a number.
+
+    ``threads`` is their number.  ``file`` exists once ``open`` was called: on disk, or in memory without ``out``.
+    """
+
+    file: RunFile
+
+    def __init__(self, spec: Spec, out: Path | None, resume: bool, threads: int, show: bool, stack: ExitStack) -> None:
+        self.spec, self.out, self.resuming, self.threads = spec, out, resume, threads
+        self.interrupt = Interrupt()
+        self._show, self._stack, self._saved = show, stack, time.monotonic()
+        self._bar: ExitStack = stack.enter_context(ExitStack())
+        self._advance: Advance = lambda amount: None
+
+    def open(self, lay_out: Callable[[RunFile], None]) -> RunFile:
+        """The run's file: reopened to resume, else made and laid out.  From now on Ctrl-C waits for ``pause``.
+
+        ``lay_out`` adds the sections and calls ``publish``, or leaves that to the runner.
+        """
+        self.interrupt.check()
+        command, line, seed = self.spec.command, self.spec.to_json(), self.spec.seed
+        if self.resuming:
+            assert self.out is not None
+            self.file = self._stack.enter_context(RunFile.reopen(self.out, line))
+        elif self.out is not None:
+            self.file = self._stack.enter_context(RunFile.create(self.out, command, line, seed, self.threads))
+        else:
+            self.file = self._stack.enter_context(RunFile.in_memory(command, line, seed, self.threads))
+        self.interrupt.at_once = False
+        if not self.resuming:
+            lay_out(self.file)
+        return self.file
+
+    def stage(self, description: str, total: int, unit: str) -> None:
+        """Begins a progress bar, in the place of the last one; ``total`` 0 where it is not known."""
+        self._bar.close()
+        self._advance = self._bar.enter_context(progress(description, total, unit, self._show))
+
+    def advance(self, amount: int) -> None:
+        """So much more of the stage is done."""
+        self._advance(amount)
+
+    def pause(self, state: Callable[[], dict[str, Array]] | None = None) -> None:
+        """A point at which the run may stop, its state whole: checkpoints when it is time, and stops after Ctrl-C.
+
+        ``state`` gives what a checkpoint holds; without it committed rows are all that a run needs to go on.
+        """
+        due = time.monotonic() - self._saved >= CHECKPOINT_EVERY
+        if state is not None and (due or self.interrupt.pending):
+            self.file.checkpoint(state())
+            self.file.wait()
+            self._saved = time.monotonic()
+        self.interrupt.check()
+
+    @contextmanager
+    def unsaved(self) -> Iterator[None]:
+        """For long work whose beginning is not worth saving: Ctrl-C stops it at once."""
+        before, self.interrupt.at_once = self.interrupt.at_once, True
+        try:
+            self.interrupt.check()
+            yield
+        finally:
+            self.interrupt.at_once = before
+
+    def require_memory(self, needed: float, sentence: str) -> None:
+        """Raises InputError where a run needs more bytes than there are; ``sentence`` names argument and value."""
+        require_memory(needed, sentence)
+
+
+@contextmanager
+def session(
+    spec: Spec, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
+    show_progress: bool = False,
+) -> Iterator[Session]:  # fmt: skip
+    """Begins before planning and compiling, so that Ctrl-C is never lost and never promises what does not exist.
+
+    Raises InputError for ``threads``, ``out`` and ``resume`` that cannot be had, RunError where memory runs out, and
+    Stopped (a KeyboardInterrupt) after Ctrl-C or SIGTERM, with what became of the run in its sentence.
+    """
+    path = None if out is None else Path(out)
+    if resume and path is None:
+        raise InputError("resume needs out, the file to go on with.")
+    with interruptible() as interrupt, on_threads(threads) as count, ExitStack() as stack:
+        under_way = Session(spec, path, resume, count, show_progress, stack)
+        under_way.interrupt = interrupt
+        try:
+            yield under_way
+            if hasattr(under_way, "file"):
+                under_way.file.finish()
+        except KeyboardInterrupt:
+            kept = hasattr(under_way, "file") and under_way.file.published
+            raise Stopped(
+                f"stopped; all that is done is in {path}: go on with 'thermorun resume {path}'."
+                if kept or resume
+                else "stopped before there was anything to save."
+            ) from None
+        except MemoryError as error:
+            raise RunError(f"memory ran out ({error or 'no more to be had'}); take a smaller run.") from error
+
+
+def load(path: Path | str, spec_type: type[Spec], read: Callable[[RunFile, Any], _Result]) -> _Result:
+    """The results in a file of this type of spec, complete or not: ``read(file, spec)``.  Raises InputError."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist.")
+    command = read_command(path)
+    if command != spec_type.command:
+        raise InputError(f"{path} holds a run of {command}, not of {spec_type.command}.")
+    spec = spec_type.from_json(read_spec(path))
+    with RunFile.open_to_read(path) as file:
+        return read(file, spec)
+
+
+def require_memory(needed: float, sentence: str) -> None:
+    """Raises InputError where ``needed`` bytes are more than this machine, or this process, may have."""
+    there = memory_limit()
+    if needed > there:
+        raise InputError(f"{sentence}, which takes {needed / 1e9:.3g} GB of memory; there are {there / 1e9:.3g} GB.")
+
+
+def memory_limit() -> float:
+    """Bytes that this process may have: the machine's, or less by its limits; infinity where nobody says."""
+    limits = [float("inf")]
+    try:
+        limits.append(float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES"))
+        import resource
+
+        allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if allowed != resource.RLIM_INFINITY:
+            limits.append(float(allowed))
+    except (ValueError, OSError, ImportError, AttributeError):
+        pass  # not a Unix
+    return min(limits)

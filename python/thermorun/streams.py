@@ -1,0 +1,123 @@
+"""Who draws from which random stream.
+
+A random number is a pure function of (seed, stream, particle, step) (``thermokernels.random``).  Streams are numbered
+from 0 to 2^64.  Here, and nowhere else, they are dealt out: each subject has a table of ranges, a range is cut into
+parts, and every part is checked against the range that it is cut from.  So no two purposes, replicas, dimensions,
+points, rows or batches share one.  The layout of a table is part of every result: never change a line, only add.
+"""
+
+import zlib
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from thermorun.errors import InputError
+
+ALL = 2**64
+_HALF = 2**31
+# The least streams of one replica's start, and the calls of its generator before their step is raised.
+_CALLS = 64
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The streams ``first`` to ``first + count`` under one seed."""
+
+    seed: int = 0
+    first: int = 0
+    count: int = ALL
+
+    def part(self, index: int, size: int) -> Self:
+        """Streams ``index * size`` and following, ``size`` of them.  Raises InputError where there are not so many."""
+        if not (index >= 0 and size >= 1 and (index + 1) * size <= self.count):
+            raise InputError(
+                f"a run asks for part {index} of {size} random streams each, of {self.count} that there are; take fewer"
+                " replicas, rows or dimensions."
+            )
+        return type(self)(self.seed, self.first + index * size, size)
+
+    @property
+    def dynamics(self) -> Self:
+        """Of an ensemble's 2^32 streams the lower half: the noise of its steps."""
+        return self.part(0, _HALF)
+
+    @property
+    def start(self) -> Self:
+        """The upper half: its draws from equilibrium."""
+        return self.part(1, _HALF)
+
+    def take(self, count: int = 1) -> tuple[np.uint64, np.uint64]:
+        """Seed and first stream, as kernels want them that draw from ``count`` consecutive streams."""
+        self.part(0, count)
+        return np.uint64(self.seed), np.uint64(self.first)
+
+    def call(self, number: int) -> tuple[np.uint64, np.uint64, int]:
+        """Seed, stream and step of call ``number`` of a generator that this is the range of: any number of calls."""
+        seed, first = self.part(number % min(self.count, _CALLS), 1).take()
+        return seed, first, number // min(self.count, _CALLS)
+
+    def replica(self, index: int) -> Self:
+        """The range of one replica's generator at the start of a run."""
+        return self.part(index, _CALLS)
+
+
+def width(dimension: int) -> int:
+    """Streams that a row or a batch of particles in ``dimension`` dimensions is given: a power of two, 256 at least."""
+    return max(256, 1 << (dimension - 1).bit_length())
+
+
+# learning.trap and learning: the low byte of the upper 32 bits says what for, the 24 bits above it for which protocol
+# or rule, by the CRC-32 of its name.
+_TRAP = {"dynamics": 0, "start": 1, "data": 2, "minibatch": 3}
+_LEARN = {"dynamics": 0, "side": 1, "data": 2}
+
+
+def trap(seed: int, purpose: str, label: str) -> Streams:
+    """Of one protocol of ``excess-work``; all protocols learn from the same data."""
+    return _owned(seed, _TRAP[purpose], "" if purpose == "data" else label)
+
+
+def learn(seed: int, purpose: str, rule: str) -> Streams:
+    """Of one rule of ``learn``; data are the same for all rules."""
+    if purpose == "data":
+        return Streams(seed).part(_LEARN["data"], 2**32)
+    return _owned(seed, _LEARN[purpose], rule)
+
+
+def _owned(seed: int, purpose: int, owner: str) -> Streams:
+    return Streams(seed).part((zlib.crc32(owner.encode()) & 0xFFFFFF) << 8 | purpose, 2**32)
+
+
+def require_distinct(names: tuple[str, ...]) -> None:
+    """Raises InputError where two names of protocols or rules would share streams (a chance of 1 in 2^24)."""
+    seen: dict[int, str] = {}
+    for name in names:
+        other = seen.setdefault(zlib.crc32(name.encode()) & 0xFFFFFF, name)
+        if other != name:
+            raise InputError(f"protocols {other!r} and {name!r} would share random numbers; rename one.")
+
+
+def metric_point(seed: int, index: int, pilot: bool = False) -> Streams:
+    """Of the ensemble at one point of parameter space, or of its pilot."""
+    return Streams(seed).part(0, 2**63).part(index, 2**33).part(int(pilot), 2**32)
+
+
+def metric_drive(seed: int, number: int) -> Streams:
+    """Of one drive between two points."""
+    return Streams(seed).part(1, 2**63).part(number, 2**33).part(0, 2**32)
+
+
+def free_energy(seed: int, direction: int) -> Streams:
+    """Of all rows of particles that go forward (0) or back (1)."""
+    return Streams(seed).part(direction, 2**32)
+
+
+def shot(seed: int, number: int) -> Streams:
+    """Of one noisy trajectory of every image."""
+    return Streams(seed).part(0, 2**32).part(number, 1)
+
+
+def watch(seed: int) -> Streams:
+    """Of the accuracy along a descent."""
+    return Streams(seed).part(1, 2**32).part(0, 1)

@@ -1,0 +1,84 @@
+"""Tables of results: for a terminal, a notebook, and pandas."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under headings; the first ``keys`` columns say what a row is, the rest are numbers.
+
+    ``notes`` stand below: what columns mean, why a cell is a question mark.
+    """
+
+    title: str
+    headings: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    notes: Sequence[str] = field(default=())
+    keys: int = 1
+
+    def render(self, width: int = 80, styled: bool = False) -> str:
+        """The table as text at most ``width`` columns wide.
+
+        Columns that do not fit go into another table below, behind the same keys: never does a number break.
+        """
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table as Rich
+
+        console = Console(file=StringIO(), width=max(width, 20), force_terminal=styled, highlight=False)
+        for number, columns in enumerate(self._groups(width)):
+            drawn = Rich(
+                title=None if number else self.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
+                pad_edge=False, padding=(0, 1),
+            )  # fmt: skip
+            for place in columns:
+                drawn.add_column(self.headings[place], justify="left" if place < self.keys else "right", no_wrap=True)
+            for row in self.rows:
+                drawn.add_row(*(row[place] for place in columns))
+            # A key alone may be too wide: then the line is long, but whole.
+            console.width = max(width, console.measure(drawn, options=console.options.update(width=10_000)).maximum)
+            console.print(drawn)
+        console.width = max(width, 20)
+        for note in self.notes:
+            console.print(note, style="dim", markup=False)
+        out = console.file
+        assert isinstance(out, StringIO)
+        return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n") + "\n"
+
+    def _groups(self, width: int) -> list[list[int]]:
+        """Columns table by table."""
+        keys, rest = list(range(self.keys)), list(range(self.keys, len(self.headings)))
+        base = sum(self._size(place) for place in keys)
+        groups, used = [list(keys)], base
+        for place in rest:
+            if used + self._size(place) > width and len(groups[-1]) > len(keys):
+                groups.append(list(keys))
+                used = base
+            groups[-1].append(place)
+            used += self._size(place)
+        return groups
+
+    def _size(self, place: int) -> int:
+        from rich.cells import cell_len
+
+        return max(cell_len(text) for text in (self.headings[place], *(row[place] for row in self.rows))) + 2
+
+    def to_html(self) -> str:
+        """For a notebook."""
+
+        def cells(tag: str, row: Sequence[str]) -> str:
+            inner = "".join(
+                f'<{tag} style="text-align:{"left" if place < self.keys else "right"}">{html.escape(text)}</{tag}>'
+                for place, text in enumerate(row)
+            )
+            return f"<tr>{inner}</tr>"
+
+        body = "".join(cells("td", row) for row in self.rows)
+        notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for note in self.notes)
+        return (
+            f"<table><caption><b>{html.escape(self.title)}</b></caption>"
+            f"<thead>{cells('th', self.headings)}</thead><tbody>{body}</tbody></table>{notes}"
+        )

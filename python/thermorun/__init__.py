@@ -1,14 +1,91 @@
 """Stochastic thermodynamics of learning: runs, exact values, files and pictures around the kernels.
 
-The subjects are ``thermorun.learning`` and those to come beside it.  Importing this package imports none of them.
+Subjects come on demand: ``import thermorun; thermorun.cycles`` imports that one alone.
 """
 
 import os
-from importlib.metadata import version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__version__ = version("thermokernels")
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from thermorun import computer, cycles, free_energy, learning, metric, potentials
+    from thermorun.estimates import Estimate
+    from thermorun.potentials import Potential, System
+    from thermorun.results import Result
 
 # In closed loop threads meet at every step.  GNU's OpenMP lets them spin at that barrier for up to five minutes, which
 # on a machine with anything else to do keeps the thread waited for off its core: 4 to 50 times slower.  This many turns
 # are about a time slice's hundredth.  It must be said before the library is loaded; a user's own setting stands.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+SUBJECTS = ("learning", "metric", "free_energy", "cycles", "computer")
+_HOMES = {"System": "potentials", "Potential": "potentials", "Estimate": "estimates", "Result": "results"}
+
+__all__ = [  # noqa: RUF022  in the order of a newcomer's reading
+    "learning", "metric", "free_energy", "cycles", "computer", "potentials",
+    "System", "Potential", "Estimate", "Result", "load", "resume",
+]  # fmt: skip
+
+
+def load(path: "Path | str") -> "Result":
+    """The results in a file, complete or not, whatever command made it.
+
+    Raises
+    ------
+    InputError
+        Where there is no file, or not one of ours.
+    """
+    from thermorun.runs import load as load_run
+
+    kind = _spec_of(path)
+    result: Result = load_run(path, kind, import_module(kind.runner).read)
+    return result
+
+
+def resume(path: "Path | str", *, threads: int | None = None, show_progress: bool = False) -> "Result":
+    """Goes on with the run in a file, whatever stopped it: to the last bit as if nothing had.
+
+    Raises
+    ------
+    InputError
+        Where there is no run to go on with, or its potential or data are not those that it began with.
+    RunError
+        Where it cannot go on.
+    """
+    from thermorun.store import read_spec
+
+    spec = _spec_of(path).from_json(read_spec(path))
+    result: Result = spec.run(out=path, resume=True, threads=threads, show_progress=show_progress)
+    return result
+
+
+def _spec_of(path: "Path | str") -> Any:
+    """The class of the spec in a file."""
+    from thermorun.errors import InputError
+    from thermorun.specs import Spec
+    from thermorun.store import read_command
+
+    command = read_command(path)
+    for subject in SUBJECTS:
+        for kind in vars(import_module(f"thermorun.{subject}")).values():
+            if isinstance(kind, type) and issubclass(kind, Spec) and getattr(kind, "command", None) == command:
+                return kind
+    raise InputError(f"{path} holds a run of {command}, which this version does not know.")
+
+
+def __getattr__(name: str) -> Any:
+    if name in SUBJECTS or name == "potentials":
+        return import_module(f"thermorun.{name}")
+    if name in _HOMES:
+        return getattr(import_module(f"thermorun.{_HOMES[name]}"), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("thermokernels")
+    raise AttributeError(f"module 'thermorun' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, "__version__"})

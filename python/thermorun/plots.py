@@ -53,6 +53,11 @@ def exact(ax: "Axes", x: ArrayLike, y: ArrayLike, label: str | None = None) -> N
     ax.plot(x, y, linestyle="--", color=EXACT, linewidth=1.0, label=label)
 
 
+def legend(where: Any, **more: Any) -> None:
+    """The legend of axes or of a figure, without a frame."""
+    where.legend(**{"frameon": False} | more)
+
+
 def letters(axes: ArrayLike) -> None:
     """(a), (b), (c) above the panels."""
     for index, ax in enumerate(np.ravel(np.asarray(axes, dtype=object))):

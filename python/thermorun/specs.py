@@ -104,6 +104,15 @@ def anything(name: str, value: Any) -> Any:
     return value
 
 
+def potential(name: str, value: Any) -> Any:
+    """The name of a potential, or one itself.  Not loaded here: a file is read without it."""
+    if isinstance(value, str):
+        return text(name, value)
+    if not hasattr(value, "fingerprint"):
+        raise InputError(f"{name} is {short(value)}; it must be a name, FILE.py:NAME, or a Potential.")
+    return value
+
+
 SEED = Parameter(count(0, 2**64 - 1), "of all random numbers; equal seeds give equal results")
 PRECISION = Parameter(Choice("float32", "float64"), "of the state; sums are always float64")
 BETA = Parameter(positive, "1/kT", "1/energy")
@@ -198,7 +207,7 @@ def to_json_types(value: Any) -> Any:
 
 
 @cache
-def parameters(spec: type[Spec]) -> dict[str, Parameter]:
+def parameters(spec: Any) -> dict[str, Parameter]:
     """Every field of a spec, in order, with what it may be; ``seed`` comes last."""
     hints = get_type_hints(spec, include_extras=True)
     found = {}
@@ -209,7 +218,7 @@ def parameters(spec: type[Spec]) -> dict[str, Parameter]:
 
 
 @cache
-def types(spec: type[Spec]) -> dict[str, Any]:
+def types(spec: Any) -> dict[str, Any]:
     """The plain type of every field."""
     hints = get_type_hints(spec, include_extras=True)
     return {
@@ -219,7 +228,7 @@ def types(spec: type[Spec]) -> dict[str, Any]:
 
 
 @cache
-def defaults(spec: type[Spec]) -> dict[str, Any]:
+def defaults(spec: Any) -> dict[str, Any]:
     """The default of every field that has one."""
     return {field.name: field.default for field in fields(spec) if field.default is not MISSING}
 

@@ -37,16 +37,6 @@ class Streams:
             )
         return type(self)(self.seed, self.first + index * size, size)
 
-    @property
-    def dynamics(self) -> Self:
-        """Of an ensemble's 2^32 streams the lower half: the noise of its steps."""
-        return self.part(0, _HALF)
-
-    @property
-    def start(self) -> Self:
-        """The upper half: its draws from equilibrium."""
-        return self.part(1, _HALF)
-
     def take(self, count: int = 1) -> tuple[np.uint64, np.uint64]:
         """Seed and first stream, as kernels want them that draw from ``count`` consecutive streams."""
         self.part(0, count)
@@ -62,9 +52,31 @@ class Streams:
         return self.part(index, _CALLS)
 
 
-def width(dimension: int) -> int:
-    """Streams that a row or a batch of particles in ``dimension`` dimensions is given: a power of two, 256 at least."""
-    return max(256, 1 << (dimension - 1).bit_length())
+@dataclass(frozen=True)
+class Noise:
+    """The random numbers of an ensemble: of its draws from equilibrium, and of its steps.
+
+    Replica r draws its start from ``start.replica(r)``, and the noise of dimension k from stream ``r d + k`` of
+    ``dynamics``.
+    """
+
+    start: Streams
+    dynamics: Streams
+
+    @classmethod
+    def of(cls, streams: "Streams | int") -> Self:
+        """The halves of 2^32 streams, steps below and start above; of a seed, those of its first 2^32."""
+        whole = Streams(streams).part(0, 2 * _HALF) if isinstance(streams, int) else streams
+        return cls(whole.part(1, _HALF), whole.part(0, _HALF))
+
+    def row(self, index: int, dimension: int) -> Self:
+        """The noise of one row of particles of many, each a single replica in ``dimension`` dimensions."""
+        size = max(256, 1 << (dimension - 1).bit_length())
+        return type(self)(self.start.part(index, size), self.dynamics.part(index, size))
+
+    def batch(self, index: int, dimension: int) -> Self:
+        """The noise of one replica of many that run one after the other."""
+        return type(self)(self.start.replica(index), self.dynamics.part(index, dimension))
 
 
 # learning.trap and learning: the low byte of the upper 32 bits says what for, the 24 bits above it for which protocol
@@ -98,19 +110,19 @@ def require_distinct(names: tuple[str, ...]) -> None:
             raise InputError(f"protocols {other!r} and {name!r} would share random numbers; rename one.")
 
 
-def metric_point(seed: int, index: int, pilot: bool = False) -> Streams:
+def metric_point(seed: int, index: int, pilot: bool = False) -> Noise:
     """Of the ensemble at one point of parameter space, or of its pilot."""
-    return Streams(seed).part(0, 2**63).part(index, 2**33).part(int(pilot), 2**32)
+    return Noise.of(Streams(seed).part(0, 2**63).part(index, 2**33).part(int(pilot), 2**32))
 
 
-def metric_drive(seed: int, number: int) -> Streams:
+def metric_drive(seed: int, number: int) -> Noise:
     """Of one drive between two points."""
-    return Streams(seed).part(1, 2**63).part(number, 2**33).part(0, 2**32)
+    return Noise.of(Streams(seed).part(1, 2**63).part(number, 2**33).part(0, 2**32))
 
 
-def free_energy(seed: int, direction: int) -> Streams:
+def free_energy(seed: int, direction: int) -> Noise:
     """Of all rows of particles that go forward (0) or back (1)."""
-    return Streams(seed).part(direction, 2**32)
+    return Noise.of(Streams(seed).part(direction, 2**32))
 
 
 def shot(seed: int, number: int) -> Streams:

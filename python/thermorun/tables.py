@@ -32,7 +32,7 @@ class Table:
         for number, columns in enumerate(self._groups(width)):
             drawn = Rich(
                 title=None if number else self.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
-                pad_edge=False, padding=(0, 1),
+                pad_edge=False, padding=(0, 1, 0, 0),
             )  # fmt: skip
             for place in columns:
                 drawn.add_column(self.headings[place], justify="left" if place < self.keys else "right", no_wrap=True)
@@ -54,7 +54,7 @@ class Table:
         base = sum(self._size(place) for place in keys)
         groups, used = [list(keys)], base
         for place in rest:
-            if used + self._size(place) > width and len(groups[-1]) > len(keys):
+            if used + self._size(place) > width + 1 and len(groups[-1]) > len(keys):
                 groups.append(list(keys))
                 used = base
             groups[-1].append(place)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from thermokernels import network
 from thermorun.datasets import Images
-from thermorun.errors import InputError, RunError, require_finite, require_positive
+from thermorun.errors import InputError, RunError, require_number, require_positive
 
 Array = NDArray[Any]
 
@@ -44,11 +44,11 @@ class Physics:
     observation_time: float = 0.2
 
     def __post_init__(self) -> None:
-        require_finite("J2", self.J2)
-        require_finite("J4", self.J4)
+        require_number("J2", self.J2)
+        require_number("J4", self.J4)
         if self.J4 < 0 or (self.J4 == 0 and self.J2 <= 0):
             raise InputError(f"J2 is {self.J2} and J4 is {self.J4}; a well needs J4 > 0, or J4 = 0 and J2 > 0.")
-        require_finite("kT", self.kT)
+        require_number("kT", self.kT)
         if self.kT < 0:
             raise InputError(f"kT is {self.kT}; it must be at least 0.")
         for name in ("mobility", "dt", "observation_time"):

@@ -18,7 +18,7 @@ from thermorun.computer.score import Score, advantage, reset_work
 from thermorun.computer.spec import PRECISIONS, ComputerTraining
 from thermorun.computer.training import take_shots, train
 from thermorun.datasets import Images
-from thermorun.errors import InputError, require_count, require_finite, require_positive
+from thermorun.errors import InputError, require_count, require_number, require_positive
 from thermorun.progress import deferred_interrupt, progress
 from thermorun.store import Axis, RunFile, Variable, read_command, read_spec, run_file
 from thermorun.threads import on_threads
@@ -123,7 +123,7 @@ class Sweep(Measurement):
         except ValueError:
             raise InputError(f"values holds {value!r}, which is not a number.") from None
         if self.over == "temperature":
-            require_finite("values", number)
+            require_number("values", number)
         else:
             require_positive("values", number)
         if self.over == "hidden" and number != int(number):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from thermorun.computer.machine import CONNECTIVITIES, Physics
-from thermorun.errors import InputError, require_count, require_finite, require_positive
+from thermorun.errors import InputError, require_count, require_number, require_positive
 
 METHODS = ("closed-form", "onsager-machlup")
 TARGETS = ("tanh", "linear", "one-hot")
@@ -85,7 +85,7 @@ class ComputerTraining:
             require_count(name, getattr(self, name))
         for name in ("softness", "scale"):
             require_positive(name, getattr(self, name))
-        require_finite("weight_decay", self.weight_decay)
+        require_number("weight_decay", self.weight_decay)
         if self.weight_decay < 0:
             raise InputError(f"weight_decay is {self.weight_decay}; it must be at least 0.")
         if self.learning_rate is not None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermorun.cycles.model import ENCODINGS, MAX_HIDDEN, KernelOptions, kernel_options, require_sizes
-from thermorun.errors import InputError, require_count, require_finite, require_positive
+from thermorun.errors import InputError, require_count, require_number, require_positive
 
 PRECISIONS = ("float32", "float64")
 
@@ -65,7 +65,7 @@ class CycleStudy:
             require_count("minibatch", size)
         for name in ("learning_rate", "floor"):
             require_positive(name, getattr(self, name))
-        require_finite("decay", self.decay)
+        require_number("decay", self.decay)
         if not 0 <= self.decay < 1:
             raise InputError(f"decay is {self.decay}; it must be at least 0 and below 1.")
         require_count("seed", self.seed, 0)

@@ -1,7 +1,16 @@
 """Free-energy differences from works forward and back (Jarzynski 1997, Crooks 1999, Bennett 1976)."""
 
-from thermorun.free_energy.estimators import WorkAnalysis, analyse_works
-from thermorun.free_energy.run import FreeEnergy, FreeEnergyResult
-from thermorun.free_energy.run import free_energy as measure
+from thermorun.free_energy.estimators import DeltaF, WorkAnalysis, analyse_works
+from thermorun.free_energy.result import FreeEnergyResult
+from thermorun.free_energy.run import exact_delta_f, measure
+from thermorun.free_energy.spec import FreeEnergy
 
-__all__ = ["FreeEnergy", "FreeEnergyResult", "WorkAnalysis", "analyse_works", "measure"]
+__all__ = [
+    "DeltaF",
+    "FreeEnergy",
+    "FreeEnergyResult",
+    "WorkAnalysis",
+    "analyse_works",
+    "exact_delta_f",
+    "measure",
+]

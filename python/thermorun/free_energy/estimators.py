@@ -58,11 +58,11 @@ class DeltaF:
         delta_f = Estimate(factor * self.delta_f.mean, abs(factor) * self.delta_f.stderr)
         return replace(self, delta_f=delta_f, bias=None if self.bias is None else factor * self.bias)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, exact: float | None = None) -> dict[str, Any]:
         """In JSON's types."""
         return {
             "estimator": self.estimator,
-            "delta_f": self.delta_f.to_dict(),
+            "delta_f": self.delta_f.to_dict(exact),
             "effective": finite_or_none(self.effective),
             "bias": None if self.bias is None else finite_or_none(self.bias),
             "warning": self.warning,

@@ -131,7 +131,7 @@ class Estimated:
         self.potential.kernels(self.integrator).dwell(
             x, first, table, path[:, :1].copy(), np.uint64(self.seed), np.uint64(self.stream), sums, status
         )
-        simulation.require_finite(self.potential, x, status, self.dt)
+        simulation.require_number(self.potential, x, status, self.dt)
         self.state["counts"][0] = first + steps
         return sums
 

@@ -458,7 +458,7 @@ class _Run:
             state["x"], n, table, np.stack([old, new, ahead], axis=1), np.uint64(spec.seed),
             np.uint64(plan.stream(_DYNAMICS)), sums, self.status,
         )  # fmt: skip
-        simulation.require_finite(potential, state["x"], self.status, self.dt)
+        simulation.require_number(potential, state["x"], self.status, self.dt)
         means = sums.sum(axis=1) / spec.particles
         state["work"] = state["work"] + means[:, 0]
         state["bias"] = state["bias"] + np.sum((new - old) * state["gradient"], axis=1)

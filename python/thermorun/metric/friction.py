@@ -98,7 +98,7 @@ class Point:
             x, np.ascontiguousarray(table.reshape(1, 1, -1)), theta, windows.centre[None], STRETCH,
             np.uint64(self.seed), np.uint64(stream + potential.dimension * batch), sums, means, status,
         )  # fmt: skip
-        simulation.require_finite(potential, x, status, windows.dt)
+        simulation.require_number(potential, x, status, windows.dt)
         return sums[0], means[0]
 
     def pilot(self, dt: float, blocks: int) -> Windows:

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln, ndtri
 
 from thermokernels import langevin as ensemble
-from thermorun.errors import InputError
+from thermorun.errors import InputError, short
 from thermorun.potentials import compilation
 
 Array = NDArray[np.float64]
@@ -259,6 +259,22 @@ def load(name: str) -> Potential:
         )
     check(potential)
     return potential
+
+
+def resolve(potential: "str | Potential") -> Potential:
+    """A potential, or the one of a name: see ``load``."""
+    if isinstance(potential, Potential):
+        return potential
+    if not isinstance(potential, str):
+        raise InputError(f"potential is {short(potential)}; it must be a name, FILE.py:NAME, or a Potential.")
+    file = Path(potential.rpartition(":")[0])
+    return _loaded(potential, file.stat().st_mtime_ns if file.is_file() else 0)
+
+
+@cache
+def _loaded(name: str, changed: int) -> Potential:
+    """The potential of a name, once for every change of its file, so that its kernels are compiled once."""
+    return load(name)
 
 
 # --- Built in ---------------------------------------------------------------------------------------------------------

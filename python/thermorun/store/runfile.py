@@ -148,6 +148,14 @@ class RunFile:
             for position, dimension in enumerate(variable.dimensions):
                 data.dims[position].attach_scale(group[dimension])
 
+    def note(self, **facts: str | float) -> None:
+        """Adds attributes to the root, while the file is laid out: what is known of the whole run."""
+        self._file.attrs.update(facts)
+
+    def noted(self, name: str) -> Any:
+        """An attribute of the root, None where there is none."""
+        return self._file.attrs.get(name)
+
     def publish(self, rows: Mapping[str, int]) -> None:
         """Ends the layout: no metadata changes after this, and the file takes its place at ``path``.
 
@@ -171,7 +179,7 @@ class RunFile:
 
     @classmethod
     def reopen(cls, path: Path, spec: str) -> Self:
-        """Opens the file of a run, to go on with it.  Raises InputError where it holds no run, or one of another spec."""
+        """Opens the file of a run, to go on with it.  Raises InputError where it holds none, or one of another spec."""
         path = Path(path)
         if not path.exists():
             raise InputError(f"out is {path}, which does not exist: there is nothing to resume.")
@@ -325,7 +333,7 @@ class RunFile:
                 self._target.unlink(missing_ok=True)
 
 
-def read_spec(path: Path) -> str:
+def read_spec(path: Path | str) -> str:
     """The spec (JSON) of a run's file.  Raises InputError where it holds none, or of a schema we cannot read."""
     try:
         with h5py.File(path, "r", locking=False) as file:
@@ -340,7 +348,7 @@ def read_spec(path: Path) -> str:
         raise InputError(f"{path} cannot be read as HDF5 ({_reason(error)}).") from error
 
 
-def read_command(path: Path) -> str:
+def read_command(path: Path | str) -> str:
     """The command that made a run's file.  Raises InputError where it holds no run."""
     read_spec(path)
     with h5py.File(path, "r", locking=False) as file:

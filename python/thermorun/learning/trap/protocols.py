@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from thermorun.errors import InputError, require_finite, require_positive
+from thermorun.errors import InputError, require_number, require_positive
 
 Array = NDArray[np.float64]
 Impulses = tuple[tuple[float, float], ...]
@@ -40,9 +40,9 @@ class Trap:
         for name in ("mobility", "beta", "tau"):
             require_positive(name, getattr(self, name))
         for name in ("theta0", "target"):
-            require_finite(name, getattr(self, name))
+            require_number(name, getattr(self, name))
         if self.u0 is not None:
-            require_finite("u0", self.u0)
+            require_number("u0", self.u0)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Schedule:
         for time, strength in self.impulses:
             if not 0 <= time <= self.tau:
                 raise InputError(f"impulse time is {time}; it must lie between 0 and tau = {self.tau}.")
-            require_finite("impulse strength", strength)
+            require_number("impulse strength", strength)
 
     def rate(self, t: ArrayLike) -> Array:
         """eta(t) between impulses, in 1/time."""

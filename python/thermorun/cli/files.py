@@ -1,0 +1,34 @@
+"""Commands about files that runs have made."""
+
+from pathlib import Path
+
+import click
+
+import thermorun
+from thermorun.cli.options import Count
+from thermorun.cli.run import save_pictures, show
+from thermorun.plots import FORMATS
+
+
+@click.command(short_help="Go on with the run in a file.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--threads", type=Count(), help="All cores by default; results do not depend on it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def resume(file: Path, threads: int | None, as_json: bool) -> None:
+    """Go on with the run in FILE, whatever stopped it; the results are those of a run that was never stopped."""
+    show(thermorun.resume(file, threads=threads, show_progress=True), as_json)
+
+
+@click.command(short_help="Draw the pictures of a file again.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(FORMATS), default="png", show_default=True, help="Of the pictures.")
+@click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="Where to; by default beside FILE.")
+def plot(file: Path, kind: str, folder: Path | None) -> None:
+    """Draw the pictures of the run in FILE again, for a journal or a talk."""
+    saved, refused = save_pictures(thermorun.load(file), kind, folder)
+    for path in saved:
+        click.echo(f"picture  {path}")
+    for sentence in refused:
+        click.echo(f"thermorun: {sentence}", err=True)
+    if refused and not saved:
+        raise click.exceptions.Exit(1)

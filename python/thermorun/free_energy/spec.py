@@ -1,0 +1,125 @@
+"""What a measurement of a free-energy difference is: everything that decides its numbers, and nothing else."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+import numpy as np
+
+from thermorun import specs
+from thermorun.arrays import Array
+from thermorun.errors import InputError
+from thermorun.potentials import INTEGRATORS, Potential, System, midpoints
+from thermorun.potentials.quadrature import words
+from thermorun.specs import Parameter, Spec, several
+
+Point = tuple[float, ...]
+
+DIRECTIONS = ("forward", "reverse")
+_MOST_STEPS = 10**8
+
+
+@dataclass(frozen=True)
+class FreeEnergy(Spec):
+    """Forward and reverse ensembles between two parameter points.  Its fields are the parameters of `measure`.
+
+    Raises InputError (a ValueError) for whatever cannot run.
+    """
+
+    command = "free-energy"
+    runner = "thermorun.free_energy.run"
+
+    potential: Annotated[
+        str | Potential, Parameter(specs.potential, "a name, FILE.py:NAME of your own, or a Potential")
+    ] = "double-well"
+    start: Annotated[Point, Parameter(several(specs.number), "theta at the start")] = (2.0, 0.0)
+    end: Annotated[Point, Parameter(several(specs.number), "theta at the end")] = (2.0, 2.0)
+    duration: Annotated[float, Parameter(specs.positive, "from the start to the end", "time")] = 2.0
+    steps: Annotated[
+        int | None,
+        Parameter(specs.count(1, _MOST_STEPS), "relaxations; by default 20 in the fastest relaxation time"),
+    ] = None
+    particles: Annotated[int, Parameter(specs.count(1, specs.MOST_PARTICLES), "in each direction")] = 100_000
+    beta: Annotated[float, specs.BETA] = 1.0
+    mobility: Annotated[float, specs.MOBILITY] = 1.0
+    integrator: Annotated[
+        str | None,
+        Parameter(specs.Choice(*INTEGRATORS), "by default exact for quadratic potentials, else heun"),
+    ] = None
+    precision: Annotated[str, specs.PRECISION] = "float64"
+    path: Annotated[
+        tuple[Point, ...] | None,
+        Parameter(
+            several(several(specs.number), 2), "theta at equal times from start to end, linear between; else straight"
+        ),
+    ] = None
+    fingerprint: Annotated[str | None, Parameter(specs.text, "of the potential, filled in when it is read")] = None
+
+    def validate(self) -> None:
+        if self.start == self.end and self.path is None:
+            raise InputError(f"start and end are both {words(self.start)}; they must differ.")
+
+    @property
+    def system(self) -> System:
+        """The potential at its temperature and mobility."""
+        return System(self.potential, self.beta, self.mobility)
+
+    def resolved(self) -> Self:
+        """With steps, integrator and fingerprint set; everything is checked against the potential."""
+        system = self.system
+        for name in ("start", "end"):
+            system.potential.require_valid(getattr(self, name), name)
+        self._check_path(system)
+        integrator = self.integrator or ("heun" if system.potential.quadratic is None else "exact")
+        system.coefficients(integrator, 1.0, np.array([self.start]))
+        found = self.replace(
+            integrator=integrator,
+            steps=self.steps or default_steps(self, system),
+            fingerprint=system.potential.fingerprint,
+        )
+        system.potential.require_valid(thetas(found), "path")
+        if self.fingerprint not in (None, found.fingerprint):
+            raise InputError(f"potential is {system.potential.name}, changed since the run began; restore it.")
+        return found
+
+    def _check_path(self, system: System) -> None:
+        if self.path is None:
+            return
+        path = system.potential.require_valid(self.path, "path")
+        for name, row in (("start", 0), ("end", -1)):
+            if not np.allclose(path[row], getattr(self, name), rtol=1e-12, atol=1e-12):
+                ends = "begins" if row == 0 else "ends"
+                raise InputError(
+                    f"path {ends} at {words(path[row].tolist())} and {name} is {words(getattr(self, name))};"
+                    " both must be equal."
+                )
+
+    def file_name(self) -> str:
+        name = self.potential if isinstance(self.potential, str) else self.potential.name
+        return f"free-energy-{name.rpartition(':')[2]}-seed{self.seed}"
+
+
+def along(spec: FreeEnergy, s: Array) -> Array:
+    """theta (n, p) at fractions s of the duration."""
+    knots = np.array([spec.start, spec.end] if spec.path is None else spec.path)
+    times = np.linspace(0.0, 1.0, len(knots))
+    return np.stack([np.interp(s, times, column) for column in knots.T], axis=1)
+
+
+def thetas(spec: FreeEnergy, direction: str = "forward") -> Array:
+    """theta before the first jump and after each, (steps + 2, p), of a resolved spec."""
+    steps = int(spec.steps or 0)
+    path, _ = midpoints(along(spec, np.linspace(0.0, 1.0, steps + 1)), spec.duration / steps)
+    return path if direction == "forward" else np.ascontiguousarray(path[::-1])
+
+
+def default_steps(spec: FreeEnergy, system: System) -> int:
+    """What ``steps`` None takes.  Raises InputError where that is more than can be."""
+    dt = min(system.time_step(point) for point in along(spec, np.linspace(0.0, 1.0, 9)))
+    steps = max(50.0, math.ceil(spec.duration / dt))
+    if steps > _MOST_STEPS:
+        raise InputError(
+            f"duration is {spec.duration:g} and the fastest relaxation time {20 * dt:.3g}, which takes {steps:.2g}"
+            " steps; shorten the duration."
+        )
+    return int(steps)

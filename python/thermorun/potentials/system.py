@@ -1,0 +1,91 @@
+"""A potential in contact with a bath: what exact values, equilibrium, time step and dynamics need together."""
+
+from dataclasses import dataclass
+
+from numpy.typing import ArrayLike
+
+from thermorun.arrays import Array
+from thermorun.errors import require_count, require_positive
+from thermorun.potentials import dynamics, exact, sampling
+from thermorun.potentials.dynamics import Driven
+from thermorun.potentials.potential import Potential, resolve
+from thermorun.streams import Noise
+
+
+@dataclass(frozen=True)
+class System:
+    """A potential at a temperature and a mobility: dx = -mu dE/dx dt + sqrt(2 mu kT) dB.
+
+    Parameters
+    ----------
+    potential : Potential or str
+        A potential, or the name of one: built in, or ``FILE.py:NAME``.
+    beta : float
+        1/kT [1/energy].
+    mobility : float
+        mu [length^2/(energy time)].
+
+    Raises
+    ------
+    InputError
+        For a temperature or a mobility that is not positive, or a potential that is not found.
+
+    Examples
+    --------
+    >>> import thermorun as tr
+    >>> system = tr.System("double-well", beta=2.0)
+    >>> x = system.equilibrium((1, 0), particles=1000, seed=3)
+    >>> x.shape
+    (1, 1, 1000)
+    """
+
+    potential: Potential
+    beta: float = 1.0
+    mobility: float = 1.0
+
+    def __init__(self, potential: Potential | str, beta: float = 1.0, mobility: float = 1.0) -> None:
+        object.__setattr__(self, "potential", resolve(potential))
+        object.__setattr__(self, "beta", require_positive("beta", beta))
+        object.__setattr__(self, "mobility", require_positive("mobility", mobility))
+
+    def exact(self, theta: ArrayLike) -> "exact.Truth | None":
+        """What is known exactly of equilibrium at ``theta`` (p,), or None where nobody knows it."""
+        return exact.truth(self.potential, theta, beta=self.beta, mobility=self.mobility)
+
+    def time_step(self, theta: ArrayLike) -> float:
+        """A step of 1/20 of the fastest relaxation time, 1 / (mu times the largest curvature that 3 kT reach)."""
+        return sampling.time_step(self, theta)
+
+    def equilibrium(
+        self, theta: ArrayLike, particles: int, *, replicas: int = 1, seed: int | Noise = 0,
+        precision: str = "float64",
+    ) -> Array:  # fmt: skip
+        """Draws x (replicas, d, particles) from exp(-beta E(x, theta)) / Z; ``theta`` is (p,) or (replicas, p).
+
+        Exact draws where the potential has them, and in one dimension by inverting the cumulative distribution; else a
+        burn-in.  Raises RunError where equilibrium cannot be shown.
+        """
+        return sampling.equilibrium(self, theta, particles, replicas, _noise(seed), precision)
+
+    def coefficients(self, integrator: str, dt: ArrayLike, theta: Array | None = None) -> Array:
+        """The kernels' coefficients for steps ``dt``: see ``dynamics.coefficients``."""
+        return dynamics.coefficients(self, integrator, dt, theta)
+
+    def drive(
+        self, start: Array | Driven, path: ArrayLike, *, dt: ArrayLike, integrator: str = "heun",
+        seed: int | Noise = 0, rows: ArrayLike = (),
+    ) -> Driven:  # fmt: skip
+        """Takes an ensemble along a path of theta: step n jumps from path[n] to path[n + 1] at fixed x, then relaxes.
+
+        ``start`` is x (replicas, d, particles), which is not changed, or what an earlier call returned, to go on with
+        (the noise goes on too).  ``path`` is (steps + 1, p) or (replicas, steps + 1, p).  ``dt`` is a number or
+        (steps,); with zero a step is a jump alone.  ``rows`` are the steps to record.
+
+        For a smooth theta(t) the whole is second order in dt if the path runs through its midpoints (`midpoints`).
+        Raises InputError for a path that leaves the valid region, RunError for particles that diverge.
+        """
+        return dynamics.drive(self, start, path, dt, integrator, _noise(seed), rows)
+
+
+def _noise(seed: int | Noise) -> Noise:
+    return seed if isinstance(seed, Noise) else Noise.of(require_count("seed", seed, 0, 2**64 - 1))

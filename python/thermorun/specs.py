@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from dataclasses import replace as dataclass_replace
-from functools import cache
 from importlib import import_module
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
 
@@ -206,8 +205,7 @@ def to_json_types(value: Any) -> Any:
     return value
 
 
-@cache
-def parameters(spec: Any) -> dict[str, Parameter]:
+def parameters(spec: type[Spec]) -> dict[str, Parameter]:
     """Every field of a spec, in order, with what it may be; ``seed`` comes last."""
     hints = get_type_hints(spec, include_extras=True)
     found = {}
@@ -217,8 +215,7 @@ def parameters(spec: Any) -> dict[str, Parameter]:
     return {name: found[name] for name in sorted(found, key="seed".__eq__)}
 
 
-@cache
-def types(spec: Any) -> dict[str, Any]:
+def types(spec: type[Spec]) -> dict[str, Any]:
     """The plain type of every field."""
     hints = get_type_hints(spec, include_extras=True)
     return {
@@ -227,8 +224,7 @@ def types(spec: Any) -> dict[str, Any]:
     }
 
 
-@cache
-def defaults(spec: Any) -> dict[str, Any]:
+def defaults(spec: type[Spec]) -> dict[str, Any]:
     """The default of every field that has one."""
     return {field.name: field.default for field in fields(spec) if field.default is not MISSING}
 

@@ -13,7 +13,7 @@ from thermorun.specs import Spec
 
 
 def execute(spec: Spec, out: Path | None, resume: bool, threads: int | None, as_json: bool, **more: Any) -> Result:
-    """Runs a spec into ``out``, by default a file named after the run, and shows the result; ``more`` joins the JSON."""
+    """Runs a spec into ``out``, by default a file named after it, and shows the result; ``more`` joins the JSON."""
     if out is None:
         out = free_name(spec)
     result: Result = spec.run(out=out, resume=resume, threads=threads, show_progress=True)

@@ -19,7 +19,7 @@ EXACT = "black"
 FORMATS = ("png", "pdf", "svg")
 # Written into every picture: what is there already is replaced only if it carries it.
 _MADE_BY = "thermorun"
-_STYLE = {
+_STYLE: Any = {
     "text.usetex": False, "font.size": 9.0, "axes.titlesize": 10.0, "axes.spines.top": False,
     "axes.spines.right": False, "legend.frameon": False, "svg.hashsalt": "0",
 }  # fmt: skip

@@ -27,7 +27,7 @@ class Count(click.ParamType[int]):
                 base, _, power = text.partition("^")
                 if abs(int(power)) > 64:
                     raise ValueError
-                return int(base) ** int(power)
+                return int(int(base) ** int(power))
             if any(letter in text for letter in ".eE"):
                 number = float(text)
                 if number != int(number):

@@ -1,15 +1,21 @@
 """What the tests share: thread counts, the kernels' noise, statistics."""
 
+import contextlib
+import io
 import os
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 # Before Numba is imported: the tests compare one thread with two, on a single core too.
 os.environ.setdefault("NUMBA_NUM_THREADS", str(max(2, os.cpu_count() or 1)))
 
 import numpy as np
+import pytest
 from scipy import stats
 
 from thermokernels.random import fill_normals
@@ -47,3 +53,59 @@ def digests_compiled_and_loaded(cache, *modules):
 
     with ThreadPoolExecutor() as pool:
         return [list(pool.map(digest, modules)) for _ in range(2)]
+
+
+def gaussian_works(rng, delta_f, width, beta, forward, reverse):
+    """Works of a process whose forward law is Gaussian: Crooks' relation then fixes the reverse law.
+
+    Delta F = mean - beta variance / 2, and -W of the reverse has mean Delta F - beta variance / 2, the same variance.
+    """
+    loss = beta * width**2 / 2
+    return delta_f + loss + width * rng.standard_normal(forward), -delta_f + loss + width * rng.standard_normal(reverse)
+
+
+def answers(analyses, estimator, truth):
+    """Mean and standard error of an estimator over many analyses, and its z."""
+    mean = np.array([analysis[estimator].delta_f.mean for analysis in analyses])
+    stderr = np.array([analysis[estimator].delta_f.stderr for analysis in analyses])
+    return mean, stderr, (mean - truth) / stderr
+
+
+def thermorun(*words, folder):
+    """The command line within this process: its exit code and what it printed."""
+    from thermorun.cli import main
+
+    out, err, before = io.StringIO(), io.StringIO(), os.getcwd()
+    os.chdir(folder)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as left:
+            main([str(word) for word in words])
+    finally:
+        os.chdir(before)
+    return SimpleNamespace(returncode=left.value.code, stdout=out.getvalue(), stderr=err.getvalue())
+
+
+def in_process_of_its_own(*words, folder, **more):
+    """The same as a user has it, in a process of its own."""
+    command = [sys.executable, "-m", "thermorun", *map(str, words)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, **more)
+
+
+def interrupted(*words, folder, until, number=signal.SIGINT):
+    """A process that is sent a signal once ``until()``; its exit code and what it said."""
+    command = [sys.executable, "-m", "thermorun", *map(str, words)]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        while not until() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(number)
+        out, err = process.communicate()
+    return SimpleNamespace(returncode=process.returncode, stdout=out, stderr=err)
+
+
+def refused(run, sentence):
+    """Asserts that a command ended as bad input does: exit code 2, one sentence, nothing else."""
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert run.stderr.startswith("thermorun: ")
+    assert sentence in run.stderr
+    assert run.stderr.count("\n") == 1

@@ -68,7 +68,8 @@ def _spec_of(path: "Path | str") -> Any:
     from thermorun.store import read_command
 
     command = read_command(path)
-    for subject in SUBJECTS:
+    # Most commands are named after their subject: that one is looked through first.
+    for subject in sorted(SUBJECTS, key=lambda name: not command.startswith(name.replace("_", "-"))):
         for kind in vars(import_module(f"thermorun.{subject}")).values():
             if isinstance(kind, type) and issubclass(kind, Spec) and getattr(kind, "command", None) == command:
                 return kind

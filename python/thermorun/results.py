@@ -62,17 +62,17 @@ class Result:
 
     def to_pandas(self) -> "pandas.DataFrame":
         """The rows as a table; an estimate gives a column for its mean and one for its standard error."""
-        pandas = _wanted("pandas")
-        return pandas.json_normalize(self.rows(), sep="_")
+        return _wanted("pandas").json_normalize(self.rows(), sep="_")
 
     def to_xarray(self) -> "xarray.DataTree":
         """Everything in the file, with dimensions, units and long names, as a tree of data sets."""
-        xarray = _wanted("xarray")
+        library = _wanted("xarray")
         tree = {}
         for section, datasets in self.contents().items():
             variables = {name: (one.dimensions, one.values, one.attributes) for name, one in datasets.items()}
-            tree["/" + section.strip("/")] = xarray.Dataset(variables)
-        return xarray.DataTree.from_dict(tree)
+            tree["/" + section.strip("/")] = library.Dataset(variables)
+        whole: xarray.DataTree = library.DataTree.from_dict(tree)
+        return whole
 
     def contents(self) -> Contents:
         """Every data set in the file, or of what would be in it."""

@@ -37,6 +37,12 @@ class _Group(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Stopped as error:  # here, for click has a sentence of its own for every KeyboardInterrupt
+            fail(str(error), 130)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, about) for name, (_, about) in _COMMANDS.items()])
@@ -66,8 +72,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         fail(in_options(str(error), arguments), 2)
     except RunError as error:
         fail(str(error), 1)
-    except Stopped as error:
-        fail(str(error), 130)
     except (click.Abort, KeyboardInterrupt):
         fail("stopped.", 130)
     sys.exit(0)

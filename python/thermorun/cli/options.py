@@ -100,7 +100,7 @@ def _option(spec: type[Spec], name: str, called: str | None, kind: Any) -> Calla
         kind = click.Choice(check.words)
     elif kind is None:
         kind = {int: Counts() if repeated else Count(), float: Numbers() if repeated else click.FLOAT}.get(plain)
-    multiple = repeated and not isinstance(kind, Numbers | Counts)
+    multiple = repeated and not isinstance(kind, Numbers | Counts | click.Path)
     return click.option(flag, name, type=kind, multiple=multiple, help=about)
 
 
@@ -124,7 +124,9 @@ def _typed(value: Any) -> str:
 
 def chosen(values: dict[str, Any]) -> dict[str, Any]:
     """The options that were given."""
-    return {name: value for name, value in values.items() if value is not None and value != ()}
+    return {
+        name: value for name, value in values.items() if not (value is None or (isinstance(value, tuple) and not value))
+    }
 
 
 def run_options(command: _Command) -> _Command:

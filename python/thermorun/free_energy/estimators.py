@@ -24,18 +24,21 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, minimize
 from scipy.special import expit, logsumexp
 
+from thermorun.arrays import Array
 from thermorun.errors import InputError, require_positive
 from thermorun.estimates import Estimate, finite_or_none
-
-Array = NDArray[np.float64]
 
 ESTIMATORS = ("bar", "crossing", "jarzynski-forward", "jarzynski-reverse")
 # Below so many effective works a standard error of Jarzynski or the crossing is not what it says
 # (tests/test_free_energy.py measures it); that of BAR is still right, though wide, down to the second number.
 FEWEST = 20
 _FEWEST_BAR = 2
+# Below this overlap, or with fewer effective works than this, few works decide: errors hold, but look at them.
+_THIN_OVERLAP, _THIN_EFFECTIVE = 0.1, 100
 # exp of twice this is still a number.
 _LARGEST_EXPONENT = 300.0
+# Works further than this from Delta F, in kT, are certain of their direction: a single wild one must not set the scale.
+_FARTHEST = 60.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class WorkAnalysis:
     ``results`` holds a ``DeltaF`` for each of ``ESTIMATORS``.  ``overlap`` is 1 where the densities of W and -W are
     equal and 0 where they are apart (Klimovich, Shirts & Mobley 2015, J. Comput. Aided Mol. Des. 29, 397; the
     scalar of two states).  ``slope`` is that of ln P_F(W) / P_R(-W) over beta, which is 1 by Crooks' relation.
-    ``forward`` and ``reverse`` are the mean works, energy.
+    ``forward`` and ``reverse`` are the mean works, energy; ``count`` is the harmonic mean of their numbers.
     """
 
     results: tuple[DeltaF, ...]
@@ -84,6 +87,7 @@ class WorkAnalysis:
     slope: Estimate
     forward: Estimate
     reverse: Estimate
+    count: int
 
     def __getitem__(self, estimator: str) -> DeltaF:
         return self.results[ESTIMATORS.index(estimator)]
@@ -114,6 +118,12 @@ class WorkAnalysis:
         trusted = [result.estimator for result in self.results if result.warning is None]
         if self._broken is not None or self.bar.warning is not None or "crossing" not in trusted:
             return self.warnings[0]
+        effective = self.bar.effective
+        if self.overlap < _THIN_OVERLAP or effective < _THIN_EFFECTIVE:
+            return (
+                f"Thin overlap, {self.overlap:.2g}: {number(effective)} of {self.count:,} works decide. The standard"
+                f" errors of {', '.join(trusted)} hold; a slower drive or more works would make them smaller."
+            )
         return f"Good overlap, {self.overlap:.2g}: trust the standard errors of {', '.join(trusted)}."
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,7 +142,8 @@ class WorkAnalysis:
 def analyse_works(forward: ArrayLike, reverse: ArrayLike, beta: float = 1.0) -> WorkAnalysis:
     """Delta F = F(theta_B) - F(theta_A) by every estimator, from independent works of the two directions.
 
-    ``forward`` (n_F,) and ``reverse`` (n_R,) are works done on the system, energy; ``beta`` is 1/kT.
+    ``forward`` (n_F,) and ``reverse`` (n_R,) are works done on the system, energy; ``beta`` is 1/kT.  A work may be
+    +inf (a move into a wall, say): its weight is zero.
 
     ===================== =================================== ==============================================
     estimator             Delta F                             standard error
@@ -154,9 +165,11 @@ def analyse_works(forward: ArrayLike, reverse: ArrayLike, beta: float = 1.0) -> 
     """
     require_positive("beta", beta)
     # Everything below is in units of kT, and a reverse work enters as -W, beside the forward ones.
-    mine, theirs = beta * _works("forward", forward), -beta * _works("reverse", reverse)
+    mine, theirs = beta * require_works("forward", forward), -beta * require_works("reverse", reverse)
     count = np.array([len(mine), len(theirs)])
     works = np.concatenate([mine, theirs])
+    if not np.any(np.isfinite(works)):
+        raise InputError("forward and reverse hold no finite work; at least one must be.")
     odds = math.log(count[0] / count[1])
     share = count[0] / count.sum()
     centre = _bennett(works, odds, int(count[0]))
@@ -167,7 +180,8 @@ def analyse_works(forward: ArrayLike, reverse: ArrayLike, beta: float = 1.0) -> 
     overlap = max(0.0, 1.0 - spread)
     # The harmonic mean of the numbers of works is 2 half.
     effective = 2 * half * overlap
-    equal = bool(np.ptp(works) <= 1e-12 * np.max(np.abs(works)))
+    finite = works[np.isfinite(works)]
+    equal = len(finite) == len(works) and bool(np.ptp(finite) <= 1e-12 * np.max(np.abs(finite)))
     why = _why_poor(overlap, effective, equal)
 
     stderr = math.nan if equal or effective < _FEWEST_BAR else math.sqrt(spread / overlap / half)
@@ -179,7 +193,7 @@ def analyse_works(forward: ArrayLike, reverse: ArrayLike, beta: float = 1.0) -> 
             " cross; look for a reverse path that is not the forward one, or for a wrong sign."
         )
     elif why is None:
-        crossing, slope = _crossing(x, count, odds)
+        crossing, slope = _crossing(np.clip(x, -_FARTHEST, _FARTHEST), count, odds)
     results = (
         DeltaF("bar", Estimate(centre, stderr), effective, warning=why),
         DeltaF("crossing", Estimate(centre + crossing.mean, crossing.stderr), effective, warning=broken or why),
@@ -187,32 +201,38 @@ def analyse_works(forward: ArrayLike, reverse: ArrayLike, beta: float = 1.0) -> 
         _jarzynski("jarzynski-reverse", -theirs, -mine, -centre, why),
     )
     energies = tuple(result.times(sign / beta) for result, sign in zip(results, (1, 1, 1, -1), strict=True))
-    return WorkAnalysis(energies, overlap, slope, _mean(mine / beta), _mean(-theirs / beta))
+    return WorkAnalysis(energies, overlap, slope, _mean(mine / beta), _mean(-theirs / beta), round(2 * half))
 
 
-def _works(name: str, values: ArrayLike) -> Array:
+def require_works(name: str, values: ArrayLike) -> Array:
+    """Works as an array (n,) of numbers, +inf among them.  Raises InputError for anything else."""
     works = np.asarray(values, float)
     if works.ndim != 1 or not len(works):
         raise InputError(f"{name} has shape {works.shape}; it must be a list of at least one work.")
-    bad = int(np.sum(~np.isfinite(works)))
+    bad = int(np.sum(np.isnan(works) | (works == -np.inf)))
     if bad:
-        raise InputError(f"{name} holds {bad} works that are not finite numbers.")
+        raise InputError(f"{name} holds {bad} works that are NaN or -inf; works must be numbers, or +inf.")
     return works
 
 
 def _bennett(works: Array, odds: float, count: int) -> float:
     """The root of BAR's equation, sum of n_F p_F = n_F, which falls with Delta F and lies among the works."""
-    low, high = float(works.min()), float(works.max())
 
     def surplus(delta_f: float) -> float:
         return float(np.sum(expit(works - delta_f + odds))) - count
 
+    # Bisection over the sorted works first: however far the outermost lie, two neighbours hold the root.
+    ordered = np.sort(works[np.isfinite(works)])
+    low, high = 0, len(ordered) - 1
     # Rounding may spoil the signs where all works are equal.
-    if surplus(low) <= 0:
-        return low
-    if surplus(high) >= 0:
-        return high
-    return float(brentq(surplus, low, high, xtol=1e-12))
+    if surplus(ordered[low]) <= 0:
+        return float(ordered[low])
+    if surplus(ordered[high]) >= 0:
+        return float(ordered[high])
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if surplus(ordered[middle]) > 0 else (low, middle)
+    return float(brentq(surplus, ordered[low], ordered[high], xtol=1e-12, maxiter=1000))
 
 
 def _crossing(x: Array, count: NDArray[np.int_], odds: float) -> tuple[Estimate, Estimate]:
@@ -307,5 +327,7 @@ def number(effective: float) -> str:
 
 
 def _mean(works: Array) -> Estimate:
-    stderr = float(np.std(works, ddof=1)) / math.sqrt(len(works)) if len(works) > 1 else math.nan
+    known = len(works) > 1 and bool(np.all(np.isfinite(works)))
+    with np.errstate(over="ignore"):
+        stderr = float(np.std(works, ddof=1)) / math.sqrt(len(works)) if known else math.nan
     return Estimate(float(np.mean(works)), stderr, len(works))

@@ -19,6 +19,7 @@ _FEWEST = 5
 
 def works(result: FreeEnergyResult) -> "Figure":
     """Densities of the works, Crooks' relation, and every estimate, one above the other."""
+    figure: Figure
     figure, axes = plots.subplots(3, 1, size=(6.4, 8.0), height_ratios=(2.4, 1.3, 1.1))
     density(axes[0], result)
     ratio(axes[1], result)
@@ -89,9 +90,13 @@ def estimates(ax: "Axes", result: FreeEnergyResult) -> None:
 
 def _histograms(result: FreeEnergyResult) -> tuple[Array, list[Array], list[Array]]:
     """Edges of the bins, counts of W and -W, and their densities."""
-    sides = (result.forward, -result.reverse)
+    sides = [works[np.isfinite(works)] for works in (result.forward, -result.reverse)]
     low, high = min(works.min() for works in sides), max(works.max() for works in sides)
     margin = 0.02 * (high - low) or 0.5 / result.spec.beta
     edges = np.linspace(low - margin, high + margin, 121)
     counts = [np.histogram(works, edges)[0] for works in sides]
-    return edges, counts, [count / len(works) / np.diff(edges) for count, works in zip(counts, sides, strict=True)]
+    return (
+        edges,
+        counts,
+        [count / max(len(works), 1) / np.diff(edges) for count, works in zip(counts, sides, strict=True)],
+    )

@@ -57,7 +57,9 @@ class FreeEnergy(Spec):
 
     def validate(self) -> None:
         if self.start == self.end and self.path is None:
-            raise InputError(f"start and end are both {words(self.start)}; they must differ.")
+            raise InputError(
+                f"start is {words(self.start)} and end is the same; they must differ, or a path lead out and back."
+            )
 
     @property
     def system(self) -> System:

@@ -28,7 +28,7 @@ def free_energy(
     """Free-energy difference between two parameter points, from forward and reverse ensembles.
 
     Each ensemble starts in equilibrium at its end and is driven to the other along a straight line, or along the rows
-    of theta in the text file --path, by default the tilting of a double well.  Delta F by Bennett's acceptance ratio, the
+    of theta in the text file --path; by default a double well is tilted.  Delta F by Bennett's acceptance ratio, the
     crossing of Crooks and Jarzynski both ways, beside the exact value where there is one.  Writes an HDF5 file with
     every work, and a picture.
 

@@ -123,10 +123,12 @@ def _typed(value: Any) -> str:
 
 
 def chosen(values: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given."""
-    return {
-        name: value for name, value in values.items() if not (value is None or (isinstance(value, tuple) and not value))
-    }
+    """The options that were given; click gives an empty tuple where one that may be repeated was not."""
+    return {name: value for name, value in values.items() if value is not None and not _is_empty(value)}
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, tuple) and not value
 
 
 def run_options(command: _Command) -> _Command:

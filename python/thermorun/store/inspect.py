@@ -11,10 +11,20 @@ from thermorun.errors import InputError
 from thermorun.store.layout import SCHEMA_VERSION
 
 
+def opened(path: Path | str) -> h5py.File:
+    """A file open for reading, without a lock; with one where this process holds it open so already.  Raises OSError."""
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if "locking flag" not in str(error):
+            raise
+        return h5py.File(path, "r")
+
+
 def read_spec(path: Path | str) -> str:
     """The spec (JSON) of a run's file.  Raises InputError where it holds none, or of a schema we cannot read."""
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with opened(path) as file:
             if "spec" not in file.attrs or "schema_version" not in file.attrs:
                 raise InputError(f"{path} is an HDF5 file, but not of a run.")
             if file.attrs["schema_version"] != SCHEMA_VERSION:
@@ -29,13 +39,13 @@ def read_spec(path: Path | str) -> str:
 def read_command(path: Path | str) -> str:
     """The command that made a run's file.  Raises InputError where it holds no run."""
     read_spec(path)
-    with h5py.File(path, "r", locking=False) as file:
+    with opened(path) as file:
         return str(file.attrs["command"])
 
 
 def is_complete(path: Path | str) -> bool:
     """Whether every section of a run's file counts all its rows."""
-    with h5py.File(path, "r", locking=False) as file:
+    with opened(path) as file:
         return bool(np.array_equal(file["commits"], file["rows"]))
 
 

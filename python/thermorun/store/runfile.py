@@ -27,7 +27,7 @@ import numpy as np
 
 from thermorun.arrays import Array
 from thermorun.errors import InputError, RunError
-from thermorun.store.inspect import difference, read_spec, reason, refuse_other_content
+from thermorun.store.inspect import difference, opened, read_spec, reason, refuse_other_content
 from thermorun.store.layout import Axis, Contents, Variable, add_section, attributes, contents
 
 
@@ -118,7 +118,10 @@ class RunFile:
                 " resume needs the spec it was started with."
             )
         lock = _locked(path, path)
-        file = cls._open(path, "r+")
+        try:
+            file = cls(path, h5py.File(path, "r+", locking=False))
+        except OSError as error:
+            raise InputError(f"out is {path}, which cannot be written ({reason(error)}).") from error
         file._lock = lock
         return file
 
@@ -126,14 +129,7 @@ class RunFile:
     def open_to_read(cls, path: Path) -> Self:
         """Opens the file of a run, complete or not, to read it.  Raises InputError where it holds none."""
         read_spec(path)
-        return cls._open(path, "r")
-
-    @classmethod
-    def _open(cls, path: Path, mode: str) -> Self:
-        try:
-            return cls(path, h5py.File(path, mode, locking=False))
-        except OSError as error:
-            raise InputError(f"out is {path}, which cannot be opened ({reason(error)}).") from error
+        return cls(path, opened(path))
 
     def committed(self, section: str) -> int:
         """Rows of ``section`` that are complete."""

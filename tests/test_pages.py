@@ -16,7 +16,7 @@ from helpers import thermorun
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^(```+)(\w*)[^\n]*\n(.*?)^\1$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^(```+)([\w{}:-]*)[^\n]*\n(.*?)^\1$", re.DOTALL | re.MULTILINE)
 # Commands that install, or that belong to other programs.
 OTHERS = ("pip ", "pytest", "python ", "git ", "sbatch ", "#")
 

@@ -12,7 +12,7 @@ from thermorun.store.layout import SCHEMA_VERSION
 
 
 def opened(path: Path | str) -> h5py.File:
-    """A file open for reading, without a lock; with one where this process holds it open so already.  Raises OSError."""
+    """A file open for reading, without a lock; with one where this process has it open so already.  Raises OSError."""
     try:
         return h5py.File(path, "r", locking=False)
     except OSError as error:

@@ -7,6 +7,7 @@
 import math
 import numbers
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -70,6 +71,12 @@ def _real(value: Any) -> float | None:
         return float(value)
     except OverflowError:
         return math.inf
+
+
+def words(values: Iterable[float]) -> str:
+    """Numbers in a sentence: one as it is, several in parentheses."""
+    each = [f"{value:g}" for value in values]
+    return each[0] if len(each) == 1 else f"({', '.join(each)})"
 
 
 def short(value: Any) -> str:

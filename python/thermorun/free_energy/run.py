@@ -40,8 +40,8 @@ _TABLE = {
 @documented(FreeEnergy)
 def measure(
     potential: str | Potential = "double-well",
-    start: tuple[float, ...] = (2.0, 0.0),
-    end: tuple[float, ...] = (2.0, 2.0),
+    start: tuple[float, ...] | None = None,
+    end: tuple[float, ...] | None = None,
     duration: float = 2.0,
     steps: int | None = None,
     particles: int = 100_000,
@@ -103,7 +103,7 @@ def run(
         # Two directions, their works in kT, and what the estimators make of them.
         under_way.require_memory(2 * spec.particles * 10 * 8, f"particles is {spec.particles}")
         system = spec.system
-        for point in (spec.start, spec.end):
+        for point in spec.ends.values():
             potentials.check(system.potential, point)
         _compile(spec, system)
         file = under_way.open(lambda file: _lay_out(file, spec, system))
@@ -197,7 +197,7 @@ def _compile(spec: FreeEnergy, system: System) -> None:
 
 
 def _lay_out(file: RunFile, spec: FreeEnergy, system: System) -> None:
-    exact, how = exact_delta_f(system.potential, spec.start, spec.end, spec.beta)
+    exact, how = exact_delta_f(system.potential, spec.ends["start"], spec.ends["end"], spec.beta)
     if exact is not None and how is not None:
         file.note(exact=exact, exact_from=how)
     file.note(usual_steps=default_steps(spec, system))

@@ -8,9 +8,8 @@ import numpy as np
 
 from thermorun import specs
 from thermorun.arrays import Array
-from thermorun.errors import InputError
+from thermorun.errors import InputError, words
 from thermorun.potentials import INTEGRATORS, Potential, System, midpoints
-from thermorun.potentials.quadrature import words
 from thermorun.specs import Parameter, Spec, several
 
 Point = tuple[float, ...]
@@ -32,8 +31,12 @@ class FreeEnergy(Spec):
     potential: Annotated[
         str | Potential, Parameter(specs.potential, "a name, FILE.py:NAME of your own, or a Potential")
     ] = "double-well"
-    start: Annotated[Point, Parameter(several(specs.number), "theta at the start")] = (2.0, 0.0)
-    end: Annotated[Point, Parameter(several(specs.number), "theta at the end")] = (2.0, 2.0)
+    start: Annotated[
+        Point | None, Parameter(several(specs.number), "theta at the start; by default the potential's own")
+    ] = None
+    end: Annotated[
+        Point | None, Parameter(several(specs.number), "theta at the end; by default the potential's own target")
+    ] = None
     duration: Annotated[float, Parameter(specs.positive, "from the start to the end", "time")] = 2.0
     steps: Annotated[
         int | None,
@@ -56,7 +59,7 @@ class FreeEnergy(Spec):
     fingerprint: Annotated[str | None, Parameter(specs.text, "of the potential, filled in when it is read")] = None
 
     def validate(self) -> None:
-        if self.start == self.end and self.path is None:
+        if self.start is not None and self.start == self.end and self.path is None:
             raise InputError(
                 f"start is {words(self.start)} and end is the same; they must differ, or a path lead out and back."
             )
@@ -66,14 +69,29 @@ class FreeEnergy(Spec):
         """The potential at its temperature and mobility."""
         return System(self.potential, self.beta, self.mobility)
 
+    @property
+    def ends(self) -> dict[str, Point]:
+        """theta at the start and at the end: of the path or the potential, where they are not given."""
+        ends = {"start": self.start, "end": self.end}
+        if None in ends.values():
+            potential = self.system.potential
+            usual = (potential.theta, potential.target) if self.path is None else (self.path[0], self.path[-1])
+            ends = {name: point or other for (name, point), other in zip(ends.items(), usual, strict=True)}
+        for name, point in ends.items():
+            if point is None:
+                raise InputError(f"{name} is not given, and {self.system.potential.name} has no target; give one.")
+        return {name: point for name, point in ends.items() if point is not None}
+
     def resolved(self) -> Self:
-        """With steps, integrator and fingerprint set; everything is checked against the potential."""
+        """With ends, steps, integrator and fingerprint set; everything is checked against the potential."""
+        if None in (self.start, self.end):
+            return self.replace(**self.ends).resolved()
         system = self.system
-        for name in ("start", "end"):
-            system.potential.require_valid(getattr(self, name), name)
+        for name, point in self.ends.items():
+            system.potential.require_valid(point, name)
         self._check_path(system)
         integrator = self.integrator or ("heun" if system.potential.quadratic is None else "exact")
-        system.coefficients(integrator, 1.0, np.array([self.start]))
+        system.coefficients(integrator, 1.0, np.array([self.ends["start"]]))
         found = self.replace(
             integrator=integrator,
             steps=self.steps or default_steps(self, system),
@@ -88,12 +106,11 @@ class FreeEnergy(Spec):
         if self.path is None:
             return
         path = system.potential.require_valid(self.path, "path")
-        for name, row in (("start", 0), ("end", -1)):
-            if not np.allclose(path[row], getattr(self, name), rtol=1e-12, atol=1e-12):
+        for (name, point), row in zip(self.ends.items(), (0, -1), strict=True):
+            if np.any(np.abs(path[row] - point) > 1e-12 * np.abs(path).max(axis=0)):
                 ends = "begins" if row == 0 else "ends"
                 raise InputError(
-                    f"path {ends} at {words(path[row].tolist())} and {name} is {words(getattr(self, name))};"
-                    " both must be equal."
+                    f"path {ends} at {words(path[row].tolist())} and {name} is {words(point)}; both must be equal."
                 )
 
     def file_name(self) -> str:
@@ -103,7 +120,7 @@ class FreeEnergy(Spec):
 
 def along(spec: FreeEnergy, s: Array) -> Array:
     """theta (n, p) at fractions s of the duration."""
-    knots = np.array([spec.start, spec.end] if spec.path is None else spec.path)
+    knots = np.array(list(spec.ends.values()) if spec.path is None else spec.path)
     times = np.linspace(0.0, 1.0, len(knots))
     return np.stack([np.interp(s, times, column) for column in knots.T], axis=1)
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from thermorun.potentials.system import System
 
 INTEGRATORS = langevin.INTEGRATORS
+# The counter of the noise holds the number of a step in 32 bits; Leimkuhler and Matthews look one step ahead.
+MOST_STEPS = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def coefficients(system: "System", integrator: str, dt: ArrayLike, theta: Array 
         return np.stack([mobility * steps, np.sqrt(2 * mobility / beta * steps)], axis=-1)
     if potential.quadratic is None:
         raise InputError(f"integrator is 'exact', but {potential.name} is not quadratic; take another.")
-    assert theta is not None
+    if theta is None:
+        raise InputError("theta is None; steps of the integrator 'exact' depend on it.")
     d = potential.dimension
     out = np.empty((*theta.shape[:-1], d + 2 * d * d))
     points, where = np.unique(theta.reshape(-1, theta.shape[-1]), axis=0, return_inverse=True)
@@ -90,6 +93,8 @@ def drive(
     replicas, dimension, particles = x.shape
     thetas = filled(thetas, (replicas, *thetas.shape[-2:]))
     steps = thetas.shape[1] - 1
+    if first + steps > MOST_STEPS:
+        raise InputError(f"path asks for steps up to {first + steps}; noise repeats itself beyond {MOST_STEPS}.")
     times = np.broadcast_to(np.asarray(dt, float), (steps,))
     table = coefficients(system, integrator, times, thetas[:, 1:])
     table = filled(table, (replicas, *table.shape[-2:]))

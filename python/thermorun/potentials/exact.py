@@ -4,49 +4,72 @@ In one dimension by quadrature, for quadratic energies in any dimension in close
 Hnybida & Verret 2025.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 
-from thermorun.errors import InputError
+from thermorun.arrays import Array
+from thermorun.errors import InputError, words
 from thermorun.potentials import quadrature
-from thermorun.potentials.potential import Potential
+from thermorun.potentials.potential import Point, Potential
 
-Array = NDArray[np.float64]
+if TYPE_CHECKING:
+    from thermorun.potentials.system import System
+
+Shape = Callable[[Point], tuple[Array, Array]]
 
 # A metric is singular where its smallest eigenvalue is below this, after scaling to unit diagonal.
 _SINGULAR = 1e-9
 
 
 @dataclass(frozen=True)
-class Truth:
-    """g, zeta and tau^r, each (p, p), and F; F is NaN where it is not known."""
+class Exact:
+    """Equilibrium at one theta, as it is known exactly.
 
+    Attributes
+    ----------
+    free_energy : float
+        F = -ln Z / beta, energy.
+    mean_gradient : ndarray, (p,)
+        dF/dtheta = <dE/dtheta>.
+    fisher : ndarray, (p, p)
+        g_ij = beta^2 Cov(dE/dtheta_i, dE/dtheta_j)                    (Eq. 52)
+    friction : ndarray, (p, p)
+        zeta_ij, energy time over theta_i theta_j                      (Eq. 51)
+    relaxation : ndarray, (p, p)
+        tau^r_ij = beta zeta_ij / g_ij, time; NaN where g_ij is zero   (Eq. 51)
+    """
+
+    free_energy: float
+    mean_gradient: Array
     fisher: Array
     friction: Array
     relaxation: Array
-    free_energy: float
 
 
-def truth(potential: Potential, theta: ArrayLike, *, beta: float = 1.0, mobility: float = 1.0) -> Truth | None:
-    """The exact metric at ``theta``, or None where nobody knows it.  Raises InputError without an equilibrium."""
+def exact(system: "System", theta: ArrayLike) -> Exact | None:
+    """What is known at ``theta`` (p,), or None where nobody knows it.  Raises InputError without an equilibrium."""
+    potential, beta = system.potential, system.beta
     point = tuple(potential.require_valid(theta).tolist())
-    if potential.dimension == 1:
-        found = quadrature.equilibrium(*functions(potential), point, beta=beta, mobility=mobility)
-        return Truth(found.fisher, found.friction, found.relaxation, found.free_energy)
-    if potential.quadratic is None:
+    if potential.quadratic is not None:
+        return _quadratic(system, point)
+    if potential.dimension > 1:
         return None
-    fisher, friction = _quadratic(potential, point, beta, mobility)
-    free_energy = np.nan if potential.free_energy is None else potential.free_energy(point, beta)
-    return Truth(fisher, friction, quadrature.relaxation_times(fisher, friction, beta), free_energy)
+    found = quadrature.equilibrium(*functions(potential), point, beta=beta, mobility=system.mobility)
+    return _of(found)
+
+
+def _of(found: quadrature.Equilibrium) -> Exact:
+    return Exact(found.free_energy, found.mean_gradient, found.fisher, found.friction, found.relaxation)
 
 
 def functions(potential: Potential) -> tuple[quadrature.Function, quadrature.Function]:
     """Energy and gradient of a one-dimensional potential, vectorised over x."""
-    return potential.energies, lambda x, theta: potential.evaluate(x, theta)[2].T
+    return potential.energies, potential.gradients
 
 
 def require_regular(fisher: Array, potential: Potential, theta: ArrayLike) -> None:
@@ -56,19 +79,9 @@ def require_regular(fisher: Array, potential: Potential, theta: ArrayLike) -> No
         return
     names = ", ".join(potential.parameters)
     raise InputError(
-        f"theta is {quadrature.words(np.asarray(theta).tolist())}; the Fisher metric of {potential.name} ({names}) is"
+        f"theta is {words(np.asarray(theta).tolist())}; the Fisher metric of {potential.name} ({names}) is"
         " singular there: a parameter has no effect, or several have the same."
     )
-
-
-@dataclass(frozen=True)
-class Point:
-    """Equilibrium at one theta: F, and the (p,) and (p, p) arrays dF/dtheta, g (Eq. 52) and zeta (Eq. 51)."""
-
-    free_energy: float
-    mean_gradient: Array
-    fisher: Array
-    friction: Array
 
 
 @dataclass(frozen=True)
@@ -88,51 +101,49 @@ class Data:
 
 
 class Theory:
-    """Exact equilibrium of one potential, on one quadrature for all theta between and near ``corners``."""
+    """Exact equilibrium of a system, in one dimension on one quadrature for all theta between and near ``corners``."""
 
-    def __init__(self, potential: Potential, beta: float, mobility: float, corners: Sequence[Array]) -> None:
-        self.potential, self.beta, self.mobility = potential, beta, mobility
-        if not known(potential):
+    def __init__(self, system: "System", corners: Sequence[Array]) -> None:
+        self.system, self.potential = system, system.potential
+        self.beta, self.mobility = system.beta, system.mobility
+        if not known(self.potential):
             raise InputError(
-                f"{potential.name} has {potential.dimension} dimensions and is not quadratic, so that its metric is not"
-                " known; let it be estimated."
+                f"{self.potential.name} has {self.potential.dimension} dimensions and is not quadratic, so that its"
+                " metric is not known; let it be estimated."
             )
-        if potential.quadratic is None:
-            finest = [
-                quadrature.equilibrium(
-                    potential.energies, potential.gradients, theta.tolist(), beta=beta, mobility=mobility
-                )
-                for theta in corners
-            ]
-            low, high = min(one.x[0] for one in finest), max(one.x[-1] for one in finest)
-            margin = 0.1 * (high - low)
-            density = max(len(one.x) / (one.x[-1] - one.x[0]) for one in finest)
-            panels = int(np.ceil(density * 1.2 * (high - low) / quadrature.NODES))
-            self.edges = np.linspace(low - margin, high + margin, panels + 1)
+        if self.potential.quadratic is None:
+            self._edges = self._panels(corners)
 
-    def _law(self, theta: Array) -> quadrature.Equilibrium:
-        potential = self.potential
+    def _panels(self, corners: Sequence[Array]) -> Array:
+        """Edges of panels as fine as the finest corner needs, from the lowest end of any to the highest."""
+        whole = [
+            quadrature.equilibrium(*functions(self.potential), theta.tolist(), beta=self.beta, mobility=self.mobility)
+            for theta in corners
+        ]
+        low, high = min(one.x[0] for one in whole), max(one.x[-1] for one in whole)
+        margin = 0.1 * (high - low)
+        density = max(len(one.x) / (one.x[-1] - one.x[0]) for one in whole)
+        panels = int(np.ceil(density * 1.2 * (high - low) / quadrature.NODES))
+        return np.linspace(low - margin, high + margin, panels + 1)
+
+    def _equilibrium(self, theta: Array) -> quadrature.Equilibrium:
         return quadrature.on_panels(
-            potential.energies, potential.gradients, tuple(theta.tolist()), self.beta, self.mobility, self.edges
+            *functions(self.potential), tuple(theta.tolist()), self.beta, self.mobility, self._edges
         )
 
-    def at(self, theta: Array) -> Point:
+    def at(self, theta: Array) -> Exact:
         """The equilibrium at ``theta`` (p,)."""
         if self.potential.quadratic is None:
-            law = self._law(theta)
-            return Point(law.free_energy, law.mean_gradient, law.fisher, law.friction)
-        found = truth(self.potential, theta, beta=self.beta, mobility=self.mobility)
-        assert found is not None
-        mean_gradient = self.data(theta).mean_gradient(self.potential, theta)
-        return Point(found.free_energy, mean_gradient, found.fisher, found.friction)
+            return _of(self._equilibrium(theta))
+        return _quadratic(self.system, tuple(theta.tolist()))
 
     def data(self, theta: Array) -> Data:
         """Points and weights that have the expectations of p_m(x, theta)."""
         if self.potential.quadratic is None:
-            law = self._law(theta)
-            weights = law.weights * law.density
+            found = self._equilibrium(theta)
+            weights = found.weights * found.density
             kept = weights > 1e-18
-            return Data(law.x[kept, None], weights[kept])
+            return Data(found.x[kept, None], weights[kept])
         precision, mean = self.potential.quadratic(tuple(theta.tolist()))
         return gaussian_data(mean, np.asarray(np.linalg.inv(precision) / self.beta))
 
@@ -146,18 +157,18 @@ def gaussian_data(mean: Array, covariance: Array) -> Data:
 
 def known(potential: Potential) -> bool:
     """Whether `Theory` covers a potential."""
-    return potential.dimension == 1 or (potential.quadratic is not None and potential.free_energy is not None)
+    return potential.dimension == 1 or potential.quadratic is not None
 
 
-def _quadratic(potential: Potential, theta: tuple[float, ...], beta: float, mobility: float) -> tuple[Array, Array]:
-    """g and zeta of E = (x - m)^T K (x - m) / 2.
+def _quadratic(system: "System", theta: tuple[float, ...]) -> Exact:
+    """E = (x - m)^T K (x - m) / 2 plus what does not depend on x: all in closed form.
 
     There dE/dtheta_i = c + a_i . y + y^T B_i y / 2 with y = x - m, and y decays as exp(-mu K t).  In the axes of K,
     with stiffnesses k, Wick's theorem gives the correlation sum_a a_a a_a e^(-mu k_a t) / (beta k_a)
     + sum_ab B_ab B_ab e^(-mu (k_a + k_b) t) / (2 beta^2 k_a k_b).
     """
-    assert potential.quadratic is not None
-    precision, mean = potential.quadratic(theta)
+    potential, beta, mobility = system.potential, system.beta, system.mobility
+    precision, mean = require_quadratic(potential)(theta)
     stiffness, axes = np.linalg.eigh(precision)
     d = len(mean)
     pairs = [(a, b) for a in range(d) for b in range(d)]
@@ -171,7 +182,27 @@ def _quadratic(potential: Potential, theta: tuple[float, ...], beta: float, mobi
     fisher = np.einsum("ai,aj,a->ij", first, first, one) + np.einsum("abi,abj,ab->ij", second, second, two)
     integral = np.einsum("ai,aj,a->ij", first, first, one / stiffness)
     integral += np.einsum("abi,abj,ab->ij", second, second, two / both)
-    return beta**2 * fisher, beta / mobility * integral
+    fisher, friction = beta**2 * fisher, beta / mobility * integral
+    data = gaussian_data(mean, np.asarray(np.linalg.inv(precision) / beta))
+    if potential.free_energy is None:
+        lowest = float(potential.energies(mean[None], theta)[0])
+        free_energy = lowest + 0.5 * float(np.sum(np.log(beta * stiffness / (2 * np.pi)))) / beta
+    else:
+        free_energy = potential.free_energy(theta, beta)
+    return Exact(
+        free_energy,
+        data.mean_gradient(potential, np.array(theta)),
+        fisher,
+        friction,
+        quadrature.relaxation_times(fisher, friction, beta),
+    )
+
+
+def require_quadratic(potential: Potential) -> Shape:
+    """``quadratic`` of a potential that has it.  Raises InputError for any other."""
+    if potential.quadratic is None:
+        raise InputError(f"{potential.name} is not quadratic; what was asked for is known for quadratic energies only.")
+    return potential.quadratic
 
 
 def natural_flow(theory: Theory, data: Data, theta: Array, times: Array) -> Array:

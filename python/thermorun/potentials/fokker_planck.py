@@ -21,8 +21,8 @@ from scipy.linalg.lapack import zgttrf, zgttrs
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from thermorun.errors import InputError
-from thermorun.potentials.quadrature import Function, support, tabulate, words
+from thermorun.errors import InputError, words
+from thermorun.potentials.quadrature import Function, support, tabulate
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]

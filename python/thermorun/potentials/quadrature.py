@@ -14,7 +14,7 @@ from numba import njit
 from numpy.polynomial import legendre
 from numpy.typing import NDArray
 
-from thermorun.errors import InputError, require_positive
+from thermorun.errors import InputError, require_positive, words
 
 Array = NDArray[np.float64]
 Function = Callable[[Any, tuple[float, ...]], Any]
@@ -175,12 +175,6 @@ def _loop(function: Function) -> Callable[[Array, tuple[float, ...]], list[Any]]
         return [function(value, theta) for value in x]
 
     return loop  # type: ignore[no-any-return]
-
-
-def words(theta: Sequence[float]) -> str:
-    """theta for a sentence: one number, or several in parentheses."""
-    numbers = ", ".join(f"{value:g}" for value in theta)
-    return numbers if len(theta) == 1 else f"({numbers})"
 
 
 @cache

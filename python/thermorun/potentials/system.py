@@ -7,8 +7,10 @@ from numpy.typing import ArrayLike
 from thermorun.arrays import Array
 from thermorun.errors import require_count, require_positive
 from thermorun.potentials import dynamics, exact, sampling
+from thermorun.potentials.built_in import resolve
 from thermorun.potentials.dynamics import Driven
-from thermorun.potentials.potential import Potential, resolve
+from thermorun.potentials.exact import Exact
+from thermorun.potentials.potential import Potential
 from thermorun.streams import Noise
 
 
@@ -48,9 +50,9 @@ class System:
         object.__setattr__(self, "beta", require_positive("beta", beta))
         object.__setattr__(self, "mobility", require_positive("mobility", mobility))
 
-    def exact(self, theta: ArrayLike) -> "exact.Truth | None":
+    def exact(self, theta: ArrayLike) -> Exact | None:
         """What is known exactly of equilibrium at ``theta`` (p,), or None where nobody knows it."""
-        return exact.truth(self.potential, theta, beta=self.beta, mobility=self.mobility)
+        return exact.exact(self, theta)
 
     def time_step(self, theta: ArrayLike) -> float:
         """A step of 1/20 of the fastest relaxation time, 1 / (mu times the largest curvature that 3 kT reach)."""

@@ -15,6 +15,7 @@ complete.
 """
 
 import os
+import secrets
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -54,7 +55,7 @@ class RunFile:
         """
         path = Path(path)
         refuse_other_content(path, spec)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
             file = h5py.File(part, "w", libver=("earliest", "v108"), locking=False)
         except OSError as error:
@@ -65,7 +66,9 @@ class RunFile:
     @classmethod
     def in_memory(cls, command: str, spec: str, seed: int, threads: int) -> Self:
         """The same for a run without a file: it is gone when closed, but for its ``contents``."""
-        file = h5py.File("in memory", "w", libver=("earliest", "v108"), driver="core", backing_store=False)
+        file = h5py.File(
+            f"memory-{secrets.token_hex(8)}", "w", libver=("earliest", "v108"), driver="core", backing_store=False
+        )
         file.attrs.update(attributes(command, spec, seed, threads))
         return cls(None, file)
 

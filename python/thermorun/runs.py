@@ -128,9 +128,14 @@ def load(path: Path | str, spec_type: type[Spec], read: Callable[[RunFile, Any],
     command = read_command(path)
     if command != spec_type.command:
         raise InputError(f"{path} holds a run of {command}, not of {spec_type.command}.")
-    spec = spec_type.from_json(read_spec(path))
-    with RunFile.open_to_read(path) as file:
-        return read(file, spec)
+    try:
+        spec = spec_type.from_json(read_spec(path))
+        with RunFile.open_to_read(path) as file:
+            return read(file, spec)
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OSError) as error:
+        raise InputError(f"{path} is damaged, or was changed by hand ({type(error).__name__}: {error}).") from error
 
 
 def require_memory(needed: float, sentence: str) -> None:

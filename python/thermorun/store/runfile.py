@@ -14,16 +14,10 @@ What a run needs to go on after a kill is in ``FILE.checkpoint``, replaced as a 
 complete.
 """
 
-import json
-import math
 import os
-import platform
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -33,61 +27,8 @@ import numpy as np
 
 from thermorun.arrays import Array
 from thermorun.errors import InputError, RunError
-
-SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A dimension scale: its coordinate values and what they are."""
-
-    name: str
-    values: Array
-    units: str
-    long_name: str
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A dataset to come: its dimensions by name, and what it holds."""
-
-    name: str
-    dimensions: tuple[str, ...]
-    units: str
-    long_name: str
-    dtype: str = "float64"
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One dataset, read: its dimensions by name, its values, and its attributes."""
-
-    dimensions: tuple[str, ...]
-    values: Array
-    attributes: dict[str, Any]
-
-
-# Datasets by section and name; the root is the section "/".
-Contents = dict[str, dict[str, Stored]]
-
-
-def contents(file: h5py.File) -> Contents:
-    """All that an open run's file holds, as arrays."""
-    found: Contents = {"/": {}}
-
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Group):
-            found[name] = {}
-            return
-        section, _, own = name.rpartition("/")
-        scales = [[scale.name.rpartition("/")[2] for scale in dimension.values()] for dimension in item.dims]
-        dimensions = (own,) if item.is_scale else tuple(each[0] if each else "" for each in scales)
-        values = item.asstr()[()] if h5py.check_string_dtype(item.dtype) else item[()]
-        kept = {key: item.attrs[key] for key in ("units", "long_name") if key in item.attrs}
-        found[section or "/"][own] = Stored(dimensions, values, kept)
-
-    file.visititems(visit)
-    return found
+from thermorun.store.inspect import difference, read_spec, reason, refuse_other_content
+from thermorun.store.layout import Axis, Contents, Variable, add_section, attributes, contents
 
 
 class RunFile:
@@ -103,6 +44,7 @@ class RunFile:
         self._target = target
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._pending: list[Future[None]] = []
+        self._lock: int | None = None
 
     @classmethod
     def create(cls, path: Path, command: str, spec: str, seed: int, threads: int) -> Self:
@@ -111,42 +53,25 @@ class RunFile:
         Raises InputError where ``path`` cannot be written, or already holds anything but this same run, complete.
         """
         path = Path(path)
-        _refuse_other_content(path, spec)
-        part = path.with_name(path.name + ".part")
+        refuse_other_content(path, spec)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             file = h5py.File(part, "w", libver=("earliest", "v108"), locking=False)
         except OSError as error:
-            raise InputError(f"out is {path}, which cannot be written ({_reason(error)}).") from error
-        file.attrs.update(_attributes(command, spec, seed, threads))
+            raise InputError(f"out is {path}, which cannot be written ({reason(error)}).") from error
+        file.attrs.update(attributes(command, spec, seed, threads))
         return cls(path, file, part)
 
     @classmethod
     def in_memory(cls, command: str, spec: str, seed: int, threads: int) -> Self:
         """The same for a run without a file: it is gone when closed, but for its ``contents``."""
         file = h5py.File("in memory", "w", libver=("earliest", "v108"), driver="core", backing_store=False)
-        file.attrs.update(_attributes(command, spec, seed, threads))
+        file.attrs.update(attributes(command, spec, seed, threads))
         return cls(None, file)
 
     def add_section(self, name: str, axes: Sequence[Axis], variables: Sequence[Variable]) -> None:
         """Allocates a group with its dimension scales and its datasets, filled with NaN, or zero where integers."""
-        lengths = {axis.name: len(axis.values) for axis in axes}
-        group = self._file.require_group(name)
-        for axis in axes:
-            text = h5py.string_dtype() if axis.values.dtype.kind in "UO" else None
-            scale = group.create_dataset(
-                axis.name, data=axis.values.astype(object) if text else axis.values, dtype=text
-            )
-            scale.make_scale(axis.name)
-            scale.attrs.update({"units": axis.units, "long_name": axis.long_name})
-        for variable in variables:
-            shape = tuple(lengths[dimension] for dimension in variable.dimensions)
-            empty = np.nan if np.dtype(variable.dtype).kind == "f" else 0
-            data = group.create_dataset(
-                variable.name, data=np.full(shape, empty, variable.dtype), chunks=_chunks(shape), track_times=False
-            )
-            data.attrs.update({"units": variable.units, "long_name": variable.long_name})
-            for position, dimension in enumerate(variable.dimensions):
-                data.dims[position].attach_scale(group[dimension])
+        add_section(self._file, name, axes, variables)
 
     def note(self, **facts: str | float) -> None:
         """Adds attributes to the root, while the file is laid out: what is known of the whole run."""
@@ -173,6 +98,9 @@ class RunFile:
             data.dims[0].attach_scale(scale)
         self._file.flush()
         if self._target is not None and self.path is not None:
+            # Once more: another run may have taken the name since this one began.
+            refuse_other_content(self.path, str(self._file.attrs["spec"]))
+            self._lock = _locked(self._target, self.path)
             _beside(self.path, ".checkpoint").unlink(missing_ok=True)
             os.replace(self._target, self.path)
             self._target = None
@@ -186,10 +114,13 @@ class RunFile:
         stored = read_spec(path)
         if stored != spec:
             raise InputError(
-                f"out is {path}, which holds a run with another spec ({_difference(stored, spec)});"
+                f"out is {path}, which holds a run with another spec ({difference(stored, spec)});"
                 " resume needs the spec it was started with."
             )
-        return cls._open(path, "r+")
+        lock = _locked(path, path)
+        file = cls._open(path, "r+")
+        file._lock = lock
+        return file
 
     @classmethod
     def open_to_read(cls, path: Path) -> Self:
@@ -202,7 +133,7 @@ class RunFile:
         try:
             return cls(path, h5py.File(path, mode, locking=False))
         except OSError as error:
-            raise InputError(f"out is {path}, which cannot be opened ({_reason(error)}).") from error
+            raise InputError(f"out is {path}, which cannot be opened ({reason(error)}).") from error
 
     def committed(self, section: str) -> int:
         """Rows of ``section`` that are complete."""
@@ -313,7 +244,7 @@ class RunFile:
             future.result()
         except OSError as error:
             raise RunError(
-                f"{self.path} could not be written ({_reason(error)}); what it counts as committed is intact:"
+                f"{self.path} could not be written ({reason(error)}); what it counts as committed is intact:"
                 " make room and resume."
             ) from error
 
@@ -331,97 +262,36 @@ class RunFile:
             self._file.close()
             if self._target is not None:
                 self._target.unlink(missing_ok=True)
-
-
-def read_spec(path: Path | str) -> str:
-    """The spec (JSON) of a run's file.  Raises InputError where it holds none, or of a schema we cannot read."""
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            if "spec" not in file.attrs or "schema_version" not in file.attrs:
-                raise InputError(f"{path} is an HDF5 file, but not of a run.")
-            if file.attrs["schema_version"] != SCHEMA_VERSION:
-                raise InputError(
-                    f"{path} has schema version {file.attrs['schema_version']}; this version reads {SCHEMA_VERSION}."
-                )
-            return str(file.attrs["spec"])
-    except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5 ({_reason(error)}).") from error
-
-
-def read_command(path: Path | str) -> str:
-    """The command that made a run's file.  Raises InputError where it holds no run."""
-    read_spec(path)
-    with h5py.File(path, "r", locking=False) as file:
-        return str(file.attrs["command"])
-
-
-def is_complete(path: Path) -> bool:
-    """Whether every section of a run's file counts all its rows."""
-    with h5py.File(path, "r", locking=False) as file:
-        return bool(np.array_equal(file["commits"], file["rows"]))
-
-
-def _attributes(command: str, spec: str, seed: int, threads: int) -> dict[str, Any]:
-    """Of the root: who made the file, from what, with what, where."""
-    packages = ("thermokernels", "numpy", "numba", "scipy", "h5py")
-    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
-    machine = {"system": platform.platform(), "processor": platform.processor(), "cpus": os.cpu_count()}
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "command": command,
-        "spec": spec,
-        "seed": np.uint64(seed),
-        "threads": threads,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": json.dumps(versions),
-        "machine": json.dumps(machine),
-    }
+            if self._lock is not None:
+                os.close(self._lock)
 
 
 def _section_index(file: h5py.File, section: str) -> int:
     return list(file["section"].asstr()).index(section)
 
 
-def _refuse_other_content(path: Path, spec: str) -> None:
-    if path.is_dir():
-        raise InputError(f"out is {path}, which is a folder; name a file.")
-    if not path.parent.is_dir():
-        raise InputError(f"out is {path}, but the folder {path.parent} does not exist.")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"out is {path}, but the folder {path.parent} cannot be written.")
-    if not path.exists():
-        return
-    try:
-        stored = read_spec(path)
-    except InputError as error:
-        raise InputError(
-            f"out is {path}, which already holds something that is not a run; name another file."
-        ) from error
-    if stored != spec:
-        raise InputError(
-            f"out is {path}, which already holds another run ({_difference(stored, spec)}); name another file."
-        )
-    if not is_complete(path):
-        raise InputError(f"out is {path}, which holds the beginning of this run; resume it, or remove the file.")
-
-
-def _difference(stored: str, spec: str) -> str:
-    """Names the entries in which two specs differ."""
-    there, here = json.loads(stored), json.loads(spec)
-    names = [name for name in here if there.get(name) != here[name]]
-    return ", ".join(f"{name} {there.get(name)}, not {here[name]}" for name in names) or "of another kind"
-
-
-def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Whole rows of up to 2^16 entries a dimension, as many to a chunk as make about a megabyte."""
-    row = tuple(min(length, 2**16) for length in shape[1:])
-    return (max(1, min(shape[0], 256, 2**17 // max(1, math.prod(row)))), *row)
-
-
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _reason(error: OSError) -> str:
-    """What the system said, without HDF5's call stack."""
-    return os.strerror(error.errno) if error.errno else str(error).split("(")[-1].rstrip(")")
+def _locked(file: Path, name: Path) -> int | None:
+    """A descriptor that holds the lock of a file, which a killed process lets go of; None where there are no locks.
+
+    Raises InputError where another run holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a Unix
+        return None
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(
+            f"out is {name}, which another run is writing now; wait for it, or name another file."
+        ) from None
+    except OSError:  # a file system without locks
+        os.close(descriptor)
+        return None
+    return descriptor

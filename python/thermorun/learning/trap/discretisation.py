@@ -12,10 +12,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from thermorun.arrays import Array
 from thermorun.errors import InputError
 from thermorun.learning.trap.protocols import Path, Protocol, Trap
 
-Array = NDArray[np.float64]
 INTEGRATORS = ("exact", "euler-maruyama")
 # Grid points closer than this share of a step to an impulse are moved onto it.
 _SNAP = 1e-6

@@ -6,12 +6,11 @@ Equation numbers are those of Hnybida & Verret 2025.  mu is the mobility, kT = 1
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 
+from thermorun.arrays import Array
 from thermorun.learning.trap.protocols import Path, Protocol, Schedule, Trap, start
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,10 @@ class Moments:
         return np.sqrt(self.covariance[:, 2, 2] / particles / replicas)
 
 
-def moments(trap: Trap, protocol: Protocol, times: ArrayLike) -> Moments:
+def moments(trap: Trap, protocol: Protocol, times: ArrayLike, u0: float | None = None) -> Moments:
     """Solves the moment equations for ascending ``times`` in [0, tau]; a time given twice gives both sides of a jump.
+
+    ``u0`` is the mean of x at the start, by default what the protocol asks for.  NaN from where the solution diverges.
 
     With infinitely many particles (Eqs. 12, 13, 24)
 
@@ -51,8 +52,9 @@ def moments(trap: Trap, protocol: Protocol, times: ArrayLike) -> Moments:
     breaks = protocol.jumps if isinstance(protocol, Path) else tuple(time for time, _ in protocol.impulses)
     marks = np.unique([0.0, *breaks, trap.tau])
     state = np.zeros(13)
-    state[0], state[1], state[3] = start(protocol.name, trap), trap.theta0, 1 / trap.beta
-    rows = np.empty((len(times), 13))
+    state[0] = start(protocol.name, trap) if u0 is None else u0
+    state[1], state[3] = trap.theta0, 1 / trap.beta
+    rows = np.full((len(times), 13), np.nan)
     # Components pass through zero, so the solver must know how large they are elsewhere.
     length = abs(state[0]) + abs(trap.theta0) + abs(trap.target) + trap.beta**-0.5
     fluctuation = np.array([1.0, 1.0, length]) / np.sqrt(trap.beta)
@@ -76,6 +78,8 @@ def moments(trap: Trap, protocol: Protocol, times: ArrayLike) -> Moments:
                 rtol=1e-11,
                 atol=1e-13 * scale,
             )
+            if not (solution.success and np.all(np.isfinite(solution.y))):
+                break
             rows[inside] = solution.y.T[:-1]
             state = solution.y[:, -1]
     return Moments(times, rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 12], rows[:, 3:12].reshape(-1, 3, 3))

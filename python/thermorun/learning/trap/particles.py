@@ -1,17 +1,15 @@
 """The particles of a protocol while they run: what kernels are given, and what a checkpoint keeps."""
 
-from dataclasses import replace
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from thermokernels import random
-from thermokernels import trap as langevin
-from thermorun.learning.trap.plan import DYNAMICS, START, Plan
+from thermokernels import random, trap
+from thermorun.arrays import Array
+from thermorun.learning.trap.plan import Plan
+from thermorun.learning.trap.protocols import Path
+from thermorun.learning.trap.recorder import SERIES
 from thermorun.learning.trap.spec import ExcessWork
 
-Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 Trace = tuple[NDArray[np.intp], dict[str, Array]]
 
@@ -25,7 +23,7 @@ class Ensemble:
         self.blocks = -(-spec.particles // random.BLOCK)
         self.x: Array = np.empty((spec.replicas, self.blocks * random.BLOCK), spec.precision)
         self.sums = np.zeros((spec.replicas, self.blocks, 3))
-        self.seed = np.uint64(spec.seed)
+        self.noise = plan.streams("dynamics").take(spec.replicas)
 
     @property
     def state(self) -> dict[str, Array]:
@@ -35,23 +33,23 @@ class Ensemble:
     def start(self) -> None:
         """Draws x at time 0."""
         spec = self.plan.spec
-        width = 1 / np.sqrt(spec.beta)
-        langevin.spread(self.x, spec.particles, self.plan.u0, width, self.seed, self.plan.stream(START), self.sums)
+        noise = self.plan.streams("start").take(spec.replicas)
+        trap.spread(self.x, spec.particles, self.plan.u0, 1 / np.sqrt(spec.beta), *noise, self.sums)
 
     def advance(self, first: int, last: int, recorded: Mask) -> Trace:
-        """Takes steps ``first`` to ``last``; returns the points traced and their trace, as for ``Ledger.enter``."""
+        """Takes steps ``first`` to ``last``; returns the points traced and their trace, as for ``Recorder.record``."""
         raise NotImplementedError
 
 
-class Learned(Ensemble):
+class ClosedLoop(Ensemble):
     """Closed loop.  ``centres`` (replicas, points + 1) collects theta before the first jump and after each."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
         replicas = plan.spec.replicas
-        self.mean = np.tile([plan.spec.theta0, 0.0], (replicas, 1))
+        self.mean = np.tile([plan.trap.theta0, 0.0], (replicas, 1))
         self.responses = np.zeros((replicas, 3, self.blocks))
-        self.centres = np.full((replicas, plan.scheme.points + 1), plan.spec.theta0)
+        self.centres = np.full((replicas, plan.scheme.points + 1), plan.trap.theta0)
 
     @property
     def state(self) -> dict[str, Array]:
@@ -59,17 +57,17 @@ class Learned(Ensemble):
 
     def advance(self, first: int, last: int, recorded: Mask) -> Trace:
         plan = self.plan
-        trace = np.empty((last - first, plan.spec.replicas, len(langevin.LEARN_COLUMNS)))
-        langevin.learn(
+        trace = np.empty((last - first, plan.spec.replicas, len(trap.LEARN_COLUMNS)))
+        trap.learn(
             self.x, plan.spec.particles, first, plan.scheme.steps[first:last], self.target[first:last],
-            self.seed, plan.stream(DYNAMICS), self.mean, self.sums, self.responses, trace,
+            *self.noise, self.mean, self.sums, self.responses, trace,
         )  # fmt: skip
-        columns = {name: trace[:, :, i] for i, name in enumerate(langevin.LEARN_COLUMNS)}
+        columns = {name: trace[:, :, i] for i, name in enumerate(trap.LEARN_COLUMNS)}
         self.centres[:, first + 1 : last + 1] = columns["theta"].T
         return np.arange(first, last), columns
 
 
-class Driven(Ensemble):
+class OpenLoop(Ensemble):
     """Open loop, each particle's work and heat kept: along a path, or again along what a closed loop learned.
 
     With a closed loop's ``centres`` it has that loop's noise, so its particles are the same ones.
@@ -88,13 +86,12 @@ class Driven(Ensemble):
     def advance(self, first: int, last: int, recorded: Mask) -> Trace:
         plan, particles = self.plan, self.plan.spec.particles
         points = first + np.flatnonzero(recorded[first:last])
-        record = np.empty((len(points), plan.spec.replicas, self.blocks, len(langevin.DRIVE_COLUMNS)))
-        langevin.drive(
+        record = np.empty((len(points), plan.spec.replicas, self.blocks, len(trap.DRIVE_COLUMNS)))
+        trap.drive(
             self.x, self.work, self.heat, particles, first, plan.scheme.steps[first:last],
-            np.ascontiguousarray(self.centres[:, first : last + 1]), self.seed, plan.stream(DYNAMICS),
-            points - first, record,
+            np.ascontiguousarray(self.centres[:, first : last + 1]), *self.noise, points - first, record,
         )  # fmt: skip
-        means = dict(zip(langevin.DRIVE_COLUMNS, np.moveaxis(record.sum(axis=2), -1, 0) / particles, strict=True))
+        means = dict(zip(trap.DRIVE_COLUMNS, np.moveaxis(record.sum(axis=2), -1, 0) / particles, strict=True))
         spare = particles - 1 if particles > 1 else np.nan
         return points, {
             "u": means["x"],
@@ -110,25 +107,27 @@ class Driven(Ensemble):
 
 def ensemble(plan: Plan) -> Ensemble:
     """The ensemble that a plan asks for."""
-    return Learned(plan) if plan.scheme.centres is None else Driven(plan, plan.scheme.centres)
+    return ClosedLoop(plan) if plan.scheme.centres is None else OpenLoop(plan, plan.scheme.centres)
 
 
-def memory(plan: Plan) -> int:
-    """Bytes that the particles of a plan take."""
-    spec = plan.spec
+def memory(spec: ExcessWork) -> float:
+    """Bytes that a resolved spec takes: the particles of the largest of its protocols, and all steps and records."""
+    closed = [not isinstance(protocol, Path) for protocol in spec.built().values()]
     each = np.dtype(spec.precision).itemsize
-    if plan.scheme.centres is not None or spec.keep_work:
+    if spec.keep_work or not all(closed):
         each += 2 * np.dtype(float).itemsize
-    return spec.particles * spec.replicas * each
+    steps, rows = float(spec.steps or 0) * (3 if spec.check_dt else 1), min(spec.records, spec.steps or 0) + 8
+    table = len(closed) * (steps * (80 + 8) + rows * spec.replicas * len(SERIES) * 8)
+    return float(spec.particles) * spec.replicas * each + table + steps * spec.replicas * 24
 
 
 def compile_kernels(spec: ExcessWork) -> None:
     """Compiles the kernels that a spec needs, or loads them from the cache, so that no timing counts it."""
-    small = replace(spec, particles=1, replicas=1, records=1, snapshots=0, samples=None, minibatch=None)
+    small = spec.replace(particles=1, replicas=1, records=1, snapshots=0, samples=None, minibatch=None)
     for plan in Plan.of(small):
         particles = ensemble(plan)
         particles.start()
         nothing = np.zeros(plan.scheme.points, bool)
         particles.advance(0, 1, nothing)
-        if spec.keep_work and isinstance(particles, Learned):
-            Driven(plan, particles.centres).advance(0, 1, nothing)
+        if spec.keep_work and isinstance(particles, ClosedLoop):
+            OpenLoop(plan, particles.centres).advance(0, 1, nothing)

@@ -1,6 +1,6 @@
 """All that is known of a protocol's run before it starts."""
 
-import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,65 +8,135 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermokernels import random
-from thermorun.learning.trap import exact
-from thermorun.learning.trap import protocols as schedules
+from thermorun import streams
+from thermorun.arrays import Array
+from thermorun.errors import InputError
+from thermorun.learning.trap import protocols
 from thermorun.learning.trap.discretisation import Scheme, discretise
-from thermorun.learning.trap.protocols import Protocol
-from thermorun.learning.trap.recorder import Ledger
+from thermorun.learning.trap.exact import Moments, moments
+from thermorun.learning.trap.protocols import Protocol, Trap
+from thermorun.learning.trap.recorder import Recorder
 from thermorun.learning.trap.spec import ExcessWork
+from thermorun.streams import Streams
 
-Array = NDArray[np.float64]
-
-# What a stream is for: the low byte of its high word, below the protocol's own 24 bits.
-DYNAMICS, START, DATA, MINIBATCH = range(4)
 _SNAPSHOT_BINS = 240
+# Noise of a step is at least so many times what the positions are rounded to.
+_RESOLVED = 8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One protocol of a spec, discretised, with the times it will record and the truth at them.
+    """One protocol of a resolved spec, discretised, with the times it will record and the exact values at them.
 
-    ``u0`` is the mean of x at the start.
+    ``section`` is its place in a file.  Positions are counted from ``origin``: those of ``trap``, ``protocol``,
+    ``scheme``, ``u0`` (the mean of x at the start), and all that follows from them.
     """
 
     spec: ExcessWork
     label: str
+    section: str
+    origin: float
+    trap: Trap
     protocol: Protocol
     scheme: Scheme
     u0: float
 
     @classmethod
-    def of(cls, spec: ExcessWork) -> "list[Plan]":
-        """The plans of a spec, in its order."""
+    def of(cls, spec: ExcessWork, prefix: str = "") -> "list[Plan]":
+        """The plans of a spec, in its order.  Raises InputError where a protocol cannot run."""
+        origin = spec.trap.origin
+        trap = spec.trap.about(origin)
         return [
             cls(
                 spec,
                 label,
-                protocol,
-                discretise(spec.trap, protocol, spec.step_count, spec.integrator),
-                schedules.start(protocol.name, spec.trap),
+                prefix + label,
+                origin,
+                trap,
+                protocol.about(origin),
+                discretise(trap, protocol.about(origin), int(spec.steps or 0), spec.integrator),
+                protocols.start(protocol.name, spec.trap) - origin,
             )
             for label, protocol in spec.built().items()
         ]
 
+    @classmethod
+    def all_of(cls, spec: ExcessWork) -> "list[Plan]":
+        """Those of a spec, and where it asks for them those with half the time step.
+
+        Their noise must be their own, so they have the next seed.
+        """
+        plans = cls.of(spec)
+        if spec.check_dt:
+            finer = spec.replace(
+                steps=2 * int(spec.steps or 0), seed=(spec.seed + 1) % 2**64, records=1, snapshots=0, keep_work=False
+            )
+            plans += cls.of(finer, "half-step/")
+        return plans
+
+    @property
+    def particles(self) -> int:
+        """In all replicas."""
+        return self.spec.particles * self.spec.replicas
+
+    @property
+    def open_loop(self) -> bool:
+        """Whether theta is prescribed."""
+        return self.scheme.centres is not None
+
     @property
     def particle_steps(self) -> int:
         """What the whole run takes."""
-        return self.scheme.points * self.spec.particles * self.spec.replicas
+        passes = 2 if self.spec.keep_work and not self.open_loop else 1
+        return passes * self.scheme.points * self.particles
 
     @cached_property
     def time(self) -> Array:
         """The time of every recorded row; twice where theta jumps."""
-        return self.ledger(np.empty((self.scheme.points, 1))).time
+        return self.recorder(np.empty((self.scheme.points, 1))).time
 
     @cached_property
-    def exact(self) -> exact.Moments:
-        """The truth at ``time``."""
-        return exact.moments(self.spec.trap, self.protocol, self.time)
+    def exact(self) -> Moments:
+        """The moments at ``time``; the mean of the data is that of the given sample, else theta*."""
+        return self._moments(0.0)
 
-    def ledger(self, target: Array) -> Ledger:
-        """A ledger at the start of the run."""
-        return Ledger.open(self.scheme, self.spec.records, target, self.spec.theta0)
+    def _moments(self, shift: float) -> Moments:
+        """The same for data that lie to the right by ``shift``."""
+        data = self.spec.samples
+        mean = self.trap.target if data is None or isinstance(data, int) else float(np.mean(data)) - self.origin
+        trap = Trap(self.trap.mobility, self.trap.beta, self.trap.tau, self.trap.theta0, mean + shift)
+        return moments(trap, self.protocol, self.time, self.u0)
+
+    @cached_property
+    def exact_work(self) -> Array:
+        """The exact mean work of this very ensemble at ``time``: of N particles, and of a sample of the data.
+
+        The work is quadratic in theta* too, so an average over samples of n adds its curvature times kT / 2n.  NaN
+        with minibatches, whose noise belongs to the time step.
+        """
+        if self.spec.minibatch is not None and not self.open_loop:
+            return np.full(len(self.time), np.nan)
+        work = self.exact.work + self.exact.work_shift / self.spec.particles
+        if isinstance(self.spec.samples, int) and not self.open_loop:
+            width = self.trap.width
+            curvature = self._moments(width).work - 2 * self.exact.work + self._moments(-width).work
+            work = work + 0.5 * curvature / self.spec.samples
+        return work
+
+    def require_resolved(self) -> None:
+        """Raises InputError where the positions' precision is too coarse for the noise of a step."""
+        farthest = float(np.max(np.abs([self.exact.u, self.exact.theta])))
+        kick = float(np.median(self.scheme.steps[:-1, 2]))
+        rounded = farthest * float(np.finfo(self.spec.precision).eps)
+        if np.isfinite(farthest) and kick < _RESOLVED * rounded:
+            raise InputError(
+                f"precision is {self.spec.precision!r}, which knows positions that are {farthest:.3g} apart to"
+                f" {rounded:.1g}, and the noise of a step is {kick:.1g}: take float64, fewer steps, or a shorter way."
+            )
+
+    def recorder(self, target: Array) -> Recorder:
+        """A recorder at the start of the run."""
+        return Recorder.open(self.scheme, self.spec.records, target, self.trap.theta0)
 
     @property
     def snapshot_points(self) -> NDArray[np.intp]:
@@ -82,29 +152,30 @@ class Plan:
         margin = 5 / np.sqrt(self.spec.beta)
         return np.linspace(self.exact.u.min() - margin, self.exact.u.max() + margin, _SNAPSHOT_BINS + 1)
 
-    def stream(self, purpose: int) -> np.uint64:
-        """The first of the streams of this purpose; replica r uses the r-th."""
-        owner = "" if purpose == DATA else self.label  # all protocols learn from the same data
-        return np.uint64(((zlib.crc32(owner.encode()) & 0xFFFFFF) << 8 | purpose) << 32)
+    def streams(self, purpose: str) -> Streams:
+        """The random streams of this purpose; replica r uses the r-th."""
+        return streams.trap(self.spec.seed, purpose, self.label)
 
     def targets(self) -> Array:
         """The mean of the data that each step compares with, (points, replicas)."""
         spec, points = self.spec, self.scheme.points
         if spec.samples is None:
-            return np.full((points, spec.replicas), spec.target)
-        return np.stack([self._sampled_targets(np.uint64(replica)) for replica in range(spec.replicas)], axis=1)
+            return np.full((points, spec.replicas), self.trap.target)
+        return np.stack(list(self._sampled_targets()), axis=1)
 
-    def _sampled_targets(self, replica: np.uint64) -> Array:
-        spec, points, seed = self.spec, self.scheme.points, np.uint64(self.spec.seed)
-        if isinstance(spec.samples, int):
-            data = np.empty(spec.samples)
-            random.fill_normals(data, seed, self.stream(DATA) + replica, 0)
-            data = spec.target + data / np.sqrt(spec.beta)
-        else:
-            data = np.array(spec.samples)
-        if spec.minibatch is None:
-            return np.full(points, np.mean(data))
-        choice = np.empty(points * spec.minibatch)
-        random.fill_uniforms(choice, seed, self.stream(MINIBATCH) + replica, 0)
-        means: Array = data[(choice * len(data)).astype(np.intp)].reshape(points, -1).mean(axis=1)
-        return means
+    def _sampled_targets(self) -> Iterator[Array]:
+        """Replica by replica."""
+        spec, points = self.spec, self.scheme.points
+        for replica in range(spec.replicas):
+            if isinstance(spec.samples, int):
+                data = np.empty(spec.samples)
+                random.fill_normals(data, *self.streams("data").part(replica, 1).take(), 0)
+                data = self.trap.target + data / np.sqrt(spec.beta)
+            else:
+                data = np.array(spec.samples) - self.origin
+            if spec.minibatch is None:
+                yield np.full(points, np.mean(data))
+                continue
+            choice = np.empty(points * spec.minibatch)
+            random.fill_uniforms(choice, *self.streams("minibatch").part(replica, 1).take(), 0)
+            yield data[(choice * len(data)).astype(np.intp)].reshape(points, -1).mean(axis=1)

@@ -9,24 +9,27 @@ theta*) at fixed x.  A path is theta(t) itself.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from thermorun.errors import InputError, require_number, require_positive
+from thermorun.arrays import Array
+from thermorun.errors import InputError, require_number, require_positive, short
+from thermorun.specs import to_json_types
 
-Array = NDArray[np.float64]
 Impulses = tuple[tuple[float, float], ...]
+# Positions are counted from 0 up to this many standard deviations of x: float32 knows them to 1/10,000 there.
+_FAR = 1e3
 
 
 @dataclass(frozen=True)
 class Trap:
     """What is to be learned, and with what: E = (x - theta)^2 / 2, dx = -mobility (x - theta) dt + noise.
 
-    ``tau`` is a time, ``mobility`` 1/(time energy) times length squared, ``beta`` 1/energy, the rest are lengths.
-    ``target`` is theta*, the mean of the data; ``u0`` the mean of x at the start, None for the protocol's own start.
+    ``tau`` is a time, ``mobility`` length^2/(energy time), ``beta`` 1/energy, the rest are lengths.  ``target`` is
+    theta*, the mean of the data; ``u0`` the mean of x at the start, None for the protocol's own start.
     """
 
     mobility: float = 1.0
@@ -44,6 +47,25 @@ class Trap:
         if self.u0 is not None:
             require_number("u0", self.u0)
 
+    @property
+    def width(self) -> float:
+        """Standard deviation of x in equilibrium, sqrt(kT), in lengths."""
+        return float(self.beta**-0.5)
+
+    @property
+    def origin(self) -> float:
+        """Where kernels count positions from: 0, or theta0 where that or the target is far out.
+
+        A number of 24 bits (float32) knows positions of 1e7 to one, whatever the trap's width.
+        """
+        farthest = max(abs(self.theta0), abs(self.target), abs(self.theta0 if self.u0 is None else self.u0))
+        return 0.0 if farthest <= _FAR * self.width else self.theta0
+
+    def about(self, origin: float) -> "Trap":
+        """The same with positions counted from ``origin``."""
+        u0 = None if self.u0 is None else self.u0 - origin
+        return replace(self, theta0=self.theta0 - origin, target=self.target - origin, u0=u0)
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -58,11 +80,14 @@ class Schedule:
     equation: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        require_positive("tau", self.tau)
+        object.__setattr__(self, "tau", require_positive("tau", self.tau))
+        checked = []
         for time, strength in self.impulses:
-            if not 0 <= time <= self.tau:
-                raise InputError(f"impulse time is {time}; it must lie between 0 and tau = {self.tau}.")
-            require_number("impulse strength", strength)
+            at = require_number("impulse time", time)
+            if not 0 <= at <= self.tau:
+                raise InputError(f"impulse time is {at}; it must lie between 0 and tau = {self.tau}.")
+            checked.append((at, require_number("impulse strength", strength)))
+        object.__setattr__(self, "impulses", tuple(checked))
 
     def rate(self, t: ArrayLike) -> Array:
         """eta(t) between impulses, in 1/time."""
@@ -72,9 +97,13 @@ class Schedule:
         """Integral of eta over [start, stop], impulses left out."""
         raise NotImplementedError
 
+    def about(self, origin: float) -> "Schedule":
+        """The same with positions counted from ``origin``: a learning rate knows none."""
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """What ``from_dict`` needs to make it again, in JSON's types."""
-        raise NotImplementedError
+        return _described(self)
 
 
 @dataclass(frozen=True)
@@ -96,9 +125,6 @@ class Constant(Schedule):
         integral: Array = self.eta * (np.asarray(stop, float) - np.asarray(start, float))
         return integral
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "tau": self.tau, "eta": self.eta, "impulses": self.impulses}
-
 
 @dataclass(frozen=True)
 class _Hyperbolic(Schedule):
@@ -118,9 +144,6 @@ class _Hyperbolic(Schedule):
         start, stop = np.asarray(start, float), np.asarray(stop, float)
         integral: Array = np.log1p((stop - start) / (self.tau - stop + self.delay))
         return integral
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "tau": self.tau, "delay": self.delay, "impulses": self.impulses}
 
 
 @dataclass(frozen=True)
@@ -159,7 +182,7 @@ class Tabulated(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        times, rates = _points("rates", self.times, self.rates)
+        times, rates = _points(self, "rates")
         if np.any(np.diff(times) <= 0):
             raise InputError("times of the rates are not in ascending order; they must be strictly ascending.")
         pieces = 0.5 * (rates[1:] + rates[:-1]) * np.diff(times)
@@ -200,15 +223,6 @@ class Tabulated(Schedule):
         integral: Array = self._cumulative[i] + 0.5 * (rates[i] + self.rate(t)) * (t - times[i])
         return integral
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "tau": self.tau,
-            "impulses": self.impulses,
-            "times": self.times,
-            "rates": self.rates,
-        }
-
 
 @dataclass(frozen=True)
 class Path:
@@ -225,7 +239,7 @@ class Path:
     impulses: ClassVar[Impulses] = ()
 
     def __post_init__(self) -> None:
-        times, _ = _points("thetas", self.times, self.thetas)
+        times, _ = _points(self, "thetas")
         if len(times) < 2 or times[0] != 0 or np.any(np.diff(times) < 0):
             raise InputError("times of the path must ascend from 0 to tau; only equal times, for a jump, may repeat.")
         require_positive("tau", float(times[-1]))
@@ -250,8 +264,13 @@ class Path:
         theta: Array = thetas[i - 1] + np.clip(ratio, 0.0, 1.0) * (thetas[i] - thetas[i - 1])
         return theta
 
+    def about(self, origin: float) -> "Path":
+        """The same with positions counted from ``origin``."""
+        return replace(self, thetas=tuple(theta - origin for theta in self.thetas))
+
     def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "times": self.times, "thetas": self.thetas}
+        """What ``from_dict`` needs to make it again, in JSON's types."""
+        return _described(self)
 
 
 @dataclass(frozen=True)
@@ -334,6 +353,15 @@ def start(name: str, trap: Trap) -> float:
     return trap.u0
 
 
+def given_protocol(name: str, value: Any) -> str | Protocol:
+    """The check of a field: a name of `NAMES`, a protocol, or what ``to_dict`` made of one.  Raises InputError."""
+    if isinstance(value, dict):
+        return from_dict(value)
+    if isinstance(value, Protocol) or (isinstance(value, str) and value in NAMES):
+        return value
+    raise InputError(f"{name} is {short(value)}; it must be one of {', '.join(NAMES)}, or a protocol of your own.")
+
+
 def from_dict(values: dict[str, Any]) -> Protocol:
     """The protocol that ``to_dict`` described.  Raises InputError where it describes none."""
     kinds: tuple[type[Protocol], ...] = (
@@ -347,21 +375,34 @@ def from_dict(values: dict[str, Any]) -> Protocol:
     )
     for kind in kinds:
         if kind.name == values.get("name"):
-            arguments = {key: _as_tuple(value) for key, value in values.items() if key != "name"}
-            return kind(**arguments)
+            try:
+                return kind(**{key: value for key, value in values.items() if key != "name"})
+            except TypeError as error:
+                raise InputError(f"protocol {short(values)} is not one of ours ({error}).") from error
     raise InputError(f"protocol is {values.get('name')!r}; it must be one of {', '.join(kind.name for kind in kinds)}.")
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(_as_tuple(entry) for entry in value) if isinstance(value, list | tuple) else value
+def _described(protocol: Protocol) -> dict[str, Any]:
+    """Name and fields, in JSON's types."""
+    own = {one.name: to_json_types(getattr(protocol, one.name)) for one in fields(protocol) if one.init}
+    return {"name": protocol.name} | own
 
 
-def _points(name: str, times: Sequence[float], values: Sequence[float]) -> tuple[Array, Array]:
+def _points(protocol: "Tabulated | Path", name: str) -> tuple[Array, Array]:
+    """Times and values of a protocol's points, which are kept as tuples of floats.  Raises InputError."""
+    found = []
+    for label in ("times", name):
+        entries = np.asarray(getattr(protocol, label))
+        if entries.ndim != 1 or not np.issubdtype(entries.dtype, np.number) or np.iscomplexobj(entries):
+            raise InputError(f"{label} is {short(getattr(protocol, label))}; it must be a sequence of numbers.")
+        found.append(entries.astype(float))
+    times, values = found
     if len(times) != len(values):
         raise InputError(f"{name} has {len(values)} entries and times has {len(times)}; both must be equal.")
-    if not values:
+    if not len(values):
         raise InputError(f"{name} is empty; it must have at least one entry.")
     for label, entries in (("times", times), (name, values)):
         if not np.all(np.isfinite(entries)):
             raise InputError(f"{label} holds a value that is not finite; all must be finite numbers.")
-    return np.asarray(times, float), np.asarray(values, float)
+        object.__setattr__(protocol, label, tuple(entries.tolist()))
+    return times, values

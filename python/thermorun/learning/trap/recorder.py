@@ -5,14 +5,13 @@ the system, heat is absorbed by it, and Delta F = 0 for a trap that only moves, 
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thermorun.estimates import Estimate
+from thermorun.arrays import Array
 from thermorun.learning.trap.discretisation import Scheme
-
-Array = NDArray[np.float64]
 
 # What a run records, with units and what it is; arrays are (time, replica).
 SERIES = {
@@ -33,8 +32,8 @@ _VARIANCES = ("var_u", "var_theta", "var_work")
 
 
 @dataclass
-class Ledger:
-    """Keeps the books of one run: turns kernel rows, in order, into ``SERIES`` at the recorded points.
+class Recorder:
+    """Turns what kernels trace, in order, into ``SERIES`` at the recorded points; positions count from the origin.
 
     ``recorded`` is a mask over the scheme's points.  Where theta jumps a recorded point gives two rows.
     ``state`` (7, replicas) is what the next rows depend on, for checkpoints: energy at the start, bias, theta - u,
@@ -48,8 +47,8 @@ class Ledger:
     state: Array
 
     @classmethod
-    def open(cls, scheme: Scheme, records: int, target: Array, theta0: float) -> "Ledger":
-        """A ledger at the start of a run.  ``target`` is (points, replicas)."""
+    def open(cls, scheme: Scheme, records: int, target: Array, theta0: float) -> Self:
+        """A recorder at the start of a run.  ``target`` is (points, replicas)."""
         recorded = scheme.jumps.copy()
         recorded[np.linspace(0, scheme.points - 1, records + 1).round().astype(int)] = True
         return cls(scheme, recorded, target, theta0, np.full((7, target.shape[1]), np.nan))
@@ -63,7 +62,7 @@ class Ledger:
         """How many rows come before a point."""
         return int(np.sum((self.recorded * (1 + self.scheme.jumps))[:point]))
 
-    def enter(self, points: NDArray[np.intp], trace: dict[str, Array]) -> dict[str, Array]:
+    def record(self, points: NDArray[np.intp], trace: dict[str, Array]) -> dict[str, Array]:
         """Rows for consecutive traced ``points``.
 
         ``trace`` holds, as (points, replicas), u, theta, work, heat, square and the three variances, all after the
@@ -71,9 +70,9 @@ class Ledger:
         """
         u = trace["u"]
         if self.scheme.sides is None:
-            slope = u - self.target[points]
-            after = trace["theta"] + self.scheme.later[points, None] * slope
-            before = after + self.scheme.impulses[points, None] * slope
+            distance = u - self.target[points]
+            after = trace["theta"] + self.scheme.later[points, None] * distance
+            before = after + self.scheme.impulses[points, None] * distance
         else:
             before, after = (np.broadcast_to(self.scheme.sides[points, side, None], u.shape) for side in (0, 1))
         variances = np.stack([trace[name] for name in _VARIANCES])
@@ -121,19 +120,3 @@ class Ledger:
             "first_law_residual": energy_change - work - heat,
             **dict(zip(_VARIANCES, variances, strict=True)),
         }
-
-
-def estimate(values: Array, within: Array | None) -> Estimate:
-    """The mean over replicas, and its standard error.
-
-    ``values`` and ``within`` are (replicas,): each replica's mean and its squared standard error from within.  Where
-    ``within`` is None or unknown, as for a replica of a single block of 1,024 particles or one with data of its own,
-    the error comes from the spread of the replicas; a single replica then gives NaN.
-    """
-    count = len(values)
-    mean = float(np.mean(values))
-    if within is not None and np.all(np.isfinite(within)):
-        return Estimate(mean, float(np.sqrt(np.sum(within)) / count), count)
-    if count > 1:
-        return Estimate(mean, float(np.std(values, ddof=1) / np.sqrt(count)), count)
-    return Estimate(mean, float("nan"), count)

@@ -1,39 +1,41 @@
-"""What a run gave, and where a file keeps it."""
+"""What a run of the learned trap gave."""
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path as FilePath
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from thermorun.estimates import Estimate, finite_or_none
+from thermokernels.random import BLOCK
+from thermorun.arrays import Array
+from thermorun.errors import InputError
+from thermorun.estimates import Estimate, finite_or_none, over_replicas
 from thermorun.learning.trap import exact
-from thermorun.learning.trap.plan import Plan
-from thermorun.learning.trap.protocols import Protocol
-from thermorun.learning.trap.recorder import SERIES, estimate
+from thermorun.learning.trap.protocols import Path, Protocol
 from thermorun.learning.trap.spec import ExcessWork
-from thermorun.store import Axis, RunFile, Variable
+from thermorun.learning.trap.timestep import StepCheck
+from thermorun.results import Result
+from thermorun.tables import Table
 
-Array = NDArray[Any]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-SNAPSHOT_PARTICLES = 2**18
-_SUMMARY = {
-    "excess_work": ("energy", "mean excess work at tau"),
-    "excess_work_stderr": ("energy", "its standard error"),
-    "excess_work_exact": ("energy", "the moment equations' value, infinitely many particles"),
-    "theta_final": ("length", "mean over replicas of theta at tau"),
-    "u_final": ("length", "mean over replicas of u at tau"),
-    "first_law_residual": ("energy", "largest |energy_change - work - heat| at any recorded time"),
-    "particle_steps_per_second": ("1/s", "particles times steps over the time spent in kernels"),
-}
-_EXACT = {
-    "exact_u": ("length", "u, moment equations with infinitely many particles"),
-    "exact_theta": ("length", "theta, moment equations with infinitely many particles"),
-    "exact_work": ("energy", "excess work, moment equations with infinitely many particles"),
-    "exact_work_stderr": ("energy", "standard error of the mean work that the exact Gaussian law predicts"),
-}
+
+@dataclass(frozen=True)
+class Exact:
+    """Exact values along a protocol, arrays over its ``time`` (Eqs. 12, 13 and 24, and their fluctuations).
+
+    ``work`` is the mean work of as many particles as were run, and of such data; NaN where it is not known, which is
+    with minibatches.  ``limit`` is that of infinitely many.  ``stderr`` is what the Gaussian distribution of the work
+    predicts for the standard error, with data that are known exactly.
+    """
+
+    u: Array
+    theta: Array
+    work: Array
+    limit: Array
+    stderr: Array
 
 
 @dataclass(frozen=True)
@@ -41,17 +43,19 @@ class ProtocolResult:
     """What one protocol gave.
 
     ``time`` is (rows,); where theta jumps a time stands twice, before and after.  ``series`` holds arrays (rows,
-    replicas) under the names of ``work.SERIES``; ``exact`` is the truth for the same times.  ``density`` (snapshots,
-    bins) is that of x at ``density_time`` and ``density_x``; empty without snapshots.  ``particle_work`` and
-    ``particle_heat`` are (replicas, particles), or None unless the spec keeps them.
+    replicas) under the names of ``recorder.SERIES``; ``exact`` the exact values for the same times.  ``density``
+    (snapshots, bins) is that of x at ``density_time`` and ``density_x``; empty without snapshots.  ``particle_work``
+    and ``particle_heat`` are (replicas, particles), or None unless the spec keeps them.  ``complete`` says whether the
+    run has reached tau.
     """
 
     label: str
     protocol: Protocol
     spec: ExcessWork
+    complete: bool
     time: Array
     series: dict[str, Array]
-    exact: exact.Moments
+    exact: Exact
     particle_steps_per_second: float
     density_time: Array
     density_x: Array
@@ -60,9 +64,19 @@ class ProtocolResult:
     particle_heat: Array | None = None
 
     def estimate(self, name: str, row: int = -1) -> Estimate:
-        """The mean over replicas of a series at one row, with its standard error."""
-        within = self.series.get(f"var_{name}")
-        return estimate(self.series[name][row], None if within is None or self.spec.noisy_data else within[row])
+        """The mean over replicas of a series at one row, with its standard error.
+
+        From within a replica where that tells it: in open loop from its particles, in closed loop, where they share
+        theta, from its blocks of 1,024.  Else from the spread of the replicas.
+        """
+        spec, within, open_loop = self.spec, self.series.get(f"var_{name}"), isinstance(self.protocol, Path)
+        # Replicas with data of their own differ by more than each knows of itself.
+        alike = open_loop or not (isinstance(spec.samples, int) or spec.minibatch is not None)
+        found = over_replicas(self.series[name][row], within[row] if within is not None and alike else None)
+        if within is None or not alike or not math.isinf(found.dof):
+            return found
+        parts = spec.particles if open_loop else -(-spec.particles // BLOCK)
+        return replace(found, dof=float(spec.replicas * (parts - 1)))
 
     @property
     def excess_work(self) -> Estimate:
@@ -70,138 +84,143 @@ class ProtocolResult:
         return self.estimate("work")
 
     @property
+    def exact_work(self) -> float | None:
+        """Its exact value, None where it is not known."""
+        value = float(self.exact.work[-1])
+        return value if math.isfinite(value) else None
+
+    @property
     def first_law_residual(self) -> float:
         """The largest |dE - W - Q| of any replica at any recorded time."""
         return float(np.max(np.abs(self.series["first_law_residual"])))
 
+    @property
+    def closed_form(self) -> tuple[str, float] | None:
+        """What the paper gives for the total excess work with infinitely many particles: the equation, its value."""
+        return exact.closed_form(self.spec.trap, self.protocol)
+
+    @property
+    def reason(self) -> str | None:
+        """Why the standard error is not known, and what to do; None where it is."""
+        if not math.isnan(self.excess_work.stderr):
+            return None
+        if isinstance(self.spec.samples, int) or self.spec.minibatch is not None:
+            return "one replica with data of its own does not tell its error; take more replicas."
+        return f"one replica of a single block of {BLOCK:,} particles does not tell its error; take more of either."
+
     def to_dict(self) -> dict[str, Any]:
         """The numbers of one row of the table, in JSON's types."""
-        formula = exact.closed_form(self.spec.trap, self.protocol)
+        formula = self.closed_form
         return {
             "protocol": self.label,
-            "excess_work": self.excess_work.to_dict(),
-            "stderr_between_replicas": estimate(self.series["work"][-1], None).to_dict()["stderr"],
-            "exact": float(self.exact.work[-1]),
-            "exact_stderr": float(self.exact.stderr(self.spec.particles, self.spec.replicas)[-1]),
+            "excess_work": self.excess_work.to_dict(self.exact_work),
+            "stderr_between_replicas": over_replicas(self.series["work"][-1]).to_dict()["stderr"],
+            "exact_stderr": finite_or_none(self.exact.stderr[-1]),
+            "limit": finite_or_none(self.exact.limit[-1]),
             "closed_form": None if formula is None else {"equation": formula[0], "value": formula[1]},
-            "bias": self.estimate("bias").mean,
-            "heat": self.estimate("heat").mean,
-            "energy_change": self.estimate("energy_change").mean,
-            "theta_final": self.estimate("theta").mean,
-            "u_final": self.estimate("u").mean,
-            "first_law_residual": self.first_law_residual,
+            "bias": self.estimate("bias").to_dict(),
+            "heat": self.estimate("heat").to_dict(),
+            "energy_change": self.estimate("energy_change").to_dict(),
+            "theta_final": self.estimate("theta").to_dict(self.exact.theta[-1]),
+            "u_final": self.estimate("u").to_dict(self.exact.u[-1]),
+            "first_law_residual": finite_or_none(self.first_law_residual),
+            "complete": self.complete,
             "particle_steps_per_second": finite_or_none(self.particle_steps_per_second),
         }
 
 
-@dataclass(frozen=True)
-class ExcessWorkResult:
-    """The results of a spec, protocol by protocol, and the file that holds them (or None)."""
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class ExcessWorkResult(Result):
+    """The results of a spec by protocol; iterates over them, and ``result[label]`` is one.
+
+    ``time_steps`` compares each with half the time step, where the spec asks for that.
+    """
 
     spec: ExcessWork
     protocols: dict[str, ProtocolResult]
-    file: FilePath | None
-    threads: int
+    time_steps: tuple[StepCheck, ...]
 
     def __getitem__(self, label: str) -> ProtocolResult:
+        if label not in self.protocols:
+            raise InputError(f"protocol is {label!r}; it must be one of {', '.join(self.protocols)}.")
         return self.protocols[label]
 
     def __iter__(self) -> Iterator[ProtocolResult]:
         return iter(self.protocols.values())
 
+    def __len__(self) -> int:
+        return len(self.protocols)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [protocol.to_dict() for protocol in self]
+
     def to_dict(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
-        return {
-            "results": [result.to_dict() for result in self],
-            "spec": self.spec.to_dict(),
-            "seed": self.spec.seed,
-            "threads": self.threads,
-            "precision": self.spec.precision,
-            "file": None if self.file is None else str(self.file),
-        }
+        more = {"time_step": [check.to_dict() for check in self.time_steps]} if self.spec.check_dt else {}
+        return super().to_dict() | {"precision": self.spec.precision} | more
 
+    def tables(self) -> list[Table]:
+        rows = [_row(protocol) for protocol in self]
+        headings = ("protocol", "W_ex / energy", "exact", "z", "paper, Eq.", "theta", "u")
+        tables = [Table("Excess work of learning a harmonic trap", headings, rows, self._notes())]
+        if self.time_steps:
+            tables.append(self._time_step_table())
+        return tables
 
-def lay_out(file: RunFile, plans: list[Plan]) -> None:
-    """Makes every section of a new file and publishes it."""
-    labels = Axis("protocol", np.array([plan.label for plan in plans]), "1", "protocol")
-    file.add_section("/", [labels], [Variable(name, ("protocol",), *about) for name, about in _SUMMARY.items()])
-    rows: dict[str, int] = {}
-    for plan in plans:
-        _lay_out_protocol(file, plan)
-        rows |= sections(plan)
-    file.publish(rows)
-
-
-def sections(plan: Plan) -> dict[str, int]:
-    """A plan's sections and the rows that complete them."""
-    rows = {plan.label: len(plan.time)}
-    if plan.spec.snapshots:
-        rows[f"{plan.label}/snapshots"] = len(plan.snapshot_points)
-    if plan.spec.keep_work:
-        rows[f"{plan.label}/particles"] = plan.spec.replicas
-    return rows
-
-
-def _lay_out_protocol(file: RunFile, plan: Plan) -> None:
-    spec = plan.spec
-    time = Axis("time", plan.time, "time", "time; twice where theta jumps: before and after")
-    replica = Axis("replica", np.arange(spec.replicas), "1", "independent runs")
-    measured = [Variable(name, ("time", "replica"), *about) for name, about in SERIES.items()]
-    file.add_section(
-        plan.label, [time, replica], measured + [Variable(name, ("time",), *about) for name, about in _EXACT.items()]
-    )
-    stderr = plan.exact.stderr(spec.particles, spec.replicas)
-    truth = (plan.exact.u, plan.exact.theta, plan.exact.work, stderr)
-    file.write_whole(plan.label, dict(zip(_EXACT, truth, strict=True)))
-    if spec.snapshots:
-        when = Axis("time", plan.scheme.times[plan.snapshot_points], "time", "time of the snapshot")
-        edges = plan.snapshot_edges
-        where = Axis("x", 0.5 * (edges[1:] + edges[:-1]), "length", "centre of the bin")
-        about = ("1/length", f"density of x, from the first {SNAPSHOT_PARTICLES} particles of replica 0")
-        file.add_section(f"{plan.label}/snapshots", [when, where], [Variable("density", ("time", "x"), *about)])
-    if spec.keep_work:
-        particle = Axis("particle", np.arange(spec.particles), "1", "particle")
-        each = [
-            Variable(name, ("replica", "particle"), "energy", f"{name} of each particle over the whole run")
-            for name in ("work", "heat")
+    def _notes(self) -> list[str]:
+        spec, parts = self.spec, list(self)
+        notes = [
+            f"{spec.particles:,} particles x {spec.replicas:,} replicas x {spec.steps:,} steps a protocol,"
+            f" {spec.precision}",
+            "W_ex, theta, u: at tau, end jumps included; z: distance from the exact value",
+            "exact: of as many particles and such data; paper: of infinitely many",
         ]
-        file.add_section(f"{plan.label}/particles", [replica, particle], each)
+        rates = [one.particle_steps_per_second for one in parts if math.isfinite(one.particle_steps_per_second)]
+        residual = max((one.first_law_residual for one in parts), default=math.nan)
+        rate = f"; {sum(rates) / len(rates):.3g} particle-steps/s on {self.threads} threads" if rates else ""
+        notes.append(f"first law: |dE - W - Q| <= {residual:.0e}{rate}")
+        notes += [
+            f"{one.label}: until t = {one.time[-1]:.3g} of {spec.tau:g} only" for one in parts if not one.complete
+        ]
+        notes += dict.fromkeys(f"± ?: {one.reason}" for one in parts if one.reason is not None)
+        if any(one.exact_work is None for one in parts):
+            notes.append("exact ?: the noise of minibatches belongs to the time step, so there is no exact value")
+        if spec.replicas * -(-spec.particles // BLOCK) < 20 and any(one.reason is None for one in parts):
+            dof = min(one.excess_work.dof for one in parts)
+            if math.isfinite(dof) and dof < 20:
+                notes.append(f"standard errors have {dof:.0f} degrees of freedom, which z allows for (Student's t)")
+        return notes
+
+    def _time_step_table(self) -> Table:
+        rows = [
+            (check.label, str(check.difference), f"{check.bias:+.2e}", f"{check.bias_over_stderr:+.4f}")
+            for check in self.time_steps
+        ]
+        steps = int(self.spec.steps or 0)
+        return Table(
+            f"Time step: {steps:,} steps against {2 * steps:,}",
+            ("protocol", "W(dt) - W(dt/2) / energy", "bias at dt / energy", "bias / stderr"),
+            rows,
+            ["bias: mean work of the scheme itself, infinitely many particles, minus the exact value"],
+        )
+
+    def figures(self) -> "dict[str, Figure]":
+        from thermorun.learning.trap import figures
+
+        drawn = {"": figures.ridges(self) if self.spec.snapshots else figures.works(self)}
+        if self.spec.keep_work:
+            drawn["distribution"] = figures.work_distributions(self)
+        return drawn
 
 
-def summarise(file: RunFile, plan: Plan, result: ProtocolResult) -> None:
-    """Writes a protocol's entry in the table at the root."""
-    values = result.to_dict() | {
-        "excess_work": result.excess_work.mean,
-        "excess_work_stderr": result.excess_work.stderr,
-        "excess_work_exact": float(result.exact.work[-1]),
-        "particle_steps_per_second": result.particle_steps_per_second,
-    }
-    file.write_entry("/", _index(plan), {name: values[name] for name in _SUMMARY})
-
-
-def read(file: RunFile, plan: Plan) -> ProtocolResult:
-    """What a file holds of a protocol, complete or not."""
-    spec, rows = plan.spec, file.committed(plan.label)
-    section, table = file.read(plan.label), file.read("/")
-    truth = exact.Moments(*(getattr(plan.exact, name)[:rows] for name in exact.Moments.__dataclass_fields__))
-    empty = dict.fromkeys(("time", "x", "density"), np.empty(0))
-    snapshots = file.read(f"{plan.label}/snapshots") if spec.snapshots else empty
-    particles = file.read(f"{plan.label}/particles") if spec.keep_work else {}
-    return ProtocolResult(
-        plan.label,
-        plan.protocol,
-        spec,
-        plan.time[:rows],
-        {name: section[name][:rows] for name in SERIES},
-        truth,
-        float(table["particle_steps_per_second"][_index(plan)]),
-        density_time=snapshots["time"],
-        density_x=snapshots["x"],
-        density=snapshots["density"],
-        particle_work=particles.get("work"),
-        particle_heat=particles.get("heat"),
+def _row(protocol: ProtocolResult) -> tuple[str, ...]:
+    work, truth, formula = protocol.excess_work, protocol.exact_work, protocol.closed_form
+    z = math.nan if truth is None else work.z(truth)
+    return (
+        protocol.label,
+        str(work),
+        "?" if truth is None else f"{truth:.6g}",
+        "" if math.isnan(z) else f"{z:+.1f}",
+        "" if formula is None else f"{formula[1]:.6g} ({formula[0].removeprefix('Eq. ')})",
+        f"{protocol.estimate('theta').mean:.5g}",
+        f"{protocol.estimate('u').mean:.5g}",
     )
-
-
-def _index(plan: Plan) -> int:
-    return list(plan.spec.built()).index(plan.label)

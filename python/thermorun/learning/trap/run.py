@@ -1,187 +1,168 @@
-"""Runs a spec: kernels chunk by chunk, rows to the ledger and the file, checkpoints on the way."""
+"""Runs a spec: kernels chunk by chunk, rows to the recorder and the file, checkpoints on the way."""
 
 import itertools
-import os
 import time as clock
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
 from pathlib import Path as FilePath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thermorun.errors import InputError, RunError
-from thermorun.learning.trap import result as results
-from thermorun.learning.trap.particles import Driven, Ensemble, Learned, compile_kernels, ensemble, memory
+from thermorun.arrays import Array
+from thermorun.errors import RunError
+from thermorun.learning.trap import layout
+from thermorun.learning.trap.layout import SNAPSHOT_PARTICLES
+from thermorun.learning.trap.particles import ClosedLoop, Ensemble, OpenLoop, compile_kernels, ensemble, memory
 from thermorun.learning.trap.plan import Plan
-from thermorun.learning.trap.recorder import SERIES, Ledger
-from thermorun.learning.trap.result import SNAPSHOT_PARTICLES, ExcessWorkResult, ProtocolResult
+from thermorun.learning.trap.protocols import NAMES, Path, Schedule
+from thermorun.learning.trap.result import ExcessWorkResult
 from thermorun.learning.trap.spec import ExcessWork
-from thermorun.progress import Advance, deferred_interrupt, progress
-from thermorun.store import RunFile, read_spec, run_file
-from thermorun.threads import on_threads
-
-Array = NDArray[Any]
+from thermorun.runs import Session, session
+from thermorun.specs import documented, given
+from thermorun.store import RunFile
 
 # A kernel call takes about this many particle-steps: short enough that Ctrl-C and the progress bar feel prompt.
-_CHUNK = 2**27
+CHUNK = 2**27
 
 
+@documented(ExcessWork)
 def excess_work(
-    spec: ExcessWork | None = None,
+    protocols: tuple[str | Schedule | Path, ...] = NAMES[:4],
+    mobility: float = 1.0,
+    beta: float = 1.0,
+    tau: float = 5.0,
+    theta0: float = 0.0,
+    target: float = 1.0,
+    u0: float | None = None,
+    eta: float = 0.5,
+    use_target: bool = False,
+    particles: int = 2**20,
+    replicas: int = 1,
+    steps: int | None = None,
+    integrator: str = "exact",
+    precision: str = "float32",
+    samples: int | tuple[float, ...] | None = None,
+    minibatch: int | None = None,
+    records: int = 200,
+    snapshots: int = 0,
+    keep_work: bool = False,
+    check_dt: bool = False,
+    seed: int = 0,
     *,
     out: FilePath | str | None = None,
     resume: bool = False,
     threads: int | None = None,
     show_progress: bool = False,
-    checkpoint_every: float = 20.0,
-    chunk: int = _CHUNK,
-    **fields: Any,
 ) -> ExcessWorkResult:
-    """Learns the trap under each protocol of ``spec`` and measures the excess work.
+    """Excess work of learning the centre of a harmonic trap, E = (x - theta)^2 / 2, under each protocol.
 
-    ``fields`` are those of ``ExcessWork``, replacing the spec's.  With ``out`` rows stream to that HDF5 file, and
-    ``resume`` goes on with it after a kill: to the last bit as if nothing had happened.  ``checkpoint_every`` is in
-    seconds, ``chunk`` in particle-steps a kernel call; neither changes a number.
+    ``particles`` are coupled through one theta; ``replicas`` are independent.  With ``out`` the recorded rows stream
+    to that HDF5 file.  ``keep_work`` takes a second pass for protocols in closed loop: open loop along the theta that
+    was learned, with the same noise.
 
-    Raises InputError (a ValueError) before any work for input that cannot run, RunError for a run that cannot go on,
-    and KeyboardInterrupt after Ctrl-C, with all that is done saved.
+    Parameters
+    ----------
+    {parameters}
+
+    Returns
+    -------
+    ExcessWorkResult
+        Protocol by protocol work, heat, theta and u against time, with standard errors and exact values.
+
+    Raises
+    ------
+    InputError
+        Before any work, for input that cannot run.
+    RunError
+        For a run that cannot go on.
+    Stopped
+        After Ctrl-C (a KeyboardInterrupt), with all that is done saved.
+
+    Examples
+    --------
+    >>> from thermorun import learning
+    >>> result = learning.excess_work("discontinuous", particles=8192)
+    >>> best = result["discontinuous"]
+    >>> abs(best.excess_work.z(best.exact.work[-1])) < 4
+    True
     """
-    spec = ExcessWork(**fields) if spec is None else replace(spec, **fields)
-    plans = Plan.of(spec)
-    _require_memory(plans)
-    with (
-        on_threads(threads) as count,
-        run_file("excess-work", spec, out, resume, count, lambda file: results.lay_out(file, plans)) as file,
-        deferred_interrupt() as stop,
-    ):
-        compile_kernels(spec)
-        with progress("excess work", sum(plan.particle_steps for plan in plans), "steps", show_progress) as advance:
-            settings = _Settings(file, checkpoint_every, chunk, stop, advance)
-            protocols = {plan.label: _protocol(plan, settings) for plan in plans}
-        if file is not None:
-            file.finish()
-    return ExcessWorkResult(spec, protocols, None if out is None else FilePath(out), count)
-
-
-def load(path: FilePath | str) -> ExcessWorkResult:
-    """The results in a file, complete or not; a protocol without rows is left out.  Raises InputError."""
-    path = FilePath(path)
-    spec = ExcessWork.from_json(read_spec(path))
-    with RunFile.reopen(path, spec.to_json(), write=False) as file:
-        protocols = {plan.label: results.read(file, plan) for plan in Plan.of(spec) if file.committed(plan.label)}
-        return ExcessWorkResult(spec, protocols, path, file.threads)
-
-
-def _require_memory(plans: list[Plan]) -> None:
-    needed, there = max(map(memory, plans)), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
-        spec = plans[0].spec
-        raise InputError(
-            f"particles x replicas is {spec.particles} x {spec.replicas}, which takes {needed / 1e9:.1f} GB of memory;"
-            f" this machine has {there / 1e9:.1f} GB."
-        )
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """What a run is given besides its plan; none of it changes a number."""
-
-    file: RunFile | None
-    checkpoint_every: float
-    chunk: int
-    interrupted: Callable[[], bool]
-    advance: Advance
-
-
-def _protocol(plan: Plan, settings: _Settings) -> ProtocolResult:
-    """Runs a plan, or the rest of it, or reads it from a file that has it all."""
-    file = settings.file
-    if file is not None and all(file.committed(name) == rows for name, rows in results.sections(plan).items()):
-        settings.advance(plan.particle_steps)
-        result = results.read(file, plan)
-    else:
-        result = _Run(plan, settings).finish()
-        if file is not None and result.particle_work is not None and result.particle_heat is not None:
-            particles = {"work": result.particle_work, "heat": result.particle_heat}
-            file.write(f"{plan.label}/particles", 0, particles)
-    if file is not None:
-        results.summarise(file, plan, result)
+    spec = ExcessWork(**given(ExcessWork, locals()))
+    result: ExcessWorkResult = spec.run(out=out, resume=resume, threads=threads, show_progress=show_progress)
     return result
 
 
-@dataclass
+def run(
+    spec: ExcessWork, *, out: FilePath | str | None = None, resume: bool = False, threads: int | None = None,
+    show_progress: bool = False, chunk: int = CHUNK,
+) -> ExcessWorkResult:  # fmt: skip
+    """Runs a spec: see `excess_work`.  ``chunk`` is in particle-steps a kernel call; it changes no number."""
+    with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
+        spec = under_way.spec = spec.resolved()
+        size = f"particles x replicas x steps is {spec.particles} x {spec.replicas} x {spec.steps}"
+        under_way.require_memory(memory(spec), size)
+        plans = Plan.all_of(spec)
+        for plan in plans:
+            plan.require_resolved()
+        compile_kernels(spec)
+        under_way.open(lambda file: layout.lay_out(file, spec, plans))
+        under_way.stage("excess work", sum(plan.particle_steps for plan in plans), "steps")
+        for plan in plans:
+            _Run(plan, under_way, chunk).finish()
+        return read(under_way.file, spec)
+
+
+def read(file: RunFile, spec: ExcessWork) -> ExcessWorkResult:
+    """The results in a file, complete or not; a protocol without rows is left out."""
+    found = {label: layout.read(file, spec, label, protocol) for label, protocol in spec.built().items()}
+    return ExcessWorkResult(
+        spec=spec, threads=file.threads, file=file.path, stored=None if file.path else file.contents(),
+        protocols={label: one for label, one in found.items() if len(one.time)},
+        time_steps=layout.read_time_steps(file, spec),
+    )  # fmt: skip
+
+
 class _Run:
-    """One protocol under way."""
+    """A protocol under way.  What it has so far is in the file; the rest is in the state of a checkpoint."""
 
-    plan: Plan
-    settings: _Settings
-    particles: Ensemble = field(init=False)
-    ledger: Ledger = field(init=False)
-    series: dict[str, Array] = field(init=False)
-    density: Array = field(init=False)
-    seconds: float = 0.0
-    done: int = 0
+    def __init__(self, plan: Plan, under_way: Session, chunk: int) -> None:
+        self.plan, self.under_way, self.file, self.chunk = plan, under_way, under_way.file, chunk
+        self.done, self.seconds = 0, 0.0
 
-    def __post_init__(self) -> None:
-        plan = self.plan
-        self.particles = ensemble(plan)
-        self.ledger = plan.ledger(self.particles.target)
-        self.series = {name: np.full((len(plan.time), plan.spec.replicas), np.nan) for name in SERIES}
-        self.density = np.full((len(plan.snapshot_points), len(plan.snapshot_edges) - 1), np.nan)
-
-    def finish(self) -> ProtocolResult:
-        """Runs to the end, from the start or from the checkpoint."""
-        plan, spec = self.plan, self.plan.spec
+    def finish(self) -> None:
+        """Runs the plan, or what a file lacks of it."""
+        plan, file = self.plan, self.file
+        if all(file.committed(name) == rows for name, rows in layout.sections(plan).items()):
+            self.under_way.advance(plan.particle_steps)
+            return
+        self.particles: Ensemble = ensemble(plan)
+        self.recorder = plan.recorder(self.particles.target)
         first = self._restore()
         if first == 0:
             self.particles.start()
-        saved = clock.monotonic()
-        for start, stop in _chunks(plan, first, self.settings.chunk):
+        for start, stop in self._chunks(first):
             self._snapshot(start)
             self._advance(start, stop)
-            if self.settings.interrupted():
-                self._checkpoint(stop)
-                raise KeyboardInterrupt
-            if clock.monotonic() - saved >= self.settings.checkpoint_every:
-                self._checkpoint(stop)
-                saved = clock.monotonic()
-        driven = self._each_particle() if spec.keep_work else None
-        edges = plan.snapshot_edges
-        return ProtocolResult(
-            plan.label,
-            plan.protocol,
-            spec,
-            plan.time,
-            self.series,
-            plan.exact,
-            self.done / self.seconds if self.seconds else float("nan"),
-            plan.scheme.times[plan.snapshot_points],
-            0.5 * (edges[1:] + edges[:-1]),
-            self.density,
-            None if driven is None else driven.work[:, : spec.particles],
-            None if driven is None else driven.heat[:, : spec.particles],
-        )
+            self.under_way.pause(lambda stop=stop: self._state(stop))  # type: ignore[misc]
+        if plan.spec.keep_work:
+            self._keep_each_particle()
+        layout.summarise(file, plan, self.done / self.seconds if self.seconds else float("nan"))
 
     def _advance(self, start: int, stop: int) -> None:
-        spec = self.plan.spec
         began = clock.perf_counter()
-        points, trace = self.particles.advance(start, stop, self.ledger.recorded)
+        points, trace = self.particles.advance(start, stop, self.recorder.recorded)
         self.seconds += clock.perf_counter() - began
-        amount = (stop - start) * spec.particles * spec.replicas
+        amount = (stop - start) * self.plan.particles
         self.done += amount
-        self.settings.advance(amount)
+        self.under_way.advance(amount)
         if not len(points):
             return
         self._require_finite(points, trace)
-        at = self.ledger.rows_before(int(points[0]))
-        rows = self.ledger.enter(points, trace)
-        end = at + len(rows["work"])
-        for name, values in rows.items():
-            self.series[name][at:end] = values
-        if self.settings.file is not None and end > at:
-            self.settings.file.write(self.plan.label, at, rows)
+        at = self.recorder.rows_before(int(points[0]))
+        rows = self.recorder.record(points, trace)
+        if len(rows["work"]):
+            for name in ("u", "theta"):
+                rows[name] = rows[name] + self.plan.origin
+            self.file.write(self.plan.section, at, rows)
 
     def _require_finite(self, points: NDArray[np.intp], trace: dict[str, Array]) -> None:
         seen = np.stack([trace[name] for name in ("u", "theta", "square", "heat")])
@@ -189,58 +170,53 @@ class _Run:
         if len(bad):
             row, replica = bad[0]
             raise RunError(
-                f"{self.plan.label} left the finite numbers at step {points[row]} in replica {replica};"
+                f"{self.plan.label} diverged at step {points[row]} in replica {replica};"
                 " take more steps, or a smaller learning rate."
             )
 
     def _snapshot(self, point: int) -> None:
-        count = min(self.plan.spec.particles, SNAPSHOT_PARTICLES)
-        for row in np.flatnonzero(self.plan.snapshot_points == point):
-            density, _ = np.histogram(self.particles.x[0, :count], self.plan.snapshot_edges, density=True)
-            self.density[row] = density
-            if self.settings.file is not None:
-                self.settings.file.write(f"{self.plan.label}/snapshots", int(row), {"density": density[None]})
+        plan = self.plan
+        count = min(plan.spec.particles, SNAPSHOT_PARTICLES)
+        for row in np.flatnonzero(plan.snapshot_points == point):
+            density, _ = np.histogram(self.particles.x[0, :count], plan.snapshot_edges, density=True)
+            self.file.write(f"{plan.section}/snapshots", int(row), {"density": density[None]})
 
-    def _each_particle(self) -> Driven:
-        """The open loop along what was learned."""
-        if isinstance(self.particles, Driven):
-            return self.particles
-        assert isinstance(self.particles, Learned)
-        driven = Driven(self.plan, self.particles.centres)
-        driven.start()
-        nothing = np.zeros(self.plan.scheme.points, bool)
-        for start, stop in _chunks(self.plan, 0, self.settings.chunk):
-            driven.advance(start, stop, nothing)
-        return driven
+    def _keep_each_particle(self) -> None:
+        """The work and heat of each particle: in closed loop those of a second pass along what was learned."""
+        plan, driven = self.plan, self.particles
+        if isinstance(driven, ClosedLoop):
+            driven = OpenLoop(plan, driven.centres)
+            driven.start()
+            nothing = np.zeros(plan.scheme.points, bool)
+            for start, stop in self._chunks(0):
+                driven.advance(start, stop, nothing)
+                self.under_way.advance((stop - start) * plan.particles)
+                self.under_way.pause()
+        assert isinstance(driven, OpenLoop)
+        for replica in range(plan.spec.replicas):
+            mine = np.s_[replica : replica + 1, : plan.spec.particles]
+            each = {"work": driven.work[mine], "heat": driven.heat[mine]}
+            self.file.write(f"{plan.section}/particles", replica, each)
 
-    def _checkpoint(self, point: int) -> None:
-        if self.settings.file is not None:
-            place = {"label": np.array(self.plan.label), "point": np.array(point), "ledger": self.ledger.state}
-            self.settings.file.checkpoint(place | self.particles.state)
-            self.settings.file.wait()
+    def _state(self, point: int) -> dict[str, Array]:
+        place = {"section": np.array(self.plan.section), "point": np.array(point), "recorder": self.recorder.state}
+        return place | self.particles.state
 
     def _restore(self) -> int:
         """Puts everything back as the checkpoint has it; returns the point to go on from."""
-        file, plan = self.settings.file, self.plan
-        stored = None if file is None else file.load_checkpoint()
-        if file is None or stored is None or str(stored["label"]) != plan.label:
+        stored = self.file.load_checkpoint()
+        if stored is None or str(stored["section"]) != self.plan.section:
             return 0
         for name, array in self.particles.state.items():
             array[...] = stored[name]
-        self.ledger.state = stored["ledger"]
+        self.recorder.state = stored["recorder"]
         point = int(stored["point"])
-        rows = self.ledger.rows_before(point)
-        section = file.read(plan.label)
-        for name in SERIES:
-            self.series[name][:rows] = section[name][:rows]
-        if plan.spec.snapshots:
-            self.density = file.read(f"{plan.label}/snapshots")["density"]
-        self.settings.advance(point * plan.spec.particles * plan.spec.replicas)
+        self.under_way.advance(point * self.plan.particles)
         return point
 
-
-def _chunks(plan: Plan, first: int, size: int) -> Iterator[tuple[int, int]]:
-    """Steps cut into kernel calls, which end where a snapshot is due."""
-    length = max(1, size // (plan.spec.particles * plan.spec.replicas))
-    stops = {*range(first, plan.scheme.points, length), *plan.snapshot_points.tolist(), plan.scheme.points}
-    yield from itertools.pairwise(sorted(stop for stop in stops if stop >= first))
+    def _chunks(self, first: int) -> Iterator[tuple[int, int]]:
+        """Steps cut into kernel calls, which end where a snapshot is due."""
+        plan = self.plan
+        length = max(1, self.chunk // plan.particles)
+        stops = {*range(first, plan.scheme.points, length), *plan.snapshot_points.tolist(), plan.scheme.points}
+        yield from itertools.pairwise(sorted(stop for stop in stops if stop >= first))

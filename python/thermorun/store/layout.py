@@ -1,0 +1,114 @@
+"""What a file holds: dimension scales, datasets with units and names, and the facts of the root."""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import h5py
+import numpy as np
+
+from thermorun.arrays import Array
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A dimension scale: its coordinate values and what they are."""
+
+    name: str
+    values: Array
+    units: str
+    long_name: str
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A dataset to come: its dimensions by name, and what it holds."""
+
+    name: str
+    dimensions: tuple[str, ...]
+    units: str
+    long_name: str
+    dtype: str = "float64"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One dataset, read: its dimensions by name, its values, and its attributes."""
+
+    dimensions: tuple[str, ...]
+    values: Array
+    attributes: dict[str, Any]
+
+
+# Datasets by section and name; the root is the section "/".
+Contents = dict[str, dict[str, Stored]]
+
+
+def contents(file: h5py.File) -> Contents:
+    """All that an open run's file holds, as arrays."""
+    found: Contents = {"/": {}}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Group):
+            found[name] = {}
+            return
+        section, _, own = name.rpartition("/")
+        scales = [[scale.name.rpartition("/")[2] for scale in dimension.values()] for dimension in item.dims]
+        dimensions = (own,) if item.is_scale else tuple(each[0] if each else "" for each in scales)
+        values = item.asstr()[()] if h5py.check_string_dtype(item.dtype) else item[()]
+        kept = {key: item.attrs[key] for key in ("units", "long_name") if key in item.attrs}
+        found[section or "/"][own] = Stored(dimensions, values, kept)
+
+    file.visititems(visit)
+    return found
+
+
+def add_section(file: h5py.File, name: str, axes: Sequence[Axis], variables: Sequence[Variable]) -> None:
+    """Allocates a group with its dimension scales and its datasets, filled with NaN, or zero where integers."""
+    lengths = {axis.name: len(axis.values) for axis in axes}
+    group = file.require_group(name)
+    for axis in axes:
+        text = h5py.string_dtype() if axis.values.dtype.kind in "UO" else None
+        scale = group.create_dataset(axis.name, data=axis.values.astype(object) if text else axis.values, dtype=text)
+        scale.make_scale(axis.name)
+        scale.attrs.update({"units": axis.units, "long_name": axis.long_name})
+    for variable in variables:
+        shape = tuple(lengths[dimension] for dimension in variable.dimensions)
+        empty = np.nan if np.dtype(variable.dtype).kind == "f" else 0
+        data = group.create_dataset(
+            variable.name, data=np.full(shape, empty, variable.dtype), chunks=_chunks(shape), track_times=False
+        )
+        data.attrs.update({"units": variable.units, "long_name": variable.long_name})
+        for position, dimension in enumerate(variable.dimensions):
+            data.dims[position].attach_scale(group[dimension])
+
+
+def attributes(command: str, spec: str, seed: int, threads: int) -> dict[str, Any]:
+    """Of the root: who made the file, from what, with what, where."""
+    packages = ("thermokernels", "numpy", "numba", "scipy", "h5py")
+    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+    machine = {"system": platform.platform(), "processor": platform.processor(), "cpus": os.cpu_count()}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": command,
+        "spec": spec,
+        "seed": np.uint64(seed),
+        "threads": threads,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": json.dumps(versions),
+        "machine": json.dumps(machine),
+    }
+
+
+def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Whole rows of up to 2^16 entries a dimension, as many to a chunk as make about a megabyte."""
+    row = tuple(min(length, 2**16) for length in shape[1:])
+    return (max(1, min(shape[0], 256, 2**17 // max(1, math.prod(row)))), *row)

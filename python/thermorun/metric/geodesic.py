@@ -62,7 +62,7 @@ class Geodesic:
 
     def straight(self, s: Array) -> Array:
         """theta on the straight line, (points, p)."""
-        return self.start + np.multiply.outer(s, self.end - self.start)
+        return np.asarray(self.start + np.multiply.outer(s, self.end - self.start))
 
 
 def geodesic(tensor: Tensor, start: Sequence[float], end: Sequence[float]) -> Geodesic:

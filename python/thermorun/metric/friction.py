@@ -176,7 +176,7 @@ def _levels(small: Array) -> Array:
     """
     level = np.where(small.any(axis=0), np.argmax(small, axis=0), len(small) - 1)
     own = np.diag(level)
-    return np.maximum(level, np.maximum(own[:, None], own[None, :]))
+    return np.asarray(np.maximum(level, np.maximum(own[:, None], own[None, :])))
 
 
 def _estimate(values: Array) -> Estimate:

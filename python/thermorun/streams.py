@@ -135,11 +135,10 @@ def watch(seed: int) -> Streams:
     return Streams(seed).part(1, 2**32).part(0, 1)
 
 
-# cycles: the high half of a stream's number says what for.  The first four are drawn by kernels (``two_step``'s chain
-# and minibatches, ``chains``'s samples of M from state z), which know the same numbers; "start" seeds NumPy's generator
-# of parameters and first points.  The last is cut into chains: of diagnostics (chain c from stream c; their double steps
-# are cut too: counting and paths begin at 0, autocorrelation at 2^30, classes of fantasies at 2^31), of `sample`, and the
-# one chain of a portrait.
+# cycles: the high half of a stream's number says what for.  Kernels know the same numbers: of the persistent chain, of
+# minibatches, of samples of M from state z (in the low half).  "start" seeds NumPy's generator of first parameters and
+# points.  "sample" is cut into chains: of diagnostics (their double steps are cut too: counting and paths begin at 0,
+# autocorrelation at 2^30, classes of fantasies at 2^31), of `sample`, and the one chain of a portrait.
 _CYCLES = {"chain": 0, "batch": 1, "start": 2, "markov": 3, "sample": 4}
 _SAMPLED = {"diagnostics": (0, 2**30), "fantasies": (1, 2**30), "portrait": (1, 2**31)}
 

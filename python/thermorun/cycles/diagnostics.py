@@ -329,7 +329,8 @@ def _paths(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) -> Estima
 
 
 def _stacked(parts: list[Estimate]) -> Estimate:
-    return Estimate(*(np.array([getattr(part, name) for part in parts]) for name in ("mean", "stderr")), 1, CHAINS - 1)
+    mean, stderr = (np.array([getattr(part, name) for part in parts]) for name in ("mean", "stderr"))
+    return Estimate(mean, stderr, 1, CHAINS - 1.0)
 
 
 def counted(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) -> Array:
@@ -344,10 +345,8 @@ def counted(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) -> Array
 
 def _without_matrix(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) -> Diagnostics:
     """What can be said of models with too many states: long-chain likelihood and the classes of their fantasies."""
-    classes = data.classes
-    parts = np.stack(
-        [_fantasy_shares(row, spec, data, mean, int(seed)) for row, seed in zip(theta, spec.seeds, strict=True)]
-    )
+    seeds = [int(seed) for seed in spec.seeds]
+    parts = np.stack([_fantasy_shares(row, spec, data, mean, seed) for row, seed in zip(theta, seeds, strict=True)])
     known = {
         "path_entropy_production": _paths(theta, spec, data, mean),
         "class_frequency": jackknife(parts, lambda shares: shares, axis=1),
@@ -358,11 +357,10 @@ def _without_matrix(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) 
             points = x[:: -(-len(x) // 1000)]
             known[name] = _stacked(
                 [
-                    chain_likelihood(row, spec, mean, points, int(seed), 4096, data.x)
-                    for row, seed in zip(theta, spec.seeds, strict=True)
+                    chain_likelihood(row, spec, mean, points, seed, 4096, data.x)
+                    for row, seed in zip(theta, seeds, strict=True)
                 ]
             )
-    assert known["class_frequency"].mean.shape == (len(theta), len(classes))
     return known
 
 

@@ -52,8 +52,8 @@ class StudyResult(Result):
     ``data`` are those it was trained on; ``series`` holds arrays (epochs, models) under the names of ``SERIES``, NaN
     where an epoch is not done; ``theta`` (models, parameters) the last parameters, ``square`` RMSProp's memory;
     ``visible`` uint8 (models, D) where the chains are; ``mean`` (D,) that of the data; ``stopped`` int64 (models,) the
-    gradient step at which a model's likelihood was no longer finite, or -1.  ``diagnostics`` are estimates by name, with
-    models along the first dimension: see ``diagnostics.TABLE``.
+    gradient step at which a model's likelihood was no longer finite, or -1.  ``diagnostics`` are estimates by name,
+    with models along the first dimension: see ``diagnostics.TABLE``.
 
     ``sigma`` names the entropy production that tables sort by and pictures show, ``drawn`` the models of which there
     are pictures (none by default).
@@ -240,12 +240,10 @@ class StudyResult(Result):
             )
             return notes
         if not self.states:
+            there = f"2^{spec.hidden}" if spec.encoding == "bits" else f"{spec.hidden:,}"
             notes.append(
-                f"path: entropy production of x and z together; sigma of z alone, tau and M need at most {MAX_STATES}"
-                f" hidden states, and there are 2^{spec.hidden}"
-                if spec.encoding == "bits"
-                else f"path: entropy production of x and z together; sigma of z alone, tau and M need at most {MAX_STATES}"
-                f" hidden states, and there are {spec.hidden}"
+                f"path: entropy production of x and z together; sigma of z alone, tau and M need at most {MAX_STATES:,}"
+                f" hidden states, and there are {there}"
             )
         if len(data.classes) < 2:
             notes.append("the data have no classes, so there is no KL of their frequencies")

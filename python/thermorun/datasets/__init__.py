@@ -1,4 +1,4 @@
-"""Data sets by name, from a file or a folder, or from arrays: handwritten digits as bits or as grey images, or one's own.
+"""Data sets by name, from a file or a folder, or from arrays: digits as bits or as grey images, or one's own.
 
 Names:
 

@@ -62,7 +62,7 @@ def beside(path: Path) -> Path | None:
 
 def of_folder(folder: Path) -> dict[str, Path]:
     """The files of images in a folder by part, "train" and "t10k", there or in ``raw`` below it."""
-    found = {}
+    found: dict[str, Path] = {}
     for part in PARTS:
         for place in (folder, *sorted(folder.glob("raw")), *sorted(folder.glob("*/raw"))):
             for path in sorted(place.glob(f"{part}-images*")):

@@ -223,9 +223,7 @@ def _read(name: str, names: tuple[str, ...]) -> files.Raw:
     path = files.find(name)
     if path is None:
         if name == ARRAY:
-            raise InputError(
-                f"dataset is {name!r}: its points are with whoever trained on them; pass the array itself."
-            )
+            raise InputError(f"dataset is {name!r}: it was passed as an array; pass it again.")
         raise InputError(f"dataset is {name!r}; it must be {', '.join(names)}, or a file or folder that exists.")
     return files.read(path)
 

@@ -138,3 +138,18 @@ def watch(seed: int) -> Streams:
 def portrait(seed: int) -> Streams:
     """Of the trajectories that a picture of a machine shows."""
     return Streams(seed).part(2, 2**32).part(0, 1)
+
+
+# cycles: the high half of a stream's number says what for.  Kernels know the same numbers: of the persistent chain, of
+# minibatches, of samples of M from state z (in the low half).  "start" seeds NumPy's generator of first parameters and
+# points.  "sample" is cut into chains: of diagnostics (their double steps are cut too: counting and paths begin at 0,
+# autocorrelation at 2^30, classes of fantasies at 2^31), of `sample`, and the one chain of a portrait.
+_CYCLES = {"chain": 0, "batch": 1, "start": 2, "markov": 3, "sample": 4}
+_SAMPLED = {"diagnostics": (0, 2**30), "fantasies": (1, 2**30), "portrait": (1, 2**31)}
+
+
+def cycles(seed: int, purpose: str) -> Streams:
+    """Of one model of a study, whose seed is the study's plus its number; or of a call of `sample`."""
+    if purpose in _CYCLES:
+        return Streams(seed).part(_CYCLES[purpose], 2**32)
+    return Streams(seed).part(_CYCLES["sample"], 2**32).part(*_SAMPLED[purpose])

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermokernels import latent_cycle
+from thermorun import streams
+from thermorun.arrays import Array
 from thermorun.errors import InputError
-
-Array = NDArray[Any]
 
 ENCODINGS = {"softmax": latent_cycle.SOFTMAX, "sigmoid": latent_cycle.SIGMOID, "bits": latent_cycle.BITS}
 MAX_HIDDEN = {"softmax": 4096, "sigmoid": 4096, "bits": 64}
@@ -189,7 +189,7 @@ def initial_row(data: Array, encoding: str, hidden: int, seed: int, dtype: Any, 
     points, visible = data.shape
     row = np.zeros(parameter_count(hidden, visible))
     model = Model(encoding, hidden, row, np.zeros(visible), tied)
-    random = np.random.default_rng(np.random.SeedSequence([seed, int(latent_cycle.START)]))
+    random = np.random.default_rng(np.random.SeedSequence([seed, streams.cycles(seed, "start").first]))
     tenth = max(1, points // 10)
     for b in range(hidden):
         chosen = random.choice(points, tenth, replace=False)
@@ -204,6 +204,6 @@ def initial_row(data: Array, encoding: str, hidden: int, seed: int, dtype: Any, 
 
 def initial_visible(data: Array, seed: int) -> Array:
     """Where the chain starts: a random point of the data, uint8 (visible,)."""
-    random = np.random.default_rng(np.random.SeedSequence([seed, int(latent_cycle.START), 1]))
+    random = np.random.default_rng(np.random.SeedSequence([seed, streams.cycles(seed, "start").first, 1]))
     point: Array = data[random.integers(len(data))].copy()
     return point

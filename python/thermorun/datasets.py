@@ -88,8 +88,9 @@ class Images:
     """Grey images with classes, for training and held out.
 
     ``x`` float32 (points, D), from 0 to 1 in the built-in sets; ``labels`` int64 (points,), the number of each point's
-    class in ``classes``, int64 ascending; ``test_x`` and ``test_labels`` the same of the points held out; ``shape``
-    (rows, columns) for pictures.
+    class in ``classes``, int64 ascending; ``test_x`` and ``test_labels`` the same of the points held out, -1 for a class
+    without training points; ``shape`` (rows, columns) for pictures; ``test_values`` the labels of the points held out
+    as they were given.
     """
 
     name: str
@@ -99,6 +100,12 @@ class Images:
     test_labels: NDArray[np.int64]
     classes: NDArray[np.int64]
     shape: tuple[int, int]
+    test_values: NDArray[np.int64]
+
+    @property
+    def unseen(self) -> NDArray[np.int64]:
+        """The classes of points held out that have no training points."""
+        return np.unique(self.test_values[self.test_labels < 0])
 
     @property
     def fingerprint(self) -> int:
@@ -165,12 +172,14 @@ def images_from_arrays(
         )
     if len(wanted) < 2:
         raise InputError(f"{name} has {len(wanted)} class to tell apart; it must be at least 2.")
-    keep, test_keep = np.isin(numbers, wanted), np.isin(test_numbers, wanted)
+    keep, seen = np.isin(numbers, wanted), np.isin(test_numbers, wanted)
+    test_keep = np.ones_like(seen) if classes is None else seen
     if not test_keep.any():
         raise InputError(f"{name} has no point to hold out in its classes; give more points.")
+    test_labels = np.where(seen, np.searchsorted(wanted, test_numbers), -1)[test_keep]
     return Images(
-        name, pixels[keep], np.searchsorted(wanted, numbers[keep]), test_pixels[test_keep],
-        np.searchsorted(wanted, test_numbers[test_keep]), wanted, shape,
+        name, pixels[keep], np.searchsorted(wanted, numbers[keep]), test_pixels[test_keep], test_labels, wanted, shape,
+        test_numbers[test_keep],
     )  # fmt: skip
 
 

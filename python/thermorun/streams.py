@@ -133,3 +133,8 @@ def shot(seed: int, number: int) -> Streams:
 def watch(seed: int) -> Streams:
     """Of the accuracy along a descent."""
     return Streams(seed).part(1, 2**32).part(0, 1)
+
+
+def portrait(seed: int) -> Streams:
+    """Of the trajectories that a picture of a machine shows."""
+    return Streams(seed).part(2, 2**32).part(0, 1)

@@ -5,19 +5,19 @@ from typing import Any
 
 import click
 
-from thermorun.cli.options import chosen, run_options, spec_options
+from thermorun.cli.options import Numbers, chosen, run_options, spec_options
 from thermorun.cli.run import execute
 from thermorun.computer.spec import Classification, ComputerTraining, Sweep
 
 _WITHOUT = ("labels", "fingerprint", "file")
 
 
-class _Values(click.ParamType[tuple[str, ...]]):
+class _Values(Numbers):
     """Values of a sweep with commas between: numbers, or names of connectivities."""
 
     name = "value,..."
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return value if isinstance(value, tuple) else tuple(str(value).split(","))
 
 

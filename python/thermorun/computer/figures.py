@@ -14,6 +14,7 @@ from thermorun.computer.layout import Portrait
 from thermorun.computer.machine import Machine
 from thermorun.computer.result import ClassificationResult, SweepResult, TrainingResult
 from thermorun.computer.score import Score
+from thermorun.estimates import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,22 +48,22 @@ def confusion(ax: "Axes", score: Score, classes: Sequence[int]) -> None:
     places = range(0, len(classes), -(-len(classes) // 20))
     ax.set_xticks(places, [str(classes[k]) for k in places])
     ax.set_yticks(places, [str(classes[k]) for k in places])
-    ax.set_xlabel("answer")
+    ax.set_xlabel("answer, % of a label's shots")
     ax.set_ylabel("label")
-    ax.set_title(f"% of a label's shots; right: {score.accuracy} %")
+    ax.set_title(f"right: {score.accuracy} %")
 
 
 def by_class(ax: "Axes", score: Score, classes: Sequence[int]) -> None:
     """Accuracy of each class with two standard errors, beside that of all."""
     places = np.arange(len(classes))
-    means, errors = (100 * np.array([getattr(one, name) for one in score.by_class]) for name in ("mean", "stderr"))
-    ax.errorbar(places, means, 2 * errors, fmt="o", color=_ACCURACY, markersize=4, capsize=2)
+    ax.errorbar(places, *_percent(score.by_class), fmt="o", color=_ACCURACY, markersize=4, capsize=2)
     if score.accuracy is not None:
         ax.axhline(100 * score.accuracy.mean, color="0.4", linewidth=1, label="all classes")
     ax.set_xticks(places, [str(k) for k in classes])
     ax.set_xlabel("label")
     ax.set_ylabel("accuracy / %")
-    plots.legend(ax, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+    ax.margins(x=0.2 if len(classes) < 4 else None)
+    plots.legend(ax, loc="lower right", bbox_to_anchor=(1.0, 1.0))
 
 
 def answer_counts(ax: "Axes", result: ClassificationResult) -> None:
@@ -154,11 +155,8 @@ def sweep(ax: "Axes", result: SweepResult) -> None:
     named = result.spec.over == "connectivity"
     places = np.array([i if named else float(value) for i, value in enumerate(result.values)], float)
     for name, colour, label in (("top2", _TOP2, "among the two largest"), ("accuracy", _ACCURACY, "largest output")):
-        means, errors = (
-            100 * np.array([getattr(one, part) for one in result.columns[name]]) for part in ("mean", "stderr")
-        )
         ax.errorbar(
-            places, means, 2 * errors, color=colour, marker="o", markersize=4, capsize=2,
+            places, *_percent(result.columns[name]), color=colour, marker="o", markersize=4, capsize=2,
             linewidth=0 if named else 1.2, elinewidth=1.2, label=label,
         )  # fmt: skip
     if named:
@@ -175,7 +173,7 @@ def sweep(ax: "Axes", result: SweepResult) -> None:
 
 def answers(score: Score, classes: Sequence[int]) -> "Figure":
     """Which answers labels got, and how often that was right."""
-    size = 1.4 + 0.36 * min(len(classes), 20)
+    size = max(1.4 + 0.36 * min(len(classes), 20), 3.0)
     figure: Figure
     figure, axes = plots.subplots(1, 2, size=(2 * size + 1.4, size + 0.9), width_ratios=(1.15, 1))
     confusion(axes[0], score, classes)
@@ -202,16 +200,19 @@ def activations(machine: Machine, portrait: Portrait) -> "Figure":
     read = int(np.searchsorted(portrait.times, machine.physics.observation_time * (1 - 1e-9)))
     for k in range(examples):
         answer = machine.classes[int(np.argmax(portrait.paths[read, k, machine.hidden :]))]
-        picture(grid[0, k], portrait, k, f"label {machine.classes[portrait.labels[k]]}, answer {answer}")
+        picture(grid[0, k], portrait, k, f"label {machine.classes[portrait.labels[k]]}\nanswer {answer}")
         hidden_units(grid[1, k], machine, portrait, k)
         outputs(grid[2, k], machine, portrait, k)
         grid[1, k].set_xlabel("")
-        for row in (1, 2):
-            grid[row, k].sharey(grid[row, 0])
-            if k:
-                grid[row, k].set_ylabel("")
+        grid[1, k].set_ylabel("")
+        grid[2, k].set_ylabel("")
+    for row in (1, 2):
+        reach = [ax.get_ylim() for ax in grid[row]]
+        for ax in grid[row]:
+            ax.set_ylim(min(low for low, _ in reach), max(high for _, high in reach))
     grid[1, 0].set_ylabel(f"{min(machine.hidden, _TRACES)} of {machine.hidden} hidden\nunits, $x$ / length")
     grid[2, 0].set_ylabel("outputs, $x$ / length")
+    plots.letters(grid[:, 0])
     handles, labels = grid[2, 0].get_legend_handles_labels()
     plots.legend(
         figure, handles=handles[:20], labels=labels[:20], loc="outside lower center", ncols=min(machine.outputs, 10),
@@ -249,6 +250,12 @@ def swept(result: SweepResult) -> "Figure":
     figure, ax = plots.subplots()
     sweep(ax, result)
     return figure
+
+
+def _percent(shares: Sequence[Estimate]) -> tuple[Array, Array]:
+    """Means in percent, and two standard errors down and up (2, n), not beyond what a share can be."""
+    means, errors = (100 * np.array([getattr(one, name) for one in shares]) for name in ("mean", "stderr"))
+    return means, np.array([np.minimum(2 * errors, means), np.minimum(2 * errors, 100 - means)])
 
 
 def _coloured(ax: "Axes", values: Array, unit: str) -> None:

@@ -111,8 +111,7 @@ def read_origin(file: RunFile, spec: ComputerTraining) -> Origin | None:
     known = file.noted("images_fingerprint")
     if known is None or not isinstance(spec.dataset, str):
         return None
-    classes = tuple(int(k) for k in file.read(SECTION)["class"])
-    return Origin(spec.dataset, classes, int(known), file.read("training_images")["hash"])
+    return Origin(spec.dataset, spec.classes, int(known), file.read("training_images")["hash"])
 
 
 def save(machine: Machine, path: Path | str) -> None:

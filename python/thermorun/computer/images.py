@@ -59,10 +59,10 @@ def fingerprint(x: Array, labels: Array) -> int:
 
 
 class Origin(NamedTuple):
-    """What a machine's file says of the images that it was trained on."""
+    """What a machine's file says of the images that it was trained on; ``classes`` None where they were all."""
 
     dataset: str
-    classes: tuple[int, ...]
+    classes: tuple[int, ...] | None
     fingerprint: int
     hashes: Array
 
@@ -117,13 +117,14 @@ def shown_images(
     held = np.arange(len(found.x)) % 3 == 2
     train_x, train_labels, test_x, test_labels = found.x[~held], found.labels[~held], found.x[held], found.labels[held]
     everything = found.x, found.labels
-    own = found.test_x is not None and found.test_labels is not None
+    own = False
     if found.test_x is not None and found.test_labels is not None:
-        train_x, train_labels, test_x, test_labels, _ = found
+        own, train_x, train_labels = True, found.x, found.labels
+        test_x, test_labels = found.test_x, found.test_labels
         everything = np.vstack([train_x, test_x]), np.concatenate([train_labels, test_labels])
     same = False
     if origin is not None:
-        keep = np.isin(train_labels, origin.classes)
+        keep = slice(None) if origin.classes is None else np.isin(train_labels, origin.classes)
         same = fingerprint(train_x[keep], train_labels[keep]) == origin.fingerprint
     if part is None:
         part = "held-out" if own or same or not asked else "all"
@@ -144,15 +145,14 @@ def _found(dataset: Source, given: Array | None, inputs: int | None) -> _Parts:
         values = images.classes
         return _Parts(images.x, values[images.labels], images.test_x, values[images.test_labels], images.shape)
     arrays = datasets.read_arrays(Path(dataset))
-    x = arrays.get("", arrays.get("x"))
-    if x is None:
+    if not {"", "x"} & set(arrays):
         raise InputError(f"{dataset} has no array 'x'; it has {', '.join(arrays) or 'none'}.")
-    pixels, shape = _pixels(x, dataset, inputs)
+    pixels, shape = _pixels(arrays.get("x", arrays.get("")), dataset, inputs)
     labels = _numbers(arrays.get("labels"), len(pixels), dataset)
     if "x_test" not in arrays:
         return _Parts(pixels, labels, None, None, shape)
-    test_x, _ = _pixels(arrays["x_test"], dataset, inputs)
-    return _Parts(pixels, labels, test_x, _numbers(arrays.get("labels_test"), len(test_x), dataset), shape)
+    held_out, _ = _pixels(arrays["x_test"], dataset, inputs)
+    return _Parts(pixels, labels, held_out, _numbers(arrays.get("labels_test"), len(held_out), dataset), shape)
 
 
 def _pixels(x: Any, name: str, inputs: int | None) -> tuple[Array, tuple[int, int]]:

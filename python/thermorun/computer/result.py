@@ -11,7 +11,7 @@ from thermorun.arrays import Array
 from thermorun.computer.layout import Portrait
 from thermorun.computer.machine import Machine
 from thermorun.computer.score import Accuracy, Score, advantage
-from thermorun.computer.spec import Classification, ComputerTraining, Sweep, Value, stem
+from thermorun.computer.spec import TRAINED, Classification, ComputerTraining, Sweep, Value, stem
 from thermorun.estimates import Estimate, finite_or_none
 from thermorun.results import Result
 from thermorun.tables import Table
@@ -172,13 +172,14 @@ class SweepResult(Result):
         return super().to_dict() | {"over": self.spec.over, "standard": self.standard, "notes": list(self.notes)}
 
     def tables(self) -> list[Table]:
-        c, rows = self.columns, []
+        c, rows, trained = self.columns, [], self.spec.over in TRAINED
         for i, value in enumerate(self.values):
             accuracy, top2 = c["accuracy"][i], c["top2"][i]
             rows.append(
                 (
                     value if isinstance(value, str) else f"{value:g}",
-                    str(accuracy), *_parts(accuracy), str(top2), str(c["heat"][i]), f"{self.parameters[i]:,.0f}",
+                    str(accuracy), *_parts(accuracy), str(top2), str(c["heat"][i]),
+                    *([f"{self.parameters[i]:,.0f}"] if trained else []),
                 )
             )  # fmt: skip
         notes = [
@@ -186,12 +187,15 @@ class SweepResult(Result):
             *_why_unknown(self.spec.shots),
             *self.notes,
         ]
+        if not trained and len(rows):
+            notes.append(f"{self.parameters[0]:,.0f} parameters")
         if self.spec.over == "observation-time":
             notes.append("all rows are read from the same trajectories: their noise is one")
         elif self.spec.over in ("temperature", "timestep"):
             notes.append("all rows have the same images and random numbers: their errors go together")
         headings = (
-            self.spec.over, "accuracy / %", "± images", "± noise", "top 2 / %", "heat / energy", "parameters",
+            self.spec.over, "accuracy / %", "± images", "± noise", "top 2 / %", "heat / energy",
+            *(["parameters"] if trained else []),
         )  # fmt: skip
         return [Table(f"Sweep over the {TITLES[self.spec.over]}", headings, rows, notes)]
 
@@ -219,6 +223,7 @@ def _row(score: Score, machine: Machine, energy_advantage: float) -> dict[str, A
 def _tables(title: str, score: Score, machine: Machine, what: str, notes: list[str]) -> list[Table]:
     """The score, and class by class."""
     physics, rows = machine.physics, []
+    what = what if score.images > 1 else what.replace("images", "image")
     for name, share in (("accuracy / %", score.accuracy), ("top 2 / %", score.top2)):
         if share is not None:
             rows.append((name, str(share), *_parts(share)))

@@ -60,7 +60,7 @@ class Subject:
         machine = replace(machine, pixels=pixels).with_physics(**spec.changes)
         if spec.classes is not None:
             shown = shown.only(spec.classes)
-        elif shown.labels is not None and (shown.own or not asked):
+        elif shown.labels is not None and _restricted(training, shown, asked):
             shown = shown.only(machine.classes)
         if shown.x.shape[1] != machine.inputs:
             raise InputError(
@@ -100,6 +100,13 @@ class Subject:
         return self.machine.fields(self.machine.pixels.inputs(self.shown.x, np.float32), self.spec.dtype)
 
 
+def _restricted(training: ComputerTraining | None, shown: Shown, asked: bool) -> bool:
+    """Whether a data set holds other classes by intention: the training, or who made the machine, left them out."""
+    if training is None:
+        return not asked
+    return training.classes is not None and (shown.own or not asked)
+
+
 def _labels(shown: Shown, machine: Machine, path: Path, text: bool) -> tuple[Array | None, list[str]]:
     """Labels as numbers of the machine's classes, and what there is to say of those that it has no output for."""
     if shown.labels is None:
@@ -132,8 +139,9 @@ def _origin_notes(shown: Shown, origin: Origin | None) -> list[str]:
         return []
     notes = []
     if not shown.own and shown.labels is not None:
-        what = origin.dataset if origin.dataset != shown.name else f"{origin.dataset} as it was then"
-        notes.append(f"the images are of {shown.name}, which is not the set that the machine was trained on: {what}.")
+        changed = f"{shown.name}: not the images and labels that the machine was trained beside; they have changed."
+        other = f"the machine was trained on {origin.dataset}, not on {shown.name}."
+        notes.append(changed if whole_path(shown.name) == origin.dataset else other)
     seen = int(np.isin(hashes(shown.x), origin.hashes).sum())
     if seen:
         notes.append(seen_note(seen, len(shown.x)))

@@ -101,8 +101,10 @@ def run(
         if subject.labels is None:
             raise InputError(f"dataset is {subject.shown.name}, whose images have no labels; a sweep needs them.")
         values, standard = _values(spec, subject)
-        spec = under_way.spec = as_stored(spec.replace(**subject.noted), under_way)
-        machines = _Machines(spec, subject, values)
+        # What was asked for still has the arrays, if it was given some.
+        asked, spec = spec, as_stored(spec.replace(**subject.noted), under_way)
+        under_way.spec = spec
+        machines = _Machines(asked, subject, values)
         groups = machines.groups
         # Tallies of a group, their checkpoint, and one shot.
         images = len(subject.shown.x)

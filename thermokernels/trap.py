@@ -9,6 +9,13 @@ Step n is: (1) theta jumps at fixed x, which is work; (2) x relaxes at fixed the
 The exact Ornstein-Uhlenbeck update has pull = 1 - exp(-mu dt) and kick = sqrt(kT (1 - exp(-2 mu dt))), Euler-Maruyama
 has pull = mu dt and kick = sqrt(2 mu kT dt).  With pull = kick = 0 a step is a jump alone.
 
+Its energy differences are written with the force, so that nothing cancels and little is computed:
+
+    at fixed x, theta -> theta + shift:   dE = shift (shift / 2 - (x - theta)) = shift (force' - shift / 2)
+    at fixed theta, x -> x + move:        dE = move (move / 2 - force)
+
+with force = theta - x, and force' the force after the shift.
+
 Arrays that all kernels share:
 
 ``x``         float32 or float64, (replicas, width), width a multiple of ``random.BLOCK``; a replica's particles are its
@@ -23,8 +30,7 @@ import numpy as np
 from numba import prange
 
 from thermokernels._jit import device, kernel, wide_vectors
-from thermokernels.blocks import sum_block, sum_over_blocks
-from thermokernels.potentials import trap_force, trap_heat, trap_work
+from thermokernels.blocks import TASKS, share, sum_block, sum_over_blocks
 from thermokernels.random import BLOCK, LANES, fill_block
 
 GAIN, PULL, KICK = range(3)
@@ -36,9 +42,23 @@ LEARN_COLUMNS = ("u", "theta", "work", "heat", "square", "var_u", "var_theta", "
 # Columns of the record of `drive`, all sums over one block.
 DRIVE_COLUMNS = ("x", "square", "work", "work_square", "heat")
 
-# A pass over the blocks is cut into this many tasks, whatever the number of threads: enough of them to keep threads
-# busy to the end, few enough that each can have scratch arrays of its own.
-_TASKS = 64
+
+@device
+def trap_force(x, theta):
+    """-dE/dx."""
+    return theta - x
+
+
+@device
+def trap_work(new_force, shift):
+    """E(x, theta + shift) - E(x, theta), from the force at theta + shift."""
+    return shift * (new_force - type(shift)(0.5) * shift)
+
+
+@device
+def trap_heat(force, move):
+    """E(x + move, theta) - E(x, theta), from the force at x."""
+    return move * (type(move)(0.5) * move - force)
 
 
 @device
@@ -132,10 +152,10 @@ def spread(x, particles, centre, width, seed, stream, sums):
     The normals are those of step 0 of the streams named, so the streams must not be those of the dynamics.
     """
     replicas, blocks = sums.shape[:2]
-    for task in prange(_TASKS):
+    for task in prange(TASKS):
         rows = np.empty((2, LANES), np.uint64)
         normals = np.empty(BLOCK, np.float32)
-        for unit in range(task * replicas * blocks // _TASKS, (task + 1) * replicas * blocks // _TASKS):
+        for unit in share(task, replicas * blocks):
             replica, block = unit // blocks, unit % blocks
             mine = x[replica, block * BLOCK : min((block + 1) * BLOCK, particles)]
             fill_block(normals, rows, seed, stream + np.uint64(replica), block, 0)
@@ -206,10 +226,10 @@ def learn(x, particles, first, steps, target, seed, stream, state, sums, respons
             trace[n, r, 5] = spare * var_u
             trace[n, r, 6] = spare * var_theta
             trace[n, r, 7] = spare * var_work
-        for task in prange(_TASKS):
+        for task in prange(TASKS):
             rows = np.empty((2, LANES), np.uint64)
             normals = np.empty(BLOCK, np.float32)
-            for unit in range(task * replicas * blocks // _TASKS, (task + 1) * replicas * blocks // _TASKS):
+            for unit in share(task, replicas * blocks):
                 replica, block = unit // blocks, unit % blocks
                 mine = x[replica, block * BLOCK : min((block + 1) * BLOCK, particles)]
                 fill_block(normals, rows, seed, stream + np.uint64(replica), block, first + n)
@@ -253,10 +273,10 @@ def drive(x, work, heat, particles, first, steps, theta, seed, stream, rows_to_r
     A block stays in cache for all its steps.
     """
     replicas, blocks = record.shape[1:3]
-    for task in prange(_TASKS):
+    for task in prange(TASKS):
         rows = np.empty((2, LANES), np.uint64)
         normals = np.empty(BLOCK, np.float32)
-        for unit in range(task * replicas * blocks // _TASKS, (task + 1) * replicas * blocks // _TASKS):
+        for unit in share(task, replicas * blocks):
             r, block = unit // blocks, unit % blocks
             mine = slice(block * BLOCK, min((block + 1) * BLOCK, particles))
             my_x, my_work, my_heat = x[r, mine], work[r, mine], heat[r, mine]

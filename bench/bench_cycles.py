@@ -154,16 +154,8 @@ def sampling(encoding, hidden):
 
         def ours(n, visible=visible):
             states = np.empty((CHAINS, n), np.uint64)
-            chains.run_chains(
-                model.row,
-                kernel_options(encoding, hidden=hidden),
-                model.mean,
-                visible,
-                0,
-                np.uint64(1),
-                latent_cycle.SAMPLE,
-                states,
-            )
+            options = kernel_options(encoding, hidden=hidden)
+            chains.run_chains(model.row, options, model.mean, visible, 0, np.uint64(1), latent_cycle.SAMPLE, states)
 
         results[f"ours, {threads} threads"] = rate(ours, CHAINS)
     x = [start.astype(np.float32)]

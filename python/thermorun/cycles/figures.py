@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thermokernels import chains
+from thermokernels.chains import run_chains
 from thermorun import plots, streams
 from thermorun.arrays import Array
 from thermorun.cycles.autocorrelation import autocorrelation
@@ -275,10 +275,10 @@ def sequence(result: StudyResult, index: int, steps: int, burn: int = 200) -> tu
     visible = result.data.x[:1].copy()
     seed, stream = streams.cycles(int(result.spec.seeds[index]), "portrait").take()
     warm, state = np.empty((1, burn), np.uint64), np.empty((1, 1), np.uint64)
-    chains.run_chains(model.row, model.options, model.mean, visible, 0, seed, stream, warm)
+    run_chains(model.row, model.options, model.mean, visible, 0, seed, stream, warm)
     expected, drawn = [], []
     for t in range(steps):
-        chains.run_chains(model.row, model.options, model.mean, visible, burn + t, seed, stream, state)
+        run_chains(model.row, model.options, model.mean, visible, burn + t, seed, stream, state)
         expected.append(model.expected(state[0])[0])
         drawn.append(visible[0].copy())
     return np.array(expected), np.array(drawn)

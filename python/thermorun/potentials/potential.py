@@ -174,8 +174,22 @@ class Potential:
         points = np.asarray(x, float)
         points = points[:, None] if points.ndim == 1 else points
         values = np.empty((1, 1 + self.dimension + len(self.parameters), len(points)))
-        self.kernels().evaluate(np.ascontiguousarray(points.T)[None], np.asarray(theta, float)[None], values)
+        self._fill(np.ascontiguousarray(points.T)[None], np.asarray(theta, float)[None], values)
         return values[0, 0], values[0, 1 : 1 + self.dimension].T, values[0, 1 + self.dimension :].T
+
+    def _fill(self, x: Array, theta: Array, values: Array) -> None:
+        """Numba raises where an integer power divides by zero; such points alone get E = inf and no derivatives."""
+        try:
+            self.kernels().evaluate(x, theta, values)
+        except ZeroDivisionError:
+            half = x.shape[2] // 2
+            if not half:
+                values[:, 0], values[:, 1:] = np.inf, np.nan
+                return
+            for part in (slice(None, half), slice(half, None)):
+                some = values[:, :, part].copy()
+                self._fill(x[:, :, part].copy(), theta, some)
+                values[:, :, part] = some
 
     def energies(self, x: ArrayLike, theta: ArrayLike) -> Array:
         """E at points (n,) or (n, d) and one theta (p,)."""

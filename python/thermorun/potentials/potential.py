@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from thermokernels.langevin import device_of
 from thermorun.arrays import Array
 from thermorun.errors import InputError, require_count, require_number, short
-from thermorun.potentials import compilation
+from thermorun.potentials import compilation, sources
 
 Point = tuple[float, ...]
 # Gives (count,) uniforms on (0, 1), fresh ones at every call.
@@ -136,11 +136,11 @@ class Potential:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the source of the three functions, equal on every version of Python, see `compilation.fingerprint`.
+        """A hash of the source of the three functions, equal on every version of Python, see `sources.fingerprint`.
 
         Of a built-in potential, its name and its version.
         """
-        return compilation.fingerprint((self.energy, self.force, self.gradient, self.dimension))[:16]
+        return sources.fingerprint((self.energy, self.force, self.gradient, self.dimension))[:16]
 
     @cached_property
     def source(self) -> str | None:
@@ -148,9 +148,7 @@ class Potential:
 
         None for a built-in potential.
         """
-        texts = [compilation.source_of(function) for function in (self.energy, self.force, self.gradient)]
-        found = list(dict.fromkeys(text for text in texts if text is not None))
-        return "\n".join(found) if None not in texts else None
+        return sources.sources_of((self.energy, self.force, self.gradient))
 
     def require_valid(self, theta: ArrayLike, name: str = "theta") -> Array:
         """``theta`` as an array.  Raises InputError where it is no valid point (or path of points) of the potential."""
@@ -251,9 +249,9 @@ def exponential_family(
 
     return Potential(
         name,
-        compilation.written(f"c(x) + {product('f(x)')}", **known),
-        compilation.written(f"-(slope(x) + {product('slopes(x)')})", **known),
-        compilation.written("f(x)", **known),
+        sources.written(f"c(x) + {product('f(x)')}", **known),
+        sources.written(f"-(slope(x) + {product('slopes(x)')})", **known),
+        sources.written("f(x)", **known),
         parameters,
         theta,
         **rest,

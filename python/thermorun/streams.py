@@ -156,5 +156,5 @@ def cycles(seed: int, purpose: str) -> Streams:
 
 
 def proposal() -> Streams:
-    """Of the search for a proposal where equilibrium has no exact draws: the same in every run, as a rule's nodes are."""
+    """Of the search for a proposal where equilibrium has no exact draws; the same in every run."""
     return Streams(0).part(2**32 - 1, 2**32)

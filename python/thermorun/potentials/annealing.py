@@ -296,8 +296,8 @@ def propose(potential: Potential, theta: tuple[float, ...], beta: float) -> Prop
     broad = Mixture(np.ones(1), seen.centre[None], np.diag((0.5 * seen.half) ** 2)[None])
     bottoms = Mixture(np.ones(len(seen.minima)), seen.minima, 2 * seen.covariances)
     first = (anneal(target, broad, source), anneal(target, _joined((0.5, broad), (0.5, bottoms)), source))
-    before, best, most = first, None, max(1, _POPULATION // (10 * d))
-    best: Proposal | None
+    before, most = first, max(1, _POPULATION // (10 * d))
+    best: Proposal | None = None
     for components in _COMPONENTS:
         points = [one.state.x for one in (first if before is first else first + before)]
         fitted = fit(_thinned(np.concatenate(points)), min(components, most), source)

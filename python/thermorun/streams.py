@@ -153,3 +153,8 @@ def cycles(seed: int, purpose: str) -> Streams:
     if purpose in _CYCLES:
         return Streams(seed).part(_CYCLES[purpose], 2**32)
     return Streams(seed).part(_CYCLES["sample"], 2**32).part(*_SAMPLED[purpose])
+
+
+def proposal() -> Streams:
+    """Of the search for a proposal where equilibrium has no exact draws; the same in every run."""
+    return Streams(0).part(2**32 - 1, 2**32)

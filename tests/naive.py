@@ -95,8 +95,9 @@ def jackknife(x, *arguments, size=BLOCK, **options):
     """Squared standard errors of u, theta and work, for every row of the trace of ``learn``, from parts of ``size``.
 
     Run the loop again with part b weighing 1 + i h times its share: at so small an h the imaginary part is h times the
-    derivative, to rounding.  The squared derivatives, summed over parts, estimate the variance; for independent particles their
-    expectation falls short of it by the factor 1 - (sum of squared shares), as the mean belongs to the same sample.
+    derivative, to rounding.  The squared derivatives, summed over parts, estimate the variance; for independent
+    particles their expectation falls short of it by the factor 1 - (sum of squared shares), as the mean belongs to the
+    same sample.
     """
     total, h = 0.0, 1e-30
     shares = []

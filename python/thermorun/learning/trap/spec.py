@@ -115,13 +115,13 @@ class ExcessWork(Spec):
 
         So that a replica has some 64 parts of at least 16 particles; from 64 blocks on parts are blocks.
         """
-        blocks = -(-self.particles // BLOCK)
-        return 1 << max(0, 6 - (blocks - 1).bit_length())
+        blocks = -(-self.particles // int(BLOCK))
+        return 2 ** max(0, 6 - (blocks - 1).bit_length())
 
     @property
     def degrees_of_freedom(self) -> float:
         """Of a standard error from within a replica in closed loop; 0 where all its particles are one part."""
-        size = BLOCK // self.split
+        size = int(BLOCK) // self.split
         whole, rest = divmod(self.particles, size)
         shares = whole * (size / self.particles) ** 2 + (rest / self.particles) ** 2
         return max(1.0, 1 / shares - 1) if self.particles > size else 0.0

@@ -108,12 +108,13 @@ def plane(result: MetricResult) -> "Figure":
 
 
 def volume(ax: "Axes", result: MetricResult) -> Any:
-    """sqrt(det zeta) of the measured tensor over a grid of two parameters, as colours; returns the image."""
+    """sqrt(det zeta) of the measured tensor over a grid of two parameters, as cells; returns the image."""
     x, y, zeta = _plane(result)
     values = 0.5 * np.log10(np.maximum(np.linalg.det(zeta), 1e-300))
-    image = ax.pcolormesh(x, y, values, shading="gouraud", cmap="viridis")
+    image = ax.pcolormesh(x, y, values, shading="nearest", cmap="viridis")
     names = [result.parameters[k] for k in _free(result)]
-    ax.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), xlabel=names[0], ylabel=names[1])
+    ax.set_xlabel(names[0])
+    ax.set_ylabel(names[1])
     return image
 
 
@@ -191,7 +192,7 @@ def works(ax: "Axes", result: DriveResult) -> None:
     ax.plot([], [], color="0.5", linewidth=0.8, linestyle="--", label=r"slow driving, $\propto 1/\tau$")
     if any(np.isfinite(work.exact) for work in result.works):
         ax.plot([], [], color="0.5", linewidth=1, label="Fokker-Planck equation")
-    _logarithmic(ax)
+    _logarithmic(ax, np.array(sorted({work.tau for work in result.works})))
     ax.set_ylabel(r"$W_\mathrm{ex}$ / energy")
     _legend_above(ax, 1)
 
@@ -214,15 +215,25 @@ def gap(ax: "Axes", result: DriveResult) -> None:
         height = np.exp(np.sum(weight * (np.log(gaps) + fitted.mean * np.log(tau))) / np.sum(weight))
         label = rf"fit of $\tau^{{-n}}$, n = {fitted}"
         ax.plot(tau, height * tau**-fitted.mean, color="0.5", linestyle=":", label=label)
-    _logarithmic(ax)
     ax.set_ylim(0.3 * np.nanmin(np.maximum(gaps, 0.5 * errors)), 3 * np.nanmax(gaps + errors))
+    _logarithmic(ax, tau)
     ax.set_ylabel(r"$|W_\mathrm{ex} - \mathrm{length}^2/\tau|$ / energy")
     _legend_above(ax, 1)
 
 
-def _logarithmic(ax: "Axes") -> None:
+def _logarithmic(ax: "Axes", tau: Array) -> None:
+    """Both axes logarithmic, ticks at the durations."""
+    from matplotlib.ticker import LogFormatter, LogLocator, NullLocator
+
     ax.set_xscale("log")
     ax.set_yscale("log")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(tau, [f"{value:g}" for value in tau])
+    low, high = ax.get_ylim()
+    if high < 30 * low:
+        ax.yaxis.set_major_locator(LogLocator(subs=[1.0, 2.0, 5.0] if high > 4 * low else list(range(1, 10))))
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)))
     ax.set_xlabel(r"$\tau$ / time")
 
 

@@ -7,12 +7,14 @@ window that is 1 up to a time s and falls to 0 at 2 s (see `thermokernels.correl
 beyond, R, is less than a tenth of the standard error.  R comes from the tail: two successive doublings that still add
 something give the decay time and the size of an exponential.  For i = j the tail is a sum of decaying exponentials with
 positive weights, so nothing is hidden in it by cancellation; for i != j, by Schwarz's inequality,
-R_ij^2 <= R_ii R_jj.  A slow mode may be lost in the noise of one diagonal element and plain in the other, so that
-(i, j) takes no shorter a window than either.  A mode slower than any that the trajectories show cannot be seen.
+R_ij^2 <= R_ii R_jj.  A slow mode may be lost in the noise of one diagonal element and plain in another: so (i, j) takes
+no shorter a window than either of its two, and R_ii is at least R_ij^2 / R_jj.  A mode slower than any that the
+trajectories show cannot be seen.
 
 g comes from the start of the trajectories, where no time step has changed the distribution of x yet.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -148,8 +150,9 @@ def fold(sums: Array, means: Array, windows: Windows, beta: float, shrink: float
     off = 1.5 * steps[:, None, None] * (mean[:, :, None] * mean[:, None, :])[:, None]
     curves = beta * windows.dt * (integrals / steps[:, None, None] - off)
     curve = _estimate(curves)
-    remainder = _remainders(curves)
-    small = remainder < _SHARE * shrink * np.asarray(curve.stderr)
+    limit = _SHARE * shrink * np.asarray(curve.stderr)
+    remainder = _remainders(curves, limit)
+    small = remainder < limit
     level = _levels(small)
     chosen = np.take_along_axis(curves, level[None, None], axis=1)[:, 0]
     measured = _estimate(fisher)
@@ -174,9 +177,13 @@ def _levels(small: Array) -> Array:
 
     An element off the diagonal takes no shorter a window than both of its diagonal elements.
     """
-    level = np.where(small.any(axis=0), np.argmax(small, axis=0), len(small) - 1)
+    level = _first(small)
     own = np.diag(level)
     return np.asarray(np.maximum(level, np.maximum(own[:, None], own[None, :])))
+
+
+def _first(small: Array) -> Array:
+    return np.where(small.any(axis=0), np.argmax(small, axis=0), len(small) - 1)
 
 
 def _estimate(values: Array) -> Estimate:
@@ -189,14 +196,36 @@ def _beyond(u: float) -> float:
     return float(np.exp(-u) * -np.expm1(-u) / u)
 
 
-def _remainders(curves: Array) -> Array:
-    """R at each level, (levels, p, p)."""
+def _remainders(curves: Array, limit: Array) -> Array:
+    """R at each level, (levels, p, p); ``limit`` (levels, p, p) is what it shall be less than."""
     levels, p = curves.shape[1:3]
     gains, errors = np.diff(curves[0], axis=0), left_out_error(np.diff(curves[1:], axis=1))
     own = np.empty((levels, p))
     for i in range(p):
         own[:, i] = _remainder(gains[:, i, i], errors[:, i, i], float(curves[0, -1, i, i]))
+    taken = _first(own < np.diagonal(limit, axis1=1, axis2=2))
+    own = np.maximum(own, _told_by_others(curves, taken))
     return np.sqrt(own[:, :, None] * own[:, None, :])
+
+
+def _told_by_others(curves: Array, taken: Array) -> Array:
+    """What R of each diagonal element is at least, (levels, p), by elements with longer windows; ``taken`` (p,).
+
+    What (i, j) and (j, j) still add up to the window of (j, j) tells what (i, i) does, by Schwarz's inequality,
+    R_ii >= R_ij^2 / R_jj: however well its own noise hides it.  The noise of R_ij is taken off its square.
+    """
+    levels, p = curves.shape[1:3]
+    least = np.zeros((levels, p))
+    for i, j in itertools.permutations(range(p), 2):
+        end = int(taken[j])
+        if end <= taken[i]:
+            continue
+        missing = curves[:, end : end + 1, i, j] - curves[:, :end, i, j]
+        square = missing[0] ** 2 - left_out_error(missing[1:]) ** 2
+        whole = curves[0, end, j, j] - curves[0, :end, j, j]
+        bound = np.divide(square, whole, out=np.zeros(end), where=(whole > 0) & (square > 0))
+        least[:end, i] = np.maximum(least[:end, i], bound)
+    return least
 
 
 def _added(u: float) -> float:

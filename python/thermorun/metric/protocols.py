@@ -120,12 +120,10 @@ def run(
                 found = _plan_measured(spec, system, measured, under_way)
         _keep(file, found)
         _drive_all(spec, system, found, under_way)
-        result = read(file, spec)
-        shape = len(found.taus), -1
-        values = [[work.excess_work.mean, work.excess_work.stderr] for work in result.works]
-        means, stderrs = np.array(values).T.reshape(2, *shape)
+        works = [work.excess_work for work in _read_works(file, spec, file.read("works"))]
+        means, stderrs = np.array([[one.mean, one.stderr] for one in works]).T.reshape(2, len(found.taus), -1)
         file.write_whole("works", {"excess_work": means, "excess_work_stderr": stderrs})
-        return result
+        return read(file, spec)
 
 
 def read(file: RunFile, spec: Drive) -> DriveResult:

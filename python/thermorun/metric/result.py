@@ -250,7 +250,8 @@ class DriveResult(MetricResult):
 # --- Tables -----------------------------------------------------------------------------------------------------------
 
 _TITLES = {"fisher": "Fisher metric g", "friction": "Friction tensor zeta", "relaxation": "Relaxation times tau^r"}
-_HEADINGS = {"fisher": "g", "friction": "zeta / energy time", "relaxation": "tau^r / time"}
+_HEADINGS = {"fisher": "g", "friction": "zeta", "relaxation": "tau^r"}
+_UNITS = {"fisher": "", "friction": ", energy time", "relaxation": ", time"}
 
 
 def _pairs(parameters: Sequence[str]) -> list[tuple[int, int]]:
@@ -279,7 +280,7 @@ def _tables(result: MetricResult) -> list[Table]:
     tables = []
     for matrix in MATRICES:
         headings = [*(names[k] for k in free), "element", _HEADINGS[matrix], *(("exact", "z") if known else ())]
-        headings += ["s / time", "R / stderr"] if matrix == "friction" else []
+        headings += ["s / time", "R/stderr"] if matrix == "friction" else []
         rows = [
             (*(f"{point.theta[k]:g}" for k in free), *_cells(point, names, matrix, i, j, known))
             for point in result for i, j in _pairs(names)
@@ -290,6 +291,7 @@ def _tables(result: MetricResult) -> list[Table]:
                 notes.append("?  g is not seen to differ from zero there, by three standard errors")
             notes += _method(result)
         title = f"{_TITLES[matrix]} of {spec.potential_name}" + (f" at {', '.join(fixed)}" if fixed else "")
+        title += _UNITS[matrix]
         tables.append(Table(title, tuple(headings), rows, notes, keys=len(free) + 1))
     return tables
 
@@ -302,7 +304,7 @@ def _cells(point: PointResult, names: Sequence[str], matrix: str, i: int, j: int
         z = estimate.z(exact)
         cells += ["" if math.isnan(exact) else f"{exact:.5g}", "" if math.isnan(z) else f"{z:+.1f}"]
     if matrix == "friction":
-        cells += [f"{point.window[i, j]:.3g}", f"{point.remainder[i, j] / estimate.stderr:.2g}"]
+        cells += [f"{point.window[i, j]:.3g}", f"{point.remainder[i, j] / estimate.stderr:.2f}"]
     return cells
 
 
@@ -313,13 +315,13 @@ def _method(result: MetricResult) -> list[str]:
         windows = result.points[0].windows
         at = " at the first point" if len(result) > 1 else ""
         notes.append(
-            f"{spec.particles:,} particles a point, {windows.steps:,} steps of {windows.dt:.3g}{at}; {spec.integrator},"
-            f" {spec.precision}"
+            f"{spec.particles:,} particles a point, {windows.steps:,} steps of {windows.dt:.3g}{at};"
+            f" {spec.integrator}, {spec.precision}"
         )
     return [
         *notes,
-        "g and zeta per unit of each parameter; correlation integrals end between s and 2 s, where",
-        "the rest, R, is below a tenth of the standard error; z from exact values, by Student's t",
+        "g and zeta: per unit of each parameter; z: from the exact value, by Student's t",
+        "correlation integrals end between s and 2 s, where the rest, R, is small",
         *(f"warning  {sentence}" for sentence in result.warnings),
     ]
 

@@ -27,13 +27,13 @@ def training_images(dataset: Source, labels: Array | None, classes: tuple[int, .
     return datasets.images_from_arrays(dataset, labels, name=ARRAYS, classes=classes)
 
 
-def whole_path(name: Source | None) -> str | None:
+def whole_path(name: Source | Path | None) -> str | None:
     """What a file remembers of a data set, a mask, a machine: its name, its whole path, or that it was arrays."""
     if name is None:
         return None
-    if not isinstance(name, str):
+    if not isinstance(name, str | Path):
         return ARRAYS
-    return str(Path(name).resolve()) if Path(name).suffix or Path(name).exists() else name
+    return str(Path(name).resolve()) if Path(name).suffix or Path(name).exists() else str(name)
 
 
 def require_there(dataset: str) -> None:
@@ -186,3 +186,13 @@ def _numbers(labels: Any, points: int, name: str) -> Array | None:
             f"labels of {name} have shape {numbers.shape} and type {numbers.dtype}; it must be one integer a point."
         )
     return numbers.ravel().astype(np.int64)
+
+
+def unseen_note(count: int, points: int, named: str) -> str:
+    """About labels that a machine has no output for."""
+    return f"{count:,} of {points:,} images are of classes without training images ({named}): they count as wrong."
+
+
+def seen_note(count: int, points: int) -> str:
+    """About images that a machine was trained on."""
+    return f"{count:,} of {points:,} images are among those that the machine was trained on."

@@ -10,7 +10,7 @@ import numpy as np
 from thermorun import specs
 from thermorun.arrays import Array
 from thermorun.computer.machine import CONNECTIVITIES, Physics
-from thermorun.errors import InputError, require_number, require_positive
+from thermorun.errors import InputError, require_number, require_positive, short
 from thermorun.specs import Choice, Parameter, Spec, count, several
 
 # In the place of a data set's name where a run was given arrays.
@@ -37,12 +37,22 @@ def source(name: str, value: Any) -> Source:
     """The name of a data set, a path, or an array of images."""
     if isinstance(value, str | os.PathLike):
         return place(name, value)
-    return np.asarray(value)
+    return _numbers(name, value, "a name, a path, or an array of numbers")
 
 
 def array(name: str, value: Any) -> Array:
     """Any array; whether it fits is seen beside the images."""
-    return np.asarray(value)
+    return _numbers(name, value, "an array of numbers")
+
+
+def _numbers(name: str, value: Any, allowed: str) -> Array:
+    try:
+        numbers = np.asarray(value)
+    except ValueError:
+        numbers = np.empty(0, object)
+    if not (numbers.ndim and numbers.size and numbers.dtype.kind in "buif"):
+        raise InputError(f"{name} is {short(value)}; it must be {allowed}.")
+    return numbers
 
 
 _CLASSES = Parameter(several(count(-(2**63), 2**63 - 1)), "only these classes of the data set")
@@ -133,7 +143,7 @@ class ComputerTraining(_OfImages):
 
     def resolved(self) -> Self:
         """With the fingerprint of data, mask and activations, and with whole paths."""
-        from thermorun.computer.training import Task
+        from thermorun.computer.task import Task
 
         return self.replace(**Task.of(self).noted)
 
@@ -160,7 +170,7 @@ class ComputerTraining(_OfImages):
 class Measurement(_OfImages):
     """What classifications and sweeps share: shots of the machine in a file at images."""
 
-    file: Annotated[str, Parameter(place, "a training, a machine, or a text of parameters")]
+    file: Annotated[str | Path, Parameter(place, "a training, a machine, or a text of parameters")]
     dataset: Annotated[
         Source | None, Parameter(source, "images as of a training, labels not needed; by default those of the training")
     ] = None
@@ -272,9 +282,9 @@ class Sweep(Measurement):
         return f"computer-sweep-{self.over}-{stem(self.file)}-seed{self.seed}"
 
 
-def stem(name: Source) -> str:
+def stem(name: Source | Path) -> str:
     """What a file of images or of a machine is called, short."""
-    return Path(name).stem if isinstance(name, str) else ARRAYS
+    return Path(name).stem if isinstance(name, str | Path) else ARRAYS
 
 
 def _require_labels(dataset: Source | None, labels: Array | None) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from thermorun.arrays import Array
 from thermorun.computer import files
-from thermorun.computer.images import Origin, Shown, hashes, shown_images, whole_path
+from thermorun.computer.images import Origin, Shown, hashes, seen_note, shown_images, unseen_note, whole_path
 from thermorun.computer.machine import Machine
 from thermorun.computer.spec import ComputerTraining, Measurement
 from thermorun.errors import InputError
@@ -128,11 +128,6 @@ def _labels(shown: Shown, machine: Machine, path: Path, text: bool) -> tuple[Arr
     return labels, [unseen_note(int((~known).sum()), len(labels), named)]
 
 
-def unseen_note(count: int, points: int, named: str) -> str:
-    """About labels that a machine has no output for."""
-    return f"{count:,} of {points:,} images are of classes without training images ({named}): they count as wrong."
-
-
 def _origin_notes(shown: Shown, origin: Origin | None) -> list[str]:
     """What the training's images and those shown have to do with each other."""
     if origin is None:
@@ -146,8 +141,3 @@ def _origin_notes(shown: Shown, origin: Origin | None) -> list[str]:
     if seen:
         notes.append(seen_note(seen, len(shown.x)))
     return notes
-
-
-def seen_note(count: int, points: int) -> str:
-    """About images that a machine was trained on."""
-    return f"{count:,} of {points:,} images are among those that the machine was trained on."

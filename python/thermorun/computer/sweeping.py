@@ -16,7 +16,8 @@ from thermorun.computer.score import Accuracy, Score, Tally
 from thermorun.computer.shots import reset_work
 from thermorun.computer.spec import TRAINED, Source, Sweep, Value
 from thermorun.computer.subject import Subject
-from thermorun.computer.training import Task, as_stored, finished, fit
+from thermorun.computer.task import Task
+from thermorun.computer.training import as_stored, finished, fit
 from thermorun.errors import InputError
 from thermorun.estimates import Estimate
 from thermorun.runs import Session, session

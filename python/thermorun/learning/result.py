@@ -81,7 +81,8 @@ class RuleResult:
         Distances are sqrt(dtheta g dtheta) with g at the target, whatever the units of the parameters.
         """
         away, whole = theta - self.flow, self.target - self.spec.start
-        return np.sqrt(np.einsum("ri,ij,rj->r", away, self.target_fisher, away) / (whole @ self.target_fisher @ whole))
+        squares = np.einsum("ri,ij,rj->r", away, self.target_fisher, away) / (whole @ self.target_fisher @ whole)
+        return np.asarray(np.sqrt(squares))
 
     @property
     def deviation(self) -> float:

@@ -49,7 +49,7 @@ def whole_blocks(least: int) -> Check:
 
 def axes(name: str, value: Any) -> tuple[Axis, ...]:
     """The axes of a grid; one alone is taken for a grid of one."""
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
+    if isinstance(value, str) or not hasattr(value, "__iter__") or getattr(value, "ndim", 1) == 0:
         raise InputError(f"{name} is {short(value)}; it must hold axes (parameter, first, last, count).")
     found = tuple(value)
     if found and isinstance(found[0], str):

@@ -116,7 +116,7 @@ class ExcessWork(Spec):
         So that a replica has some 64 parts of at least 16 particles; from 64 blocks on parts are blocks.
         """
         blocks = -(-self.particles // int(BLOCK))
-        return 2 ** max(0, 6 - (blocks - 1).bit_length())
+        return 1 << max(0, 6 - (blocks - 1).bit_length())
 
     @property
     def degrees_of_freedom(self) -> float:

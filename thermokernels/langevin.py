@@ -35,10 +35,8 @@ import math
 
 import numpy as np
 from numba import prange
-from numba.core.caching import FunctionCache
-from numba.core.dispatcher import Dispatcher
 
-from thermokernels._jit import device, kernel, serial_kernel, wide_vectors
+from thermokernels._jit import device, device_of, kernel, named_kernel, serial_kernel, wide_vectors
 from thermokernels.blocks import TASKS, share
 from thermokernels.random import BLOCK, LANES, fill_block
 
@@ -96,11 +94,8 @@ class Builder:
         self.relaxed = _relaxed(integrator, d, self.force)
 
     def finish(self, function, compiled=kernel):
-        """Compiles a kernel under a name of its own, which makes its symbols and its files in the cache its own."""
-        function.__qualname__ = f"{function.__name__}-{self.name}"
-        dispatcher = compiled(function)
-        dispatcher._cache = _Cache(function)
-        return dispatcher
+        """Compiles a kernel under the name of this potential."""
+        return named_kernel(function, self.name, compiled)
 
     def noise(self):
         """Fills the noise of one step; ``last`` keeps what the next step shares with this one."""
@@ -365,11 +360,6 @@ class Builder:
         return self.finish(dwell)
 
 
-def device_of(function):
-    """The function under the flags of this package, whatever a user compiled it with."""
-    return device(function.py_func if isinstance(function, Dispatcher) else function)
-
-
 def _unrolled(arguments, elements, dimension):
     """A device function that returns these expressions: as a tuple, or the only one if ``dimension`` is one.
 
@@ -420,23 +410,6 @@ def _compiled(source):
     space = {}
     exec(source, space)
     return device(space["function"])
-
-
-class _Cache(FunctionCache):
-    """Numba's cache on disk, for kernels whose name says all that they close over.
-
-    Numba's own key hashes the pickled closure, and dispatchers pickle differently in every process.
-    """
-
-    def _index_key(self, sig, codegen):
-        return sig, codegen.magic_tuple()
-
-    def load_overload(self, sig, target_context):
-        """What is stored, or None: also where a user's module has moved, and the stored code cannot find it."""
-        try:
-            return super().load_overload(sig, target_context)
-        except ImportError:
-            return None
 
 
 def blocks_of(particles):

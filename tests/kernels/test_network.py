@@ -19,7 +19,7 @@ PHYSICS = KernelPhysics(J2=0.8, J4=0.6, mobility=1.3, kT=0.7, dt=0.01)
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 # (trajectories, units): whole tiles and groups, parts of them, and more tiles than a kernel has tasks.
 sizes = pytest.mark.parametrize(("trajectories", "units"), [(1, 1), (64, 16), (65, 17), (200, 37), (4170, 2)])
-# As in test_langevin: with the kernels' noise the twin shows the arithmetic, with its own that the noise is right too.
+# As in test_trap: with the kernels' noise the twin shows the arithmetic, with its own that the noise is right too.
 noises = pytest.mark.parametrize(
     ("noise", "bound"),
     [(kernel_normals, {np.float64: 1e-14, np.float32: 1e-6}), (naive.normals, {np.float64: 1e-6, np.float32: 2e-6})],
@@ -192,7 +192,7 @@ def digest():
 
 
 def test_same_bits_compiled_and_loaded(tmp_path):
-    """Trajectories, and what is computed from them.  Why they might differ: see this test in test_langevin."""
+    """Trajectories, and what is computed from them.  Why they might differ: see this test in test_trap."""
     compiled, loaded = digests_compiled_and_loaded(tmp_path, "test_network", "test_onsager_machlup")
     assert compiled == loaded
 

@@ -69,8 +69,8 @@ def trajectories(dtype):
     fields = inputs[:BATCH] @ weights + bias
     paths = np.empty((STEPS + 1, BATCH, UNITS), dtype)
     network.simulate(
-        np.zeros((BATCH, UNITS), dtype), np.zeros(BATCH), np.zeros(BATCH, np.int64), fields, j, PHYSICS, 0, STEPS,
-        SEED, STREAM, np.arange(STEPS + 1), paths,
+        np.zeros((BATCH, UNITS), dtype), np.zeros(BATCH), np.zeros(BATCH, np.int64), fields, j, PHYSICS,
+        (0, STEPS), (SEED, STREAM), np.arange(STEPS + 1), paths,
     )  # fmt: skip
     return paths, fields, j
 
@@ -94,7 +94,7 @@ def ours_classify(dtype=np.float32):
         with threadpool_limits(1, user_api="blas"):  # as `thermorun` does
             fields = inputs @ weights + bias
         x, heat, status = np.zeros_like(fields), np.zeros(SAMPLES), np.zeros(SAMPLES, np.int64)
-        network.simulate(x, heat, status, fields, j, PHYSICS, 0, STEPS, SEED, STREAM, recorded, paths)
+        network.simulate(x, heat, status, fields, j, PHYSICS, (0, STEPS), (SEED, STREAM), recorded, paths)
         x[:, -OUTPUTS:].argmax(axis=1)
         return x
 

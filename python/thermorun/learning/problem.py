@@ -270,12 +270,10 @@ def compile_kernels(problem: Problem) -> None:
     integrator = str(spec.integrator)
     kernels, table = system.potential.kernels(integrator), system.coefficients(integrator, 0.0, theta[:, None])
     table = table[None] if table.ndim == 2 else table
-    key, stream = Noise.of(spec.seed).dynamics.take()
-    kernels.step(
-        x, 0, table, np.stack([theta] * 3, axis=1), key, stream, np.empty((1, 1, 2 + p)), dynamics.new_status(1, 1)
-    )
+    noise = Noise.of(spec.seed).dynamics.take()
+    kernels.step(x, 0, table, np.stack([theta] * 3, axis=1), noise, np.empty((1, 1, 2 + p)), dynamics.new_status(1, 1))
     if spec.metric == "estimated":
-        kernels.dwell(x, 0, table, theta[:, None].copy(), key, stream, np.zeros((1, p, 1)), dynamics.new_status(1, 1))
+        kernels.dwell(x, 0, table, theta[:, None].copy(), noise, np.zeros((1, p, 1)), dynamics.new_status(1, 1))
     system.potential.kernels().evaluate(x, theta, np.empty((1, 1 + d + p, 1)))
 
 

@@ -59,8 +59,10 @@ def exact(system: "System", theta: ArrayLike) -> Exact | None:
         return _quadratic(system, point)
     if potential.dimension > 1:
         return None
-    found = quadrature.equilibrium(*functions(potential), point, beta=beta, mobility=system.mobility)
-    return _of(found)
+    try:
+        return _of(quadrature.equilibrium(*functions(potential), point, beta=beta, mobility=system.mobility))
+    except quadrature.NotConverged:
+        return None
 
 
 def _of(found: quadrature.Equilibrium) -> Exact:

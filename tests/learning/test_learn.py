@@ -108,10 +108,10 @@ def test_gaussian_theory_against_particles(name):
     np.testing.assert_allclose(0.5 * (lag[0] + lag[1]), here.friction @ speed, rtol=1e-3, atol=1e-8)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["trap-and-stiffness", "double-well", *slowly("trap", "quartic", "gaussian", "bistable", "chain", "mixture")],
-)
+OTHERS = slowly("trap", "quartic", "gaussian", "bistable", "chain", "mixture")
+
+
+@pytest.mark.parametrize("name", ["trap-and-stiffness", "double-well", *OTHERS])
 def test_data_have_the_means_of_their_distribution(name):
     spec = resolved(name)
     exact = theory_of(spec)
@@ -320,7 +320,7 @@ def test_learning_from_data_of_ones_own(tmp_path):
         400,
         run.spec.sample.fingerprint,
     )
-    with pytest.raises(InputError, match="data were <400 points of x.csv>, which are not at hand"):
+    with pytest.raises(InputError, match=r"data were <400 points of x\.csv>, which are not at hand"):
         spec.run()
 
 

@@ -1,201 +1,194 @@
-"""The commands of the latent cycles: train, sample, analyse."""
+"""The commands of the latent cycles: train, sample, analyse, continue."""
 
 import json
-import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from thermorun.cli.console import Classes, fail, print_table, run_options
-from thermorun.errors import InputError, require_count
+from thermorun.cli.options import Count, Counts, chosen, run_options, spec_options
+from thermorun.cli.run import execute, show
+from thermorun.cycles.spec import CycleStudy
+from thermorun.errors import InputError
 
-if TYPE_CHECKING:
-    from thermorun.cycles import CycleStudy, StudyResult
+_FILE = click.argument("file", type=click.Path(path_type=Path))
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+_THREADS = click.option("--threads", type=Count(), help="All cores by default; results do not depend on it.")
 
 
-class _Pair(click.ParamType[tuple[int, ...]]):
+class _Pair(Counts):
     """Two sizes as in 16:160, or one for both."""
 
     name = "first:last"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        try:
-            sizes = tuple(int(part) for part in str(value).split(":"))
-        except ValueError:
-            raise InputError(f"minibatch is {value!r}; give two sizes, first and last, as in 16:160.") from None
+        sizes = super().convert(str(value).replace(":", ","), param, ctx)
         return sizes * 2 if len(sizes) == 1 else sizes
 
 
-@click.group()
+class _Classes(Counts):
+    """Classes by number or name, as in 0,1,2 or cat,dog."""
+
+    name = "class,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        words = [word.strip() for word in str(value).split(",")]
+        return tuple(int(word) if word.removeprefix("-").isdecimal() else word for word in words)
+
+
+@click.group(short_help="Latent-cycle models: train, sample, analyse.")
 def cycles() -> None:
     """Latent cycles: generative models out of equilibrium (Baiesi & Rosso)."""
 
 
-@cycles.command()
-@click.option("--dataset", help="digits (default), mnist-012, mnist, or a .npy or .npz file of bits.")
-@click.option("--classes", type=Classes(), help="Only these classes of the data set.")
-@click.option("--encoding", help="Of hidden states: softmax (default), sigmoid or bits.")
-@click.option("--hidden", type=int, help="Hidden units.  [default: 6]")
-@click.option("--tied", is_flag=True, default=None, help="The equilibrium baseline, wbar = w.")
-@click.option("--models", type=int, help="Models trained side by side.  [default: 36]")
-@click.option("--epochs", type=int, help="[default: 120]")
-@click.option("--steps-per-epoch", type=int, help="Gradient steps.  [default: 30]")
-@click.option("--chain-steps", type=int, help="Double steps of the chain before a gradient step.  [default: 48]")
-@click.option("--learning-rate", type=float, help="Of RMSProp.  [default: 0.1]")
-@click.option("--minibatch", type=_Pair(), help="First and last size, linear between.  [default: 16:160]")
-@click.option("--samples", type=int, help="Visible samples a state for the final M.  [default: 2000]")
-@click.option("--keep-every", type=int, help="Epochs between kept parameters.  [default: 1]")
+@cycles.command(short_help="Train models side by side.")
+@spec_options(CycleStudy, kinds={"minibatch": _Pair(), "classes": _Classes()}, without=("fingerprint",))
 @run_options
-def train(as_json: bool, out: Path | None, resume: bool, threads: int | None, **given: Any) -> None:
-    """Train models and analyse them; every epoch streams to an HDF5 file.
+def train(out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
+    """Train models and analyse them; every epoch streams to an HDF5 file, which holds the data too.
 
     The defaults are the paper's settings on scikit-learn's bundled 8x8 digits; --dataset mnist-012 is the paper's own
-    study of 36 models.
+    study of 36 models.  A data set is a name, a file (.npy, .npz, .csv, .h5, IDX) or a folder (IDX files, or pictures
+    in a subfolder a class); grey values need a --threshold.
     """
-    from thermorun import cycles as subject
-
-    spec = subject.CycleStudy(**{name: value for name, value in given.items() if value is not None})
-    run_study(spec, out, resume, threads, as_json)
+    execute(CycleStudy(**chosen(given)), out, resume, threads, as_json)
 
 
-def run_study(spec: "CycleStudy", out: Path | None, resume: bool, threads: int | None, as_json: bool) -> None:
-    """Trains, prints, and draws Fig. 2."""
-    from thermorun import cycles as subject
-    from thermorun.cycles import figures
+@cycles.command("continue", short_help="Train the models of a file further.")
+@_FILE
+@click.option("--epochs", type=Count(), required=True, help="In all, those of FILE included.")
+@click.option("--out", type=click.Path(path_type=Path), help="HDF5 file; by default named after FILE and the epochs.")
+@_THREADS
+@_JSON
+def go_on(file: Path, epochs: int, out: Path | None, threads: int | None, as_json: bool) -> None:
+    """Train the models in FILE further, into a new file; FILE stays as it is.
 
-    if out is None:
-        out = Path(f"cycles-{zlib.crc32(spec.to_json().encode()):08x}.h5")
-    try:
-        result = subject.train(spec, out=out, resume=resume, threads=threads, show_progress=True)
-    except KeyboardInterrupt:
-        fail(f"stopped; all that is done is in {out}: go on with 'thermorun resume {out}'.", 130)
-    picture = out.with_name(f"{out.stem}-training.png")
-    figures.training(result).savefig(picture, dpi=150)
-    if as_json:
-        click.echo(json.dumps(result.to_dict() | {"pictures": [str(picture)]}, allow_nan=False))
-        return
-    _print(result)
-    click.echo(f"file     {out}")
-    click.echo(f"picture  {picture}")
+    The minibatch stays at its last size in the epochs that are added: the result is that of a study begun with so many
+    epochs and --grow-epochs those of FILE.
+    """
+    from thermorun.cycles import extend
+
+    out = file.with_name(f"{file.stem}-{epochs}-epochs.h5") if out is None else out
+    show(extend(file, epochs=epochs, out=out, threads=threads, show_progress=True), as_json)
 
 
-@cycles.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--model", type=int, help="By default the one with the largest log-likelihood.")
-@click.option("--chains", type=int, default=1024, show_default=True, help="Independent chains.")
-@click.option("--steps", type=int, default=10, show_default=True, help="Double steps between recorded images.")
-@click.option("--records", type=int, default=1, show_default=True, help="Images recorded of each chain.")
-@click.option("--burn", type=int, default=100, show_default=True, help="Double steps before the first.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--threads", type=int, help="All cores by default; results do not depend on it.")
-@click.option("--out", type=click.Path(path_type=Path), help="A .npz file; train --dataset reads it.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def sample(
-    file: Path, model: int | None, chains: int, steps: int, records: int, burn: int, seed: int,
-    threads: int | None, out: Path | None, as_json: bool,
-) -> None:  # fmt: skip
-    """Generate images from a model of the study in FILE; writes a .npz file and a picture."""
-    import numpy as np
+@cycles.command(short_help="Generate images from a model.")
+@_FILE
+@click.option("--model", type=Count(), help="By default the one with the largest log-likelihood.")
+@click.option("--chains", type=Count(), default=1024, show_default=True, help="Independent chains.")
+@click.option("--steps", type=Count(), default=10, show_default=True, help="Double steps between recorded images.")
+@click.option("--records", type=Count(), default=1, show_default=True, help="Images recorded of each chain.")
+@click.option("--burn", type=Count(), default=100, show_default=True, help="Double steps before the first.")
+@click.option("--seed", type=Count(), default=0, show_default=True, help="Of all random numbers.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="A .npz file, which train --dataset reads; the ending is added."
+)
+@_THREADS
+@_JSON
+def sample(file: Path, out: Path | None, model: int | None, threads: int | None, as_json: bool, **given: Any) -> None:
+    """Generate images from a model of the study in FILE; writes a .npz file and a picture.  FILE is all it needs."""
+    from thermorun.cycles import sampling
 
-    from thermorun import cycles as subject
-    from thermorun.cycles import figures
-    from thermorun.threads import on_threads
-
-    result = subject.load(file)
-    if chains < 1:
-        raise InputError(f"chains is {chains}; it must be at least 1.")
-    index = int(np.nanargmax(result.analysis.log_likelihood)) if model is None else model
-    chosen = result.model(index)
-    start = result.data.x[np.arange(chains) % len(result.data.x)]
-    with on_threads(threads):
-        drawn = subject.sample(chosen, start, steps=steps, records=records, burn=burn, seed=seed)
-    images = drawn.x.reshape(-1, drawn.x.shape[-1])
-    classes = subject.nearest_class(images, result.data)
-    out = file.with_name(f"{file.stem}-samples-{index}.npz") if out is None else out
-    np.savez_compressed(out, x=images.reshape(-1, *result.data.shape), labels=classes, states=drawn.states.ravel())
-    picture = out.with_suffix(".png")
-    figures.contact_sheet(images, result.data.shape).savefig(picture, dpi=150)
-    shares = {int(k): float((classes == k).mean()) for k in result.data.classes}
+    result = _study(file)
+    index = result.best() if model is None else model
+    result.model(index)
+    made_from = {"command": "cycles sample", "model": index} | given | {"study": _digest(result, index)}
+    out = sampling.npz_name(file.with_name(f"{file.stem}-samples-{index}.npz") if out is None else out)
+    sampling.require_free(out, made_from)
+    drawn = result.sample(index, threads=threads, **given)
+    labels = result.classes_of(drawn.images)
+    arrays = {"x": drawn.images.reshape(-1, *result.data.shape), "labels": labels, "states": drawn.states.ravel()}
+    sampling.save(out, arrays, made_from)
+    shares = {result.data.class_name(k): float((labels == k).mean()) for k in result.data.classes.tolist()}
     report = {
-        "model": index, "images": len(images), "class_frequency": shares,
-        "chain_steps_per_second": drawn.chain_steps_per_second, "file": str(out), "pictures": [str(picture)],
+        "command": "cycles sample",
+        "results": [
+            {
+                "model": index, "images": len(labels), "class_frequency": shares,
+                "chain_steps_per_second": drawn.chain_steps_per_second,
+            }
+        ],
+        "spec": given | {"model": index, "study": str(file)}, "seed": given["seed"], "file": str(out),
     }  # fmt: skip
+    _show_sample(report, drawn, result, out, as_json)
+
+
+def _show_sample(report: dict[str, Any], drawn: Any, result: Any, out: Path, as_json: bool) -> None:
+    """Saves the picture of some images, and prints what they are."""
+    from thermorun import plots
+    from thermorun.cycles import figures
+    from thermorun.errors import RunError
+
+    picture, refused = out.with_suffix(".png"), None
+    try:
+        plots.save(figures.contact_sheet(drawn.images, result.data.shape), picture)
+    except RunError as error:
+        refused = str(error)
+    report["pictures"] = [] if refused else [str(picture)]
     if as_json:
-        click.echo(json.dumps(report))
+        click.echo(json.dumps(report, allow_nan=False))
         return
-    click.echo(f"{len(images):,} images of model {index}, {drawn.chain_steps_per_second:.3g} double steps/s")
-    click.echo("classes  " + ", ".join(f"{k}: {share:.3f}" for k, share in shares.items()))
-    click.echo(f"file     {out}\npicture  {picture}")
+    row = report["results"][0]
+    click.echo(f"{row['images']:,} images of model {row['model']}, {row['chain_steps_per_second']:.3g} double steps/s")
+    if len(row["class_frequency"]) > 1:
+        shares = ", ".join(f"{name}: {share:.3f}" for name, share in row["class_frequency"].items())
+        click.echo(f"classes  {shares} (of the nearest point of the data)")
+    click.echo(f"file     {out}")
+    for path in report["pictures"]:
+        click.echo(f"picture  {path}")
+    if refused:
+        click.echo(f"thermorun: {refused}", err=True)
 
 
-@cycles.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--model", "chosen", type=int, multiple=True, help="Models to draw; may be repeated.")
-@click.option("--samples", type=int, help="Estimate M anew, from so many visible samples a state.")
-@click.option("--threads", type=int, help="All cores by default; results do not depend on it.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def analyse(file: Path, chosen: tuple[int, ...], samples: int | None, threads: int | None, as_json: bool) -> None:
+def _digest(result: Any, index: int) -> int:
+    """Of the parameters that images are drawn from."""
+    import zlib
+
+    return zlib.crc32(result.theta[index].tobytes())
+
+
+@cycles.command(short_help="Diagnostics and pictures of a study.")
+@_FILE
+@click.option("--model", "models", type=Count(), multiple=True, help="Models to draw; may be repeated.")
+@click.option("--sigma", type=click.Choice(("averaged", "counted")), default="averaged", show_default=True,
+              help="Entropy production in pictures: from averaged M, or counted as in the paper.")  # fmt: skip
+@click.option("--samples", type=Count(), help="Estimate M anew, from so many visible samples a state.")
+@click.option("--out", type=click.Path(path_type=Path), help="HDF5 file for the study with M estimated anew.")
+@click.option("--dataset", help="Where the data are now; checked to be those in FILE, which is all that is needed.")
+@_THREADS
+@_JSON
+def analyse(
+    file: Path, models: tuple[int, ...], sigma: str, samples: int | None, out: Path | None, dataset: str | None,
+    threads: int | None, as_json: bool,
+) -> None:  # fmt: skip
     """Diagnostics of the study in FILE, and its pictures: the paper's Figs. 2, 3 and 4 and the latent cycle.
 
-    By default the models with the largest and the smallest entropy production are drawn.
+    Drawn are, by default, the likeliest of the models with much entropy production, and the one with the least.
     """
-    from thermorun import cycles as subject
-    from thermorun.cycles import figures
-    from thermorun.threads import on_threads
+    from thermorun.cycles import extend
 
-    result = subject.load(file)
-    with on_threads(threads):
-        if samples is not None:
-            require_count("samples", samples, 2)
-            result = result.analysed_again(samples)
-        models = list(chosen) or result.extremes()
-        pictures = {
-            "fig2": figures.training(result), "fig4": figures.indicators(result),
-            "autocorrelation": figures.autocorrelations(result, models),
-        }  # fmt: skip
-        for index in models:
-            pictures[f"fig3-model-{index}"] = figures.portrait(result, index)
-            if figures.can_draw_cycle(result):
-                pictures[f"cycle-model-{index}"] = figures.cycle(result, index)
-    paths = []
-    for name, picture in pictures.items():
-        paths.append(file.with_name(f"{file.stem}-{name}.png"))
-        picture.savefig(paths[-1], dpi=150)
-    if as_json:
-        click.echo(json.dumps(result.to_dict() | {"pictures": [str(path) for path in paths]}, allow_nan=False))
-        return
-    _print(result)
-    for path in paths:
-        click.echo(f"picture  {path}")
+    result = _study(file)
+    if dataset is not None:
+        from thermorun import datasets
+
+        result.spec.on(datasets.load(dataset, result.spec.classes, result.spec.threshold))
+    if out is not None and samples is None:
+        raise InputError(f"out is {out}; it needs samples, from which M is estimated anew.")
+    if samples is not None:
+        again = extend(file, samples=samples, out=out, threads=threads, show_progress=True)
+        result = again if out is not None else _beside(again, file)
+    show(result.with_sigma(sigma).with_portraits(models), as_json)
 
 
-def _print(result: "StudyResult") -> None:
-    import numpy as np
+def _study(file: Path) -> Any:
+    from thermorun.cycles.training import read
+    from thermorun.runs import load
 
-    a, spec = result.analysis, result.spec
-    order = np.argsort(np.nan_to_num(a.entropy_production, nan=np.inf), kind="stable")
-    rows = [
-        (
-            str(m),
-            str(result.estimate("log_likelihood", m)),
-            str(result.estimate("entropy_production", m)),
-            f"{a.entropy_production_half[m]:.2f}",
-            f"{a.decorrelation_time[m]:.3g}",
-            f"{a.second_eigenvalue[m]:.4f}",
-            f"{a.mean_diagonal[m]:.4f}",
-            f"{a.kl[m]:.2g}",
-            "" if result.stopped[m] < 0 else f"stopped at step {result.stopped[m]}",
-        )
-        for m in order
-    ]
-    states = a.matrix.shape[-1]
-    print_table(
-        f"Latent cycles on {result.data.name}: {spec.encoding}{', tied' if spec.tied else ''}, {spec.hidden} hidden",
-        ("model", "log-likelihood / nat", "sigma / nat", "counted", "tau", "|lambda_2|", "diagonal", "KL", ""),
-        rows,
-        f"{len(result.data.x):,} points of {result.data.x.shape[1]} bits; {spec.models} models x {spec.steps:,}"
-        f" gradient steps in {result.train_seconds:.1f} s on {result.threads} threads\n"
-        "sigma: a double step, Rao-Blackwell; counted: with half a count added to each transition; tau in double steps"
-        + (f"; diagonal: 1 / {states} = {1 / states:.4f} at random" if states else ""),
-    )
+    return load(file, CycleStudy, read)
+
+
+def _beside(result: Any, file: Path) -> Any:
+    """A result in memory whose pictures go beside a file."""
+    from dataclasses import replace
+
+    return replace(result, file=file)

@@ -1,10 +1,10 @@
 """Latent cycles: generative models whose hidden states run in circles (Baiesi & Rosso)."""
 
 from thermorun.cycles import exact, markov
-from thermorun.cycles.analysis import (
-    Analysis,
+from thermorun.cycles.autocorrelation import autocorrelation
+from thermorun.cycles.diagnostics import (
+    Diagnostics,
     analyse_models,
-    autocorrelation,
     chain_likelihood,
     nearest_class,
     path_entropy_production,
@@ -13,11 +13,11 @@ from thermorun.cycles.model import Model
 from thermorun.cycles.result import StudyResult
 from thermorun.cycles.sampling import Fantasies, sample
 from thermorun.cycles.spec import CycleStudy
-from thermorun.cycles.training import load, train
+from thermorun.cycles.training import extend, train
 
 __all__ = [
-    "Analysis",
     "CycleStudy",
+    "Diagnostics",
     "Fantasies",
     "Model",
     "StudyResult",
@@ -25,7 +25,7 @@ __all__ = [
     "autocorrelation",
     "chain_likelihood",
     "exact",
-    "load",
+    "extend",
     "markov",
     "nearest_class",
     "path_entropy_production",

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from thermorun.arrays import Array
 from thermorun.cycles.markov import stationary
-from thermorun.cycles.model import Array, Model, parameter_count
+from thermorun.cycles.model import Model, parameter_count
 from thermorun.errors import InputError
 
 MAX_VISIBLE = 16

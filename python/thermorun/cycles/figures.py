@@ -1,263 +1,331 @@
-"""The paper's pictures, drawn from results (Baiesi & Rosso, Figs. 2 to 4), and the latent cycle itself."""
+"""The paper's pictures, drawn from results (Baiesi & Rosso, Figs. 2 to 4), and the latent cycle itself.
+
+Functions that take ``ax`` draw one panel into axes of one's own; the others compose a figure.
+"""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from thermokernels import latent_cycle
-from thermorun.cycles.analysis import autocorrelation
+from thermokernels.chains import run_chains
+from thermorun import plots, streams
+from thermorun.arrays import Array
+from thermorun.cycles.autocorrelation import autocorrelation
+from thermorun.cycles.currents import MOST_DRAWN, bare, can_draw_cycle, cycle, grey
+from thermorun.cycles.model import Model
 from thermorun.cycles.result import StudyResult
-from thermorun.errors import InputError
 
-Array = NDArray[Any]
+__all__ = [
+    "autocorrelations", "biases", "can_draw_cycle", "contact_sheet", "cycle", "indicator", "indicators", "likelihood",
+    "memory", "plane", "portrait", "production", "training", "transitions",
+]  # fmt: skip
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
 
 _MAP = "viridis"
-_CLASS_COLOURS = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F", "#8C564B", "#9467BD"
-)  # fmt: skip
-# More states than this make pictures of single states too small to read.
-_MOST_STATES = 16
+_MARKERS = "os^Dv"
 
 
-def training(result: StudyResult) -> Figure:
+def training(result: StudyResult) -> "Figure":
     """Log-likelihood and entropy production against epoch, and one against the other at the end (Fig. 2)."""
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    series, sigma = result.series, result.analysis.entropy_production
-    shown = series["log_likelihood"]
+    figure: Figure
+    panels = 3 if result.states else 2
+    figure, axes = plots.subplots(1, panels, size=(4.0 * panels, 3.9))
+    likelihood(axes[0], result)
+    if result.states:
+        production(axes[1], result)
+    plane(axes[-1], result)
+    _colour_bar(figure, axes[-1], result)
+    plots.letters(axes)
+    figure.suptitle(_settings(result), fontsize="medium")
+    return figure
+
+
+def likelihood(ax: "Axes", result: StudyResult) -> None:
+    """Log-likelihood of every model against epoch, coloured by entropy production at the end."""
+    shown, label = result.series["log_likelihood"], "log-likelihood / nat"
     if not np.isfinite(shown).any():
-        shown = series["minibatch_log_likelihood"]
-    largest = max(float(np.nanmax(sigma)), 1e-9) if np.isfinite(sigma).any() else 1.0
-    norm = Normalize(0, largest)
-    epochs = np.arange(1, len(shown) + 1)
+        shown, label = result.series["minibatch_log_likelihood"], "log-likelihood of minibatches / nat"
+    _curves(ax, result, shown)
+    ax.set_ylabel(label)
+    done = shown[: result.epochs_done]
+    if np.isfinite(done).any():
+        top, last = float(np.nanmax(done)), done[-1][np.isfinite(done[-1])]
+        ax.set_ylim(top - 1.6 * (top - float(last.min() if len(last) else np.nanmin(done))) - 1, top + 1)
+
+
+def production(ax: "Axes", result: StudyResult) -> None:
+    """Entropy production of every model against epoch, from averaged M, coloured by that at the end."""
+    _curves(ax, result, result.series["entropy_production"])
+    ax.set_ylabel(r"$\sigma$ (averaged M) / nat per double step")
+    ax.set_ylim(0, None)
+
+
+def _curves(ax: "Axes", result: StudyResult, shown: Array) -> None:
+    from matplotlib import colormaps
+
+    norm, sigma = _norm(result), result.shown_sigma[0].mean
     for m in range(result.spec.models):
-        colour = colormaps[_MAP](norm(sigma[m]))
-        left.plot(epochs, shown[:, m], color=colour, linewidth=0.9)
-        middle.plot(epochs, series["entropy_production"][:, m], color=colour, linewidth=0.9)
-    final = result.analysis.log_likelihood
-    right.errorbar(
-        sigma, final, xerr=result.analysis.entropy_production_stderr, yerr=result.analysis.log_likelihood_stderr,
-        fmt="none", ecolor="0.6", linewidth=0.8, zorder=1,
+        ax.plot(np.arange(1, len(shown) + 1), shown[:, m], color=colormaps[_MAP](norm(sigma[m])), linewidth=0.9)
+    ax.set_xlabel("epoch")
+
+
+def plane(ax: "Axes", result: StudyResult) -> None:
+    """Log-likelihood against entropy production at the end, with one standard error; drawn models are numbered."""
+    sigma, final = result.shown_sigma[0], result["log_likelihood"]
+    known = np.isfinite(sigma.mean) & np.isfinite(final.mean)
+    ax.errorbar(
+        sigma.mean[known], final.mean[known], xerr=_error(sigma, known), yerr=_error(final, known), fmt="none",
+        ecolor="0.6", linewidth=0.8, zorder=1,
     )  # fmt: skip
-    right.set_xlim(0, 1.08 * largest)
-    points = right.scatter(sigma, final, c=sigma, cmap=_MAP, norm=norm, s=26, zorder=2)
-    left.set_ylabel("log-likelihood / nat")
-    top = float(np.nanmax(shown))
-    left.set_ylim(top - 1.6 * (top - float(np.nanmin(shown[-1]))) - 1, top + 1)
-    middle.set_ylabel(r"entropy production $\sigma$ / nat per double step")
-    for axes in (left, middle):
-        axes.set_xlabel("epoch")
-    right.set_xlabel(r"$\sigma$ / nat per double step")
-    right.set_ylabel("log-likelihood / nat, last epoch")
-    figure.colorbar(points, ax=right, label=r"$\sigma$ at the end")
-    figure.suptitle(_settings(result), fontsize="medium")
-    return figure
+    ax.scatter(sigma.mean[known], final.mean[known], c=sigma.mean[known], cmap=_MAP, norm=_norm(result), s=26, zorder=2)
+    for index in result.drawn:
+        if known[index]:
+            ax.annotate(
+                str(index), (sigma.mean[index], final.mean[index]), (4, 4), textcoords="offset points", fontsize="small"
+            )
+    ax.set_xlim(0, 1.08 * _largest(result))
+    ax.margins(y=0.12)
+    ax.set_xlabel(_sigma_label(result))
+    ax.set_ylabel("log-likelihood at the end / nat")
 
 
-def indicators(result: StudyResult) -> Figure:
+def _error(estimate: Any, known: Array) -> Array:
+    return np.asarray(np.nan_to_num(estimate.stderr[known]))
+
+
+def _largest(result: StudyResult) -> float:
+    sigma = result.shown_sigma[0].mean
+    return max(float(np.nanmax(sigma)), 1e-9) if np.isfinite(sigma).any() else 1.0
+
+
+def _norm(result: StudyResult) -> "Normalize":
+    from matplotlib.colors import Normalize
+
+    return Normalize(0, _largest(result))
+
+
+def _colour_bar(figure: "Figure", ax: "Axes", result: StudyResult) -> None:
+    from matplotlib.cm import ScalarMappable
+
+    bar = figure.colorbar(ScalarMappable(_norm(result), _MAP), ax=ax)
+    bar.set_label(rf"$\sigma$ ({result.shown_sigma[1]}) at the end / nat")
+
+
+def _sigma_label(result: StudyResult) -> str:
+    return rf"$\sigma$ ({result.shown_sigma[1]}) / nat per double step"
+
+
+# ------------------------------------------------------------------------------------------------ Fig. 4
+
+# Diagnostic: label, and bounds beyond which a number says how long was sampled and nothing of the model.
+_INDICATORS: dict[str, tuple[str, tuple[float, float]]] = {
+    "kl": ("KL of class frequencies / nat", (1e-6, 10.0)),
+    "decorrelation_time": (r"decorrelation time $\tau$ / double steps", (1e-3, 1e5)),
+    "mean_diagonal": (r"mean diagonal of $M$", (1e-6, 1.0)),
+}
+
+
+def indicators(result: StudyResult) -> "Figure":
     """KL divergence of classes, decorrelation time and mean diagonal of M against entropy production (Fig. 4)."""
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
-    a = result.analysis
-    known = (
-        ("kl", "KL of class frequencies / nat", "log"),
-        ("decorrelation_time", r"decorrelation time $\tau$ / double steps", "log"),
-        ("mean_diagonal", r"mean diagonal of $M$", "linear"),
-    )
-    # Numbers beyond these bounds are bounds of the sampling, not of the models.
-    bounds = {"kl": (1e-6, 10.0), "decorrelation_time": (0.0, 1e5), "mean_diagonal": (0.0, 1.0)}
-    for axes, (name, label, scale) in zip(figure.subplots(1, 3), known, strict=True):
-        value, error = getattr(a, name), getattr(a, f"{name}_stderr")
-        low, high = bounds[name]
-        inside = (value >= low) & (value <= high) & np.isfinite(a.entropy_production)
-        drawn = np.clip(value, low, high)
-        lower = np.minimum(error, 0.9 * drawn) if scale == "log" else error
-        axes.errorbar(
-            a.entropy_production[inside], drawn[inside], xerr=a.entropy_production_stderr[inside],
-            yerr=np.nan_to_num(np.stack([lower, error])[:, inside]), fmt="o", markersize=4.5, color="#0072B2",
-            ecolor="0.6", elinewidth=0.8,
-        )  # fmt: skip
-        outside = ~inside & np.isfinite(drawn) & np.isfinite(a.entropy_production)
-        axes.scatter(
-            a.entropy_production[outside], drawn[outside], marker="v" if name == "kl" else "^", facecolor="white",
-            edgecolor="#0072B2", s=30, label="beyond the axis",
-        )  # fmt: skip
-        axes.set_yscale(scale)
-        shown = drawn[(inside | outside) & (drawn > 0)]
-        if scale == "log" and len(shown):
-            axes.set_ylim(0.6 * float(shown.min()), 1.8 * float(shown.max()))
-        axes.set_xlim(0, None)
-        if outside.any():
-            axes.legend(frameon=False, fontsize="small")
-        axes.set_xlabel(r"$\sigma$ / nat per double step")
-        axes.set_ylabel(label)
-        if name == "mean_diagonal" and a.matrix.shape[-1]:
-            axes.axhline(1 / a.matrix.shape[-1], color="black", linestyle=":", linewidth=1)
-            axes.text(0.98, 1 / a.matrix.shape[-1], "1 / states", ha="right", va="bottom",
-                      transform=axes.get_yaxis_transform(), fontsize="small")  # fmt: skip
-            axes.set_ylim(0, None)
+    figure: Figure
+    names = [name for name in _INDICATORS if not (name == "kl" and len(result.data.classes) < 2)]
+    figure, axes = plots.subplots(1, len(names), size=(4.0 * len(names), 3.9))
+    for ax, name in zip(axes, names, strict=True):
+        indicator(ax, result, name)
+    plots.letters(axes)
     figure.suptitle(_settings(result), fontsize="medium")
     return figure
 
 
-def portrait(result: StudyResult, index: int, steps: int = 12) -> Figure:
+def indicator(ax: "Axes", result: StudyResult, name: str) -> None:
+    """One of "kl", "decorrelation_time" and "mean_diagonal" against entropy production, on a logarithmic axis."""
+    label, (low, high) = _INDICATORS[name]
+    sigma, value = result.shown_sigma[0], result[name]
+    drawn = np.clip(value.mean, low, high)
+    known = np.isfinite(sigma.mean) & np.isfinite(drawn)
+    inside = known & (value.mean >= low) & (value.mean <= high)
+    lower = np.minimum(_error(value, inside), 0.9 * drawn[inside])
+    ax.errorbar(
+        sigma.mean[inside], drawn[inside], xerr=_error(sigma, inside), yerr=[lower, _error(value, inside)], fmt="o",
+        markersize=4.5, color=plots.COLOURS[0], ecolor="0.6", elinewidth=0.8,
+    )  # fmt: skip
+    for outside, marker, words in (
+        (known & (value.mean < low), "v", f"below {low:g}"), (known & (value.mean > high), "^", f"above {high:g}"),
+    ):  # fmt: skip
+        if outside.any():
+            ax.scatter(
+                sigma.mean[outside], drawn[outside], marker=marker, facecolor="white", edgecolor=plots.COLOURS[0], s=30,
+                label=words,
+            )  # fmt: skip
+    shown = drawn[known]
+    if name == "mean_diagonal":
+        ax.axhline(1 / result.states, color="black", linestyle=":", linewidth=1, label="1 / states")
+        shown = np.append(shown, 1 / result.states)
+    if len(shown) and shown.max() > 0:
+        ax.set_yscale("log")
+        # Room above the points for the legend.
+        ax.set_ylim(
+            0.6 * float(shown.min()), float(shown.max()) * (float(shown.max()) / float(shown.min())) ** 0.25 * 1.8
+        )
+    ax.set_xlim(0, 1.08 * _largest(result))
+    if ax.get_legend_handles_labels()[1]:
+        plots.legend(ax, fontsize="small", loc="upper right", ncols=2)
+    ax.set_xlabel(_sigma_label(result))
+    ax.set_ylabel(label)
+
+
+# ------------------------------------------------------------------------------------------------ Fig. 3
+
+
+def portrait(result: StudyResult, index: int, steps: int = 12) -> "Figure":
     """One model: w and wbar as images, abar, M, and a generated sequence under its expected images (Fig. 3).
 
     Raises InputError for a model that does not exist.
     """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure as Drawing
+
     model = result.model(index)
-    shape = result.data.shape
-    units = min(model.hidden, _MOST_STATES)
-    columns = max(units, steps)
-    figure = Figure(figsize=(0.95 * columns + 1.5, 8.4), layout="constrained")
-    rows: Any = figure.subfigures(4, 1, height_ratios=(1.1, 1, 2.1, 2))
-    a = result.analysis
-    for part, weights, name in ((rows[0], model.w, "w"), (rows[1], model.wbar, r"\overline{w}")):
-        # A weight that no data point ever held back has no bound; the picture needs one.
-        limit = float(np.quantile(np.abs(weights), 0.98)) or 1.0
-        for b, axes in enumerate(np.atleast_1d(part.subplots(1, units))):
-            axes.imshow(weights[b].reshape(shape), cmap="RdBu_r", vmin=-limit, vmax=limit)
-            title = rf"${name}_{{{b}}}$"
-            if name == "w" and model.encoding != "bits" and a.occupancy.shape[-1]:
-                title += f"\n{a.occupancy[index, b]:.3f}"
-            axes.set_title(title, fontsize="small")
-            _bare(axes)
-    bias, matrix = rows[2].subplots(1, 2, width_ratios=(1, 1))
-    bias.bar(np.arange(model.hidden), model.abar, color="#0072B2")
-    bias.axhline(0, color="black", linewidth=0.8)
-    bias.set_xlabel("hidden unit")
-    bias.set_ylabel(r"$\overline{a}$")
-    if a.matrix.shape[-1]:
-        picture = matrix.imshow(a.matrix[index], cmap="magma", vmin=0, vmax=1)
-        figure.colorbar(picture, ax=matrix, label="probability")
-        matrix.set_xlabel("to state")
-        matrix.set_ylabel("from state")
-        matrix.set_title(r"$M$", fontsize="small")
+    units = min(model.hidden, MOST_DRAWN)
+    with mpl.rc_context({"text.usetex": False}):
+        figure = Drawing(figsize=(0.85 * max(units, steps) + 1.2, 9.2), layout="constrained")
+    rows: Any = figure.subfigures(4, 1, height_ratios=(1.25, 1.15, 2.2, 2.2))
+    for letter, part, weights in (("a", rows[0], "w"), ("b", rows[1], "wbar")):
+        _images_of_weights(part, result, index, weights, units)
+        part.suptitle(f"({letter}) {_WEIGHTS[weights]}", x=0.01, ha="left", fontsize="small")
+    bias, matrix = rows[2].subplots(1, 2)
+    biases(bias, model)
+    if result.states:
+        transitions(matrix, result, index)
     else:
         matrix.axis("off")
+    bias.set_title("(c)", loc="left", fontsize="small")
+    matrix.set_title("(d)" if result.states else "", loc="left", fontsize="small")
     expected, drawn = sequence(result, index, steps)
-    for axes, image in zip(rows[3].subplots(2, steps).ravel(), [*expected, *drawn], strict=True):
-        axes.imshow(image.reshape(shape), cmap="gray", vmin=0, vmax=1)
-        _bare(axes)
-    rows[3].suptitle("a sequence of double steps: expected images above, generated ones below", fontsize="small")
-    figure.suptitle(
-        f"{_settings(result)}\nmodel {index}: log-likelihood {a.log_likelihood[index]:.2f},"
-        rf" $\sigma$ = {result.estimate('entropy_production', index)},"
-        rf" $\tau$ = {a.decorrelation_time[index]:.3g}, KL = {a.kl[index]:.2g}",
-        fontsize="medium",
-    )
+    for ax, image in zip(rows[3].subplots(2, steps).ravel(), [*expected, *drawn], strict=True):
+        grey(ax, image, result.data.shape)
+    last = "e" if result.states else "d"
+    rows[3].suptitle(
+        f"({last}) successive double steps: expected images above, generated ones below", x=0.01, ha="left",
+        fontsize="small",
+    )  # fmt: skip
+    figure.suptitle(_caption(result, index), fontsize="medium")
     return figure
+
+
+_WEIGHTS = {
+    "w": r"$w$, from hidden units to pixels (red: on, blue: off); numbers: unit and its occupancy",
+    "wbar": r"$\overline{w}$, from pixels to hidden units",
+}
+
+
+def _caption(result: StudyResult, index: int) -> str:
+    sigma, called = result.shown_sigma
+    parts = [
+        f"model {index}: log-likelihood {result.estimate('log_likelihood', index)}",
+        rf"$\sigma$ ({called}) = {sigma[index]}",
+    ]
+    if result.states:
+        parts.append(rf"$\tau$ = {result.estimate('decorrelation_time', index).mean:.3g}")
+    return f"{_settings(result)}\n{', '.join(parts)}"
+
+
+def _images_of_weights(part: Any, result: StudyResult, index: int, name: str, units: int) -> None:
+    """A row of images, one a hidden unit."""
+    model = result.model(index)
+    weights = getattr(model, name)
+    # A weight that no data point ever held back has no bound; the picture needs one.
+    finite = np.abs(weights[np.isfinite(weights)])
+    limit = float(np.quantile(finite, 0.98)) if len(finite) else 1.0
+    one_hot = model.encoding != "bits" and result.states
+    for b, ax in enumerate(np.atleast_1d(part.subplots(1, units))):
+        ax.imshow(weights[b].reshape(result.data.shape), cmap="RdBu_r", vmin=-(limit or 1.0), vmax=limit or 1.0)
+        occupied = f": {result['occupancy'].mean[index, b]:.3f}" if name == "w" and one_hot else ""
+        ax.set_title(f"{b}{occupied}", fontsize="small")
+        bare(ax)
+
+
+def biases(ax: "Axes", model: Model) -> None:
+    """The biases of the hidden units."""
+    ax.bar(np.arange(model.hidden), model.abar, color=plots.COLOURS[0])
+    ax.axhline(0, color="black", linewidth=0.8)
+    ax.set_xlabel("hidden unit")
+    ax.set_ylabel(r"bias $\overline{a}$")
+
+
+def transitions(ax: "Axes", result: StudyResult, index: int) -> None:
+    """The transition matrix of a model, with a colour bar."""
+    picture = ax.imshow(result["matrix"].mean[index], cmap="magma", vmin=0, vmax=1)
+    ax.figure.colorbar(picture, ax=ax, label="probability a double step")
+    ax.set_xlabel("to state")
+    ax.set_ylabel("from state")
+    if result.states <= MOST_DRAWN:
+        ax.set_xticks(range(result.states))
+        ax.set_yticks(range(result.states))
 
 
 def sequence(result: StudyResult, index: int, steps: int, burn: int = 200) -> tuple[Array, Array]:
     """Expected images and generated ones of ``steps`` successive double steps, (steps, D) each."""
     model = result.model(index)
     visible = result.data.x[:1].copy()
-    seed, stream = result.spec.seeds[index], latent_cycle.SAMPLE + np.uint64(2**31)
+    seed, stream = streams.cycles(int(result.spec.seeds[index]), "portrait").take()
     warm, state = np.empty((1, burn), np.uint64), np.empty((1, 1), np.uint64)
-    latent_cycle.run_chains(model.row, model.options, model.mean, visible, 0, seed, stream, warm)
+    run_chains(model.row, model.options, model.mean, visible, 0, seed, stream, warm)
     expected, drawn = [], []
     for t in range(steps):
-        latent_cycle.run_chains(model.row, model.options, model.mean, visible, burn + t, seed, stream, state)
+        run_chains(model.row, model.options, model.mean, visible, burn + t, seed, stream, state)
         expected.append(model.expected(state[0])[0])
         drawn.append(visible[0].copy())
     return np.array(expected), np.array(drawn)
 
 
-def autocorrelations(result: StudyResult, models: Sequence[int], lags: int = 60) -> Figure:
+# ------------------------------------------------------------------------------------------------ dynamics
+
+
+def autocorrelations(result: StudyResult, models: Sequence[int], lags: int = 60) -> "Figure":
     """Autocorrelation of generated images against the number of double steps between them, with error bands."""
-    figure = Figure(figsize=(6.8, 4.2), layout="constrained")
-    axes = figure.subplots()
-    spec = result.spec
-    for colour, index in zip(_CLASS_COLOURS * 4, models, strict=False):
-        model = result.model(index)
-        mean, error = autocorrelation(model.row, spec, model.mean, result.data.x, int(spec.seeds[index]), lags)
-        sigma = result.analysis.entropy_production[index]
-        axes.plot(mean, "o-", color=colour, markersize=2.5, linewidth=1, label=rf"{index}: $\sigma$ = {sigma:.3g}")
-        low, high = mean - 2 * error, mean + 2 * error
-        axes.fill_between(np.arange(lags + 1), low, high, color=colour, alpha=0.25, linewidth=0)
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xlabel("double steps between images")
-    axes.set_ylabel("autocorrelation of generated images")
-    axes.set_title(_settings(result), fontsize="small")
-    axes.legend(frameon=False, fontsize="small", title="model")
+    figure: Figure
+    figure, ax = plots.subplots(size=(6.8, 4.4))
+    for place, index in enumerate(models):
+        memory(ax, result, index, lags, place)
+    ax.axhline(0, color="black", linewidth=0.8)
+    plots.legend(ax, fontsize="small", loc="upper right")
+    figure.suptitle(_settings(result), fontsize="small")
     return figure
 
 
-def cycle(result: StudyResult, index: int) -> Figure:
-    """The latent cycle: states as expected images on a circle, arrows as wide as the net current between them.
+def memory(ax: "Axes", result: StudyResult, index: int, lags: int = 60, place: int = 0) -> None:
+    """Autocorrelation of the images that one model generates, within two standard errors."""
+    spec, model = result.spec, result.model(index)
+    found = autocorrelation(model.row, spec, model.mean, result.data.x, int(spec.seeds[index]), lags)
+    sigma, called = result.shown_sigma
+    label = rf"model {index}: $\sigma$ ({called}) = {sigma[index]}"
+    marker = _MARKERS[place % len(_MARKERS)]
+    plots.band(
+        ax, np.arange(lags + 1), found.mean, found.stderr, color=plots.colour(place), marker=marker, markersize=2.5,
+        linewidth=1, label=label,
+    )  # fmt: skip
+    ax.set_xlabel("double steps between images")
+    ax.set_ylabel("autocorrelation of generated images")
 
-    States stand in the order in which the strongest currents visit them.  Raises InputError for a model that does not
-    exist or has more than 16 states.
-    """
-    model = result.model(index)
-    a = result.analysis
-    states = a.occupancy.shape[-1]
-    if not can_draw_cycle(result):
-        raise InputError(f"a drawing of {states or 'so many'} states is refused: its limits are 2 and {_MOST_STATES}.")
-    figure = Figure(figsize=(6.4, 6.8), layout="constrained")
-    axes = figure.subplots()
-    current, occupancy = a.current[index], a.occupancy[index]
-    order = _order(current)
-    angle = np.pi / 2 - 2 * np.pi * np.argsort(order) / states
-    where = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    strongest = float(current.max()) or 1.0
-    images = model.expected(model.states())
-    size = 0.19 if states <= 8 else 0.13
-    for start in range(states):
-        for end in range(states):
-            share = current[start, end] / strongest
-            if share < 0.02:
-                continue
-            way = where[end] - where[start]
-            gap = 1.75 * size * way / np.linalg.norm(way)
-            axes.annotate(
-                "", where[end] - gap, where[start] + gap,
-                arrowprops={
-                    "arrowstyle": "-|>", "linewidth": 0.5 + 4.5 * share, "color": colormaps[_MAP](0.9 - 0.8 * share),
-                    "shrinkA": 0, "shrinkB": 0, "mutation_scale": 10 + 12 * share,
-                },
-            )  # fmt: skip
-    for z in range(states):
-        inset = axes.inset_axes((where[z, 0] - size, where[z, 1] - size, 2 * size, 2 * size), transform=axes.transData)
-        inset.imshow(images[z].reshape(result.data.shape), cmap="gray", vmin=0, vmax=1)
-        _bare(inset)
-        kind = int(np.flatnonzero(result.data.classes == a.state_class[index, z])[0])
-        for spine in inset.spines.values():
-            spine.set_edgecolor(_CLASS_COLOURS[kind % len(_CLASS_COLOURS)])
-            spine.set_linewidth(2.5)
-        x, y = where[z] - (0, size + 0.09)
-        axes.text(x, y, f"{z}: {occupancy[z]:.3f}", ha="center", va="center", fontsize="small")
-    axes.set(xlim=(-1.35, 1.35), ylim=(-1.4, 1.3), aspect="equal")
-    axes.axis("off")
-    axes.set_title(
-        f"model {index}: net currents between hidden states (widest {strongest:.3f} a double step)\n"
-        rf"$\sigma$ = {result.estimate('entropy_production', index)}, numbers: state and its occupancy;"
-        " frames: class drawn",
-        fontsize="small",
-    )
+
+def contact_sheet(images: Array, shape: tuple[int, int], most: int = 96) -> "Figure":
+    """Images side by side, (images, D), the first 96 of them."""
+    figure: Figure
+    count = min(len(images), most)
+    columns = min(count, 16)
+    rows = -(-count // columns)
+    figure, axes = plots.subplots(rows, columns, size=(0.6 * columns, 0.6 * rows), squeeze=False)
+    for k, ax in enumerate(axes.ravel()):
+        ax.axis("off")
+        if k < count:
+            ax.imshow(images[k].reshape(shape), cmap="gray", vmin=0, vmax=1)
     return figure
-
-
-def _order(current: Array) -> Array:
-    """States in the order of the strongest currents, from the one with the largest current out."""
-    order = [int(np.argmax(current.max(axis=1)))]
-    left = set(range(len(current))) - set(order)
-    while left:
-        following = max(left, key=lambda z: current[order[-1], z])
-        order.append(following)
-        left.remove(following)
-    return np.array(order)
-
-
-def _bare(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
 
 
 def _settings(result: StudyResult) -> str:
@@ -267,21 +335,3 @@ def _settings(result: StudyResult) -> str:
         f"{result.data.name}: {len(result.data.x):,} points of {result.data.x.shape[1]} bits; {spec.models} models,"
         f" {spec.encoding}{tied}, {spec.hidden} hidden, {spec.epochs} epochs"
     )
-
-
-def can_draw_cycle(result: StudyResult) -> bool:
-    """Whether ``cycle`` can draw models of this study."""
-    return 2 <= int(result.analysis.occupancy.shape[-1]) <= _MOST_STATES
-
-
-def contact_sheet(images: Array, shape: tuple[int, int], most: int = 96) -> Figure:
-    """Images side by side, (images, D), the first 96 of them."""
-    count = min(len(images), most)
-    columns = min(count, 16)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(0.6 * columns, 0.6 * rows), layout="constrained")
-    for k, axes in enumerate(np.atleast_1d(figure.subplots(rows, columns)).ravel()):
-        axes.axis("off")
-        if k < count:
-            axes.imshow(images[k].reshape(shape), cmap="gray", vmin=0, vmax=1)
-    return figure

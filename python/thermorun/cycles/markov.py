@@ -1,16 +1,11 @@
-"""What the hidden states' chain says: M, occupancy, entropy production, currents, decorrelation, each with its error.
+"""What the hidden states' chain says: M, occupancy, entropy production, currents, decorrelation.
 
 Everything here takes M with probabilities from row to column, any number of them at once in leading dimensions.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from thermorun.arrays import Array
 
 # What an estimate of zero counts as in a logarithm, where nothing else is said: the smallest normal float64.
 _LEAST = np.finfo(float).tiny
@@ -92,33 +87,8 @@ def divergence(data: Array, model: Array) -> Array:
     """KL(data || model) of class frequencies, Eq. 22, over the last axis; infinite where the model lacks a class."""
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(data > 0, data * (np.log(data) - np.log(model)), 0.0)
-    kl: Array = terms.sum(axis=-1)
-    return kl
-
-
-@dataclass(frozen=True)
-class Jackknifed:
-    """An estimate from blocks of equal size, and its standard error by leaving out one block at a time.
-
-    ``mean`` is the value from all blocks together, not the mean over blocks, because sigma and tau are not linear in M.
-    The error is NaN with a single block.
-    """
-
-    mean: Array
-    stderr: Array
-
-
-def jackknife(parts: Array, statistic: Callable[[Array], Array]) -> Jackknifed:
-    """``statistic`` of the mean of ``parts`` over their second dimension, (models, blocks, ...)."""
-    blocks = parts.shape[1]
-    whole = parts.mean(axis=1)
-    mean = np.asarray(statistic(whole))
-    if blocks < 2:
-        return Jackknifed(mean, np.full_like(mean, np.nan))
-    left = np.stack([statistic((whole * blocks - parts[:, b]) / (blocks - 1)) for b in range(blocks)])
-    with np.errstate(invalid="ignore"):
-        spread = np.sqrt((blocks - 1) * np.var(left, axis=0))
-    return Jackknifed(mean, spread)
+    # Never negative, but for rounding.
+    return np.asarray(np.maximum(terms.sum(axis=-1), 0.0))
 
 
 def from_counts(counts: Array, pseudocount: float = 0.0) -> tuple[Array, Array]:

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermokernels import latent_cycle
+from thermorun import streams
+from thermorun.arrays import Array
 from thermorun.errors import InputError
-
-Array = NDArray[Any]
 
 ENCODINGS = {"softmax": latent_cycle.SOFTMAX, "sigmoid": latent_cycle.SIGMOID, "bits": latent_cycle.BITS}
 MAX_HIDDEN = {"softmax": 4096, "sigmoid": 4096, "bits": 64}
@@ -21,6 +21,7 @@ MAX_STATES = 1024
 class KernelOptions(NamedTuple):
     """The settings as kernels take them: see ``thermokernels.latent_cycle``."""
 
+    hidden: int
     encoding: int
     tied: int
     chain_steps: int
@@ -46,9 +47,11 @@ def kernel_options(
     learning_rate: float = 0.1,
     decay: float = 0.9,
     floor: float = 1e-8,
+    *,
+    hidden: int,
 ) -> KernelOptions:
     """The settings as kernels take them."""
-    return KernelOptions(ENCODINGS[encoding], int(tied), chain_steps, learning_rate, decay, floor)
+    return KernelOptions(hidden, ENCODINGS[encoding], int(tied), chain_steps, learning_rate, decay, floor)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Model:
     @property
     def options(self) -> KernelOptions:
         """For kernels."""
-        return kernel_options(self.encoding, self.tied)
+        return kernel_options(self.encoding, self.tied, hidden=self.hidden)
 
     def states(self) -> NDArray[np.uint64]:
         """Every hidden state.  Raises InputError where there are more than ``MAX_STATES``."""
@@ -189,7 +192,7 @@ def initial_row(data: Array, encoding: str, hidden: int, seed: int, dtype: Any, 
     points, visible = data.shape
     row = np.zeros(parameter_count(hidden, visible))
     model = Model(encoding, hidden, row, np.zeros(visible), tied)
-    random = np.random.default_rng(np.random.SeedSequence([seed, int(latent_cycle.START)]))
+    random = np.random.default_rng(np.random.SeedSequence([seed, streams.cycles(seed, "start").first]))
     tenth = max(1, points // 10)
     for b in range(hidden):
         chosen = random.choice(points, tenth, replace=False)
@@ -204,6 +207,6 @@ def initial_row(data: Array, encoding: str, hidden: int, seed: int, dtype: Any, 
 
 def initial_visible(data: Array, seed: int) -> Array:
     """Where the chain starts: a random point of the data, uint8 (visible,)."""
-    random = np.random.default_rng(np.random.SeedSequence([seed, int(latent_cycle.START), 1]))
+    random = np.random.default_rng(np.random.SeedSequence([seed, streams.cycles(seed, "start").first, 1]))
     point: Array = data[random.integers(len(data))].copy()
     return point

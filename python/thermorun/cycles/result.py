@@ -1,241 +1,298 @@
-"""What a study gave, and where a file keeps it."""
+"""What a study gave."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from thermorun.cycles.analysis import Analysis, analyse_models
-from thermorun.cycles.model import MAX_STATES, Model, parameter_count, state_count
+from thermorun.arrays import Array
+from thermorun.cycles import layout
+from thermorun.cycles.diagnostics import BLOCKS, CHAINS, RULES, TABLE, Diagnostics, nearest_class, spread_out
+from thermorun.cycles.layout import SERIES, diagnostics_of
+from thermorun.cycles.model import MAX_STATES, Model, state_count
+from thermorun.cycles.sampling import Fantasies, sample
 from thermorun.cycles.spec import CycleStudy
 from thermorun.datasets import Dataset
-from thermorun.errors import InputError
+from thermorun.errors import InputError, require_choice, require_count
 from thermorun.estimates import Estimate, finite_or_none
-from thermorun.store import Axis, RunFile, Variable
+from thermorun.results import Result
+from thermorun.store import RunFile
+from thermorun.tables import Table
+from thermorun.threads import on_threads
 
-Array = NDArray[Any]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-# What is recorded after every epoch: units and meaning.
-SERIES = {
-    "log_likelihood": ("nat", "mean log p(x) of all data by occupancy, Eq. 5; NaN with too many states"),
-    "minibatch_log_likelihood": ("nat", "mean over the epoch of the minibatches' log-likelihood, App. A.3"),
-    "entropy_production": ("nat", "sigma a double step, Eq. 21"),
-    "entropy_production_stderr": ("nat", "its standard error"),
-    "mean_diagonal": ("1", "Tr(M) / L, Eq. 24"),
-    "second_eigenvalue": ("1", "|lambda_2| of M"),
+# Estimators of the entropy production: the diagnostic of each, and how pictures and tables call it.
+SIGMAS = {
+    "averaged": ("entropy_production", "averaged M"),
+    "counted": ("entropy_production_half", "counted, + 1/2"),
+    "path": ("path_entropy_production", "path of x and z"),
 }
-_STATES = ("model", "state")
-_PAIRS = ("model", "state", "to_state")
-# What is known at the end: dimensions, units and meaning.
-_ANALYSIS: dict[str, tuple[tuple[str, ...], str, str]] = {
-    "log_likelihood": (("model",), "nat", "mean log p(x) of all data"),
-    "entropy_production": (("model",), "nat", "sigma a double step, Eq. 21, from Rao-Blackwell M"),
-    "entropy_production_skip": (("model",), "nat", "sigma from counts, pairs seen one way only left out"),
-    "entropy_production_half": (("model",), "nat", "sigma from counts, half a count added to each transition"),
-    "entropy_production_one": (("model",), "nat", "sigma from counts, transitions never seen counted once"),
-    "path_entropy_production": (("model",), "nat", "entropy production of the chain of x and z, a double step"),
-    "second_eigenvalue": (("model",), "1", "|lambda_2| of M"),
-    "decorrelation_time": (("model",), "double steps", "tau = -1 / ln |lambda_2|, Eq. 23"),
-    "mean_diagonal": (("model",), "1", "Tr(M) / L, Eq. 24"),
-    "kl": (("model",), "nat", "KL divergence of class frequencies, Eq. 22"),
-    "matrix": (_PAIRS, "1", "M, probability of a double step from state to to_state, Eq. 3"),
-    "occupancy": (_STATES, "1", "stationary probability pbar of the hidden states"),
-    "current": (_PAIRS, "1", "net probability a double step from state to to_state"),
-    "eigenvalues": (_STATES, "1", "moduli of the eigenvalues of M, descending"),
-    "counts": (_PAIRS, "1", "counted transitions"),
-    "state_class": (_STATES, "1", "class of data that a state draws"),
-    "class_frequency": (("model", "class"), "1", "probability of each class in the model"),
+_ERRORS = {"blocks": BLOCKS - 1, "chains": CHAINS - 1}
+# Columns of the table: heading, diagnostic, and the digits of what has no error bar there.
+_COLUMNS = {
+    "log-lik. / nat": ("log_likelihood", None),
+    "held out / nat": ("held_out_log_likelihood", None),
+    "sigma / nat": ("entropy_production", None),
+    "counted / nat": ("entropy_production_half", None),
+    "path / nat": ("path_entropy_production", None),
+    "tau": ("decorrelation_time", ".3g"),
+    "|lambda_2|": ("second_eigenvalue", ".4f"),
+    "diagonal": ("mean_diagonal", ".4f"),
+    "KL / nat": ("kl", ".2g"),
 }
-_NO_ERROR = {"entropy_production_skip", "entropy_production_half", "entropy_production_one", "counts", "state_class"}
 
 
-@dataclass(frozen=True)
-class StudyResult:
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class StudyResult(Result):
     """The results of a study.
 
-    ``series`` holds arrays (epochs, models) under the names of ``SERIES``; ``theta`` (models, parameters) the final
-    parameters, ``visible`` uint8 (models, D) where their chains are; ``mean`` (D,) that of the data; ``stopped`` int64
-    (models,) the gradient step at which a model's likelihood was no longer finite, or -1.
+    ``data`` are those it was trained on; ``series`` holds arrays (epochs, models) under the names of ``SERIES``, NaN
+    where an epoch is not done; ``theta`` (models, parameters) the last parameters, ``square`` RMSProp's memory;
+    ``visible`` uint8 (models, D) where the chains are; ``mean`` (D,) that of the data; ``stopped`` int64 (models,) the
+    gradient step at which a model's likelihood was no longer finite, or -1.  ``diagnostics`` are estimates by name,
+    with models along the first dimension: see ``diagnostics.TABLE``.
+
+    ``sigma`` names the entropy production that tables sort by and pictures show, ``drawn`` the models of which there
+    are pictures (none by default).
     """
 
     spec: CycleStudy
     data: Dataset
+    epochs_done: int
     series: dict[str, Array]
     theta: Array
+    square: Array
     visible: Array
     mean: Array
     stopped: Array
-    analysis: Analysis
+    diagnostics: Diagnostics
     train_seconds: float
-    file: Path | None
-    threads: int
+    sigma: str = "averaged"
+    drawn: tuple[int, ...] = ()
+
+    def __getitem__(self, name: str) -> Estimate:
+        """A diagnostic of all models."""
+        if name not in self.diagnostics:
+            raise InputError(f"{name!r} is no diagnostic of this study; there are {', '.join(self.diagnostics)}.")
+        return self.diagnostics[name]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the study was trained and analysed to its end."""
+        return bool(np.isfinite(self["log_likelihood"].mean).any()) or bool((self.stopped >= 0).all())
+
+    @property
+    def states(self) -> int:
+        """Hidden states of a model; 0 where they are too many for a transition matrix."""
+        return state_count(self.spec.encoding, self.spec.hidden) if "matrix" in self.diagnostics else 0
+
+    def require_complete(self) -> None:
+        """Raises InputError for a study that is not finished."""
+        if not self.complete:
+            raise InputError(
+                f"{self.file} holds an unfinished study, {self.epochs_done} of {self.spec.epochs} epochs; go on with"
+                f" 'thermorun resume {self.file}'."
+            )
 
     def model(self, index: int) -> Model:
         """One model.  Raises InputError where there is none of that number."""
-        if not 0 <= index < self.spec.models:
-            raise InputError(f"model is {index}; this study has models 0 to {self.spec.models - 1}.")
+        index = require_count("model", index, 0, self.spec.models - 1)
         return Model(self.spec.encoding, self.spec.hidden, self.theta[index], self.mean, self.spec.tied)
 
     def estimate(self, name: str, index: int) -> Estimate:
-        """A diagnostic of one model with the error from sampling it."""
-        return Estimate(
-            float(getattr(self.analysis, name)[index]), float(getattr(self.analysis, f"{name}_stderr")[index])
-        )
+        """A diagnostic of one model, unknown where the study does not have it."""
+        return self.diagnostics[name][index] if name in self.diagnostics else Estimate(np.nan, np.nan)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One dictionary a model, in JSON's types; unknown numbers are None."""
-        a = self.analysis
-        rows = []
-        for m in range(self.spec.models):
-            rows.append(
-                {
-                    "seed": int(self.spec.seeds[m]),
-                    "log_likelihood": finite_or_none(float(a.log_likelihood[m])),
-                    "log_likelihood_stderr": finite_or_none(float(a.log_likelihood_stderr[m])),
-                    "entropy_production": _pair(self.estimate("entropy_production", m)),
-                    "path_entropy_production": _pair(self.estimate("path_entropy_production", m)),
-                    "entropy_production_counted": {
-                        rule: finite_or_none(float(getattr(a, f"entropy_production_{rule}")[m]))
-                        for rule in ("skip", "half", "one")
-                    },
-                    "decorrelation_time": finite_or_none(float(a.decorrelation_time[m])),
-                    "decorrelation_time_stderr": finite_or_none(float(a.decorrelation_time_stderr[m])),
-                    "second_eigenvalue": finite_or_none(float(a.second_eigenvalue[m])),
-                    "mean_diagonal": finite_or_none(float(a.mean_diagonal[m])),
-                    "kl": finite_or_none(float(a.kl[m])),
-                    "kl_stderr": finite_or_none(float(a.kl_stderr[m])),
-                    "occupancy": [finite_or_none(float(p)) for p in a.occupancy[m]],
-                    "state_class": [int(k) for k in a.state_class[m]],
-                    "class_frequency": [finite_or_none(float(p)) for p in np.atleast_1d(a.class_frequency[m])],
-                    "stopped_at_step": None if self.stopped[m] < 0 else int(self.stopped[m]),
-                }
-            )
-        return rows
+    def kept_parameters(self) -> Array:
+        """Parameters along the training, (kept epochs, models, parameters): see ``CycleStudy.kept_epochs``."""
+        return self.contents()["parameters"]["theta"].values
+
+    @property
+    def shown_sigma(self) -> tuple[Estimate, str]:
+        """The entropy production that pictures show, and the name of its estimator."""
+        name, called = SIGMAS[self.sigma if self.states else "path"]
+        return self[name], called
+
+    def with_sigma(self, sigma: str) -> Self:
+        """The same, showing another estimate of the entropy production: "averaged" or "counted"."""
+        return replace(self, sigma=require_choice("sigma", sigma, ("averaged", "counted")))
+
+    def with_portraits(self, models: Sequence[int] = ()) -> Self:
+        """The same, with pictures of these models: by default those of ``extremes``."""
+        chosen = tuple(models) or tuple(self.extremes())
+        for index in chosen:
+            self.model(index)
+        return replace(self, drawn=chosen)
+
+    def best(self) -> int:
+        """The model with the largest log-likelihood."""
+        known = self["log_likelihood"].mean
+        if not np.isfinite(known).any():
+            self.require_complete()
+            raise InputError("no model of this study has a finite likelihood; take a smaller learning rate.")
+        return int(np.nanargmax(known))
 
     def extremes(self) -> list[int]:
-        """The models with the largest and the smallest entropy production; the first, where it is unknown."""
-        sigma = self.analysis.entropy_production
-        if not np.isfinite(sigma).any():
+        """Two models: the most likely of those in the upper third of the entropy production, and the one with least."""
+        sigma, likelihood = self.shown_sigma[0].mean, self["log_likelihood"].mean
+        known = np.flatnonzero(np.isfinite(sigma) & np.isfinite(likelihood))
+        if not len(known):
             return [0]
-        return list(dict.fromkeys([int(np.nanargmax(sigma)), int(np.nanargmin(sigma))]))
+        order = known[np.argsort(sigma[known], kind="stable")]
+        upper = order[-max(1, len(order) // 3) :]
+        return list(dict.fromkeys([int(upper[np.argmax(likelihood[upper])]), int(order[0])]))
 
-    def analysed_again(self, samples: int) -> "StudyResult":
-        """The same study, its diagnostics estimated anew from ``samples`` visible samples a state."""
-        return replace(self, analysis=analyse_models(self.theta, self.spec, self.data, self.mean, samples))
+    def sample(
+        self, model: int | None = None, *, chains: int = 1024, steps: int = 10, records: int = 1, burn: int = 100,
+        seed: int = 0, threads: int | None = None,
+    ) -> Fantasies:  # fmt: skip
+        """Images from a model, by default the most likely, from chains that start all over the data: see ``sample``."""
+        chosen = self.model(self.best() if model is None else model)
+        if not np.isfinite(chosen.row).all():
+            self.require_complete()
+            raise InputError(f"model is {model}, whose parameters are not finite; choose another.")
+        start = spread_out(self.data.x, require_count("chains", chains, 1, 2**30))
+        with on_threads(threads):
+            return sample(chosen, start, steps=steps, records=records, burn=burn, seed=seed)
+
+    def classes_of(self, images: Array) -> Array:
+        """The class of each image, (images, D): that of the point of the data with the fewest other bits."""
+        return nearest_class(images, self.data)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary a model, in JSON's types; what is not known is None."""
+        single = [name for name in self.diagnostics if TABLE[name].dimensions == ("model",)]
+        counted = [f"entropy_production_{rule}" for rule in RULES]
+        rows = []
+        for m in range(self.spec.models):
+            row: dict[str, Any] = {"model": m, "seed": int(self.spec.seeds[m])}
+            row |= {name: self[name][m].to_dict() for name in single if name not in counted}
+            if self.states:
+                row["entropy_production_counted"] = {
+                    rule: self[name][m].to_dict() for rule, name in zip(RULES, counted, strict=True)
+                }
+                row["occupancy"] = self["occupancy"][m].to_dict()
+                row["state_class"] = [self.data.class_name(k) for k in self["state_class"].mean[m].tolist()]
+            row["class_frequency"] = self["class_frequency"][m].to_dict()
+            row["stopped_at_step"] = None if self.stopped[m] < 0 else int(self.stopped[m])
+            rows.append(row)
+        return rows
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
-        return {
-            "models": self.rows(),
-            "spec": self.spec.to_dict(),
-            "train_seconds": self.train_seconds,
-            "file": None if self.file is None else str(self.file),
-            "seed": self.spec.seed,
-            "threads": self.threads,
+        data = self.data
+        return super().to_dict() | {
+            "data": {
+                "name": data.name, "source": data.source, "fingerprint": data.fingerprint, "points": len(data.x),
+                "bits": data.x.shape[1], "classes": [data.class_name(k) for k in data.classes.tolist()],
+                "held_out": 0 if data.test_x is None else len(data.test_x),
+            },
+            "complete": self.complete,
+            "epochs_done": self.epochs_done,
+            "train_seconds": finite_or_none(self.train_seconds),
             "precision": self.spec.precision,
-        }
+            "sigma": self.shown_sigma[1],
+            "notes": self.notes(),
+        }  # fmt: skip
 
+    def tables(self) -> list[Table]:
+        spec, sigma = self.spec, self.shown_sigma[0].mean
+        columns = {heading: of for heading, of in _COLUMNS.items() if self._tells(of[0])}
+        rows = []
+        for m in np.argsort(np.nan_to_num(sigma, nan=np.inf), kind="stable"):
+            cells = []
+            for name, digits in columns.values():
+                estimate = self.estimate(name, m)
+                unknown = np.isnan(estimate.mean)
+                cells.append("?" if unknown else format(estimate.mean, digits) if digits else str(estimate))
+            rows.append((str(m), *cells))
+        tied = ", tied" if spec.tied else ""
+        title = f"Latent cycles on {self.data.name}: {spec.encoding}{tied}, {spec.hidden} hidden"
+        return [Table(title, ("model", *columns), rows, [*self._about(), *self.notes()])]
 
-def _pair(estimate: Estimate) -> dict[str, float | None]:
-    """For JSON, where a stopped model has no mean either."""
-    return {"mean": finite_or_none(estimate.mean), "stderr": finite_or_none(estimate.stderr)}
+    def _tells(self, name: str) -> bool:
+        """Whether a diagnostic has its place in the table."""
+        if name == "path_entropy_production":
+            return not self.states
+        return name in self.diagnostics and not (name == "kl" and len(self.data.classes) < 2)
 
-
-def kept_epochs(spec: CycleStudy) -> list[int]:
-    """The epochs whose parameters are kept: each ``keep_every``-th and the last, counted from 1."""
-    return sorted({*range(spec.keep_every, spec.epochs + 1, spec.keep_every), spec.epochs})
-
-
-def sections(spec: CycleStudy) -> dict[str, int]:
-    """The sections written row by row, and the rows that complete them."""
-    return {"training": spec.epochs, "parameters": len(kept_epochs(spec)), "analysis": spec.models}
-
-
-def lay_out(file: RunFile, spec: CycleStudy, data: Dataset) -> None:
-    """Allocates everything."""
-    visible = data.x.shape[1]
-    states = state_count(spec.encoding, spec.hidden)
-    epoch = Axis("epoch", np.arange(1, spec.epochs + 1), "1", "epochs done")
-    kept = Axis("epoch", np.array(kept_epochs(spec)), "1", "epochs done")
-    model = Axis("model", spec.seeds.astype(np.int64), "1", "seed of the model")
-    parameter = Axis(
-        "parameter", np.arange(parameter_count(spec.hidden, visible)), "1",
-        "w (hidden, visible), wbar (hidden, visible), a (visible), abar (hidden), one after another",
-    )  # fmt: skip
-    file.add_section(
-        "training", [epoch, model], [Variable(name, ("epoch", "model"), *about) for name, about in SERIES.items()]
-    )
-    theta = Variable("theta", ("epoch", "model", "parameter"), "1", "parameters", spec.precision)
-    file.add_section("parameters", [kept, model, parameter], [theta])
-    pixel = Axis("pixel", np.arange(visible), "1", "visible unit")
-    file.add_section("data", [pixel], [Variable("mean", ("pixel",), "1", "mean of the data")])
-    file.add_section(
-        "chain", [model, pixel],
-        [
-            Variable("visible", ("model", "pixel"), "1", "visible state of the persistent chain at the end"),
-            Variable("stopped", ("model",), "1", "gradient step at which the likelihood turned NaN, or -1"),
-        ],
-    )  # fmt: skip
-    file.add_section("timing", [Axis("part", np.array(["train"]), "1", "part")],
-                     [Variable("seconds", ("part",), "s", "time spent")])  # fmt: skip
-    axes = [model, Axis("class", data.classes, "1", "class of the data")]
-    if states <= MAX_STATES:
-        axes += [
-            Axis("state", np.arange(states), "1", "hidden state"),
-            Axis("to_state", np.arange(states), "1", "hidden state"),
+    def _about(self) -> list[str]:
+        spec, data = self.spec, self.data
+        about = [
+            f"{len(data.x):,} points of {data.x.shape[1]} bits; {spec.models} models x {spec.steps:,} gradient steps in"
+            f" {self.train_seconds:.1f} s on {self.threads} threads"
         ]
-    names = {axis.name for axis in axes}
-    variables = []
-    for name, (dimensions, units, meaning) in _ANALYSIS.items():
-        if set(dimensions) <= names:
-            variables.append(Variable(name, dimensions, units, meaning))
-            if name not in _NO_ERROR:
-                variables.append(Variable(f"{name}_stderr", dimensions, units, f"standard error of {name}"))
-    file.add_section("analysis", axes, variables)
-    file.publish(sections(spec))
-    file.write_whole("data", {"mean": data.x.mean(axis=0)})
+        if self.states:
+            about.append(
+                "sigma: entropy production a double step, M averaged (Rao-Blackwell); counted: half a count added to"
+                f" each transition; tau in double steps; diagonal: {1 / self.states:.4f} at random"
+            )
+        return about
+
+    def notes(self) -> list[str]:
+        """What a reader of the numbers has to know: why some are missing or infinite."""
+        notes, data, spec = [], self.data, self.spec
+        if not self.complete:
+            notes.append(
+                f"?: {self.epochs_done} of {spec.epochs} epochs are done; go on with 'thermorun resume {self.file}'"
+            )
+            return notes
+        if not self.states:
+            there = f"2^{spec.hidden}" if spec.encoding == "bits" else f"{spec.hidden:,}"
+            notes.append(
+                f"path: entropy production of x and z together; sigma of z alone, tau and M need at most {MAX_STATES:,}"
+                f" hidden states, and there are {there}"
+            )
+        if len(data.classes) < 2:
+            notes.append("the data have no classes, so there is no KL of their frequencies")
+        elif np.isinf(self["kl"].mean).any():
+            few = 0 < self.states < len(data.classes)
+            reason = f": {self.states} states cannot draw {len(data.classes)} classes" if few else ""
+            notes.append(f"KL inf: no state draws one of the classes of the data{reason}")
+        if self.states and np.isinf(self["decorrelation_time"].mean).any():
+            notes.append("tau inf: |lambda_2| is 1, the hidden states fall into parts or run in a perfect circle")
+        for m in np.flatnonzero(self.stopped >= 0):
+            notes.append(
+                f"?: model {m} stopped at step {self.stopped[m]}, where its likelihood was no longer finite; take a"
+                " smaller learning rate"
+            )
+        return notes
+
+    def figures(self) -> "dict[str, Figure]":
+        from thermorun.cycles import figures
+
+        pictures = {"training": figures.training(self)}
+        if not self.drawn:
+            return pictures
+        if self.states:
+            pictures["indicators"] = figures.indicators(self)
+        pictures["autocorrelation"] = figures.autocorrelations(self, self.drawn)
+        for index in self.drawn:
+            pictures[f"portrait-model-{index}"] = figures.portrait(self, index)
+            if figures.can_draw_cycle(self):
+                pictures[f"cycle-model-{index}"] = figures.cycle(self, index)
+        return pictures
 
 
-def write_end(file: RunFile, analysis: Analysis, visible: Array, stopped: Array, seconds: float) -> None:
-    """Writes what is known when training is done."""
-    file.write_whole("chain", {"visible": visible, "stopped": stopped})
-    file.write_whole("timing", {"seconds": np.array([seconds])})
-    rows = {name: values for name, values in analysis.arrays().items() if values.ndim == 1 or values.shape[-1] > 0}
-    file.write("analysis", 0, rows)
-
-
-def read(file: RunFile, spec: CycleStudy, data: Dataset, path: Path) -> StudyResult:
-    """A complete study from its file.  Raises InputError where it is incomplete or its shapes do not fit the spec."""
-    if file.committed("analysis") < spec.models:
-        raise InputError(f"{path} holds an unfinished study; go on with 'thermorun resume {path}'.")
-    expected = (len(kept_epochs(spec)), spec.models, parameter_count(spec.hidden, data.x.shape[1]))
+def read(file: RunFile, spec: CycleStudy) -> StudyResult:
+    """The study in a file, complete or not."""
+    data, stored, chain = layout.read_data(file, spec), file.read("analysis"), file.read("chain")
+    finished = file.committed("analysis") >= spec.models
+    diagnostics = {}
+    for name in diagnostics_of(spec, data.test_x is not None):
+        mean, error = stored[name], TABLE[name].error
+        stderr = stored[f"{name}_stderr"] if error else np.full(mean.shape, np.nan)
+        dof = min(_ERRORS["blocks"], spec.samples - 1) if error == "blocks" else _ERRORS["chains"]
+        diagnostics[name] = Estimate(mean, stderr, 1, float(dof) if error else np.inf)
+    kept = file.committed("parameters")
     theta = file.read("parameters")["theta"]
-    if theta.shape != expected:
-        raise InputError(f"{path} has parameters of shape {theta.shape}, but its spec and data need {expected}.")
-    stored = file.read("analysis")
-    known = {}
-    for name in Analysis.__dataclass_fields__:
-        base = name.removesuffix("_stderr")
-        if name in stored:
-            known[name] = stored[name]
-        else:
-            empty = len(_ANALYSIS[base][0]) - 1
-            known[name] = np.empty((spec.models, *[0] * empty))
-    known["state_class"] = known["state_class"].astype(np.int64)
-    known["counts"] = known["counts"].astype(np.int64)
-    chain, series = file.read("chain"), file.read("training")
     return StudyResult(
-        spec,
-        data,
-        {name: series[name] for name in SERIES},
-        theta[-1].astype(spec.dtype),
-        chain["visible"].astype(np.uint8),
-        file.read("data")["mean"].astype(spec.dtype),
-        chain["stopped"].astype(np.int64),
-        Analysis(**known),
-        float(file.read("timing")["seconds"][0]),
-        path,
-        file.threads,
-    )
+        spec=spec, threads=file.threads, file=file.path, stored=None if file.path else file.contents(), data=data,
+        epochs_done=file.committed("training"), series={name: file.read("training")[name] for name in SERIES},
+        theta=theta[kept - 1] if kept else np.full(theta.shape[1:], np.nan, theta.dtype), square=chain["square"],
+        visible=chain["visible"], mean=file.read("data")["mean"].astype(spec.dtype),
+        stopped=chain["stopped"] if finished else np.full(spec.models, -1), diagnostics=diagnostics,
+        train_seconds=float(file.read("timing")["seconds"][0]),
+    )  # fmt: skip

@@ -1,87 +1,140 @@
 """What a study of latent cycles is: everything that decides its numbers, and nothing else."""
 
-import json
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thermorun.cycles.model import ENCODINGS, MAX_HIDDEN, KernelOptions, kernel_options, require_sizes
-from thermorun.errors import InputError, require_count, require_number, require_positive
+from thermorun import datasets, specs
+from thermorun.cycles.model import ENCODINGS, KernelOptions, kernel_options, require_sizes
+from thermorun.datasets import Dataset
+from thermorun.errors import InputError, require_count, require_number, short
+from thermorun.specs import Parameter, Spec
 
-PRECISIONS = ("float32", "float64")
+# Kept parameters are about this many epochs' by default.
+_KEPT = 10
+# Steps of a random stream, and where the final samples of M begin among them (cycles/diagnostics.py).
+_STEPS, _FINAL = 2**32, 2**31
+
+
+def _decay(name: str, value: Any) -> float:
+    checked = require_number(name, value)
+    if not 0 <= checked < 1:
+        raise InputError(f"{name} is {checked:g}; it must be at least 0 and below 1.")
+    return checked
+
+
+def _pair(name: str, value: Any) -> tuple[int, int]:
+    if isinstance(value, str | bytes | dict) or not hasattr(value, "__iter__") or getattr(value, "ndim", 1) == 0:
+        value = (value, value)
+    sizes = tuple(require_count(name, size) for size in value)
+    if len(sizes) != 2:
+        raise InputError(f"{name} is {short(sizes)}; it must be two sizes, first and last, as in 16:160.")
+    return sizes
+
+
+def _class(name: str, value: Any) -> int | str:
+    return value if isinstance(value, str) and value else require_count(name, value, -(2**63), 2**63 - 1)
 
 
 @dataclass(frozen=True)
-class CycleStudy:
+class CycleStudy(Spec):
     """Models trained side by side on one data set, each a pure function of its own seed (Baiesi & Rosso, Sect. IV).
 
     The defaults are the paper's settings on the bundled digits; ``dataset="mnist-012"`` is the paper's own study.
-    ``classes`` picks classes of the data set.  Model m has seed ``seed + m``.  ``tied`` trains the equilibrium baseline
-    wbar = w by persistent contrastive divergence.  ``minibatch`` is the size in the first and the last epoch, linear
-    between.  ``decay`` and ``floor`` are RMSProp's.
-
-    ``epoch_samples`` and ``samples`` are the visible samples a hidden state for the transition matrix, after each epoch
-    and at the end; with more than 256 states they are spread more thinly.  ``count_steps`` double steps a model are
-    counted at the end.  ``keep_every`` is the number of epochs between kept parameters.  ``fingerprint`` is the data's,
-    filled in when they are read.
+    Model m has seed ``seed + m``.  Its fields are the parameters of `train`.
 
     Raises InputError (a ValueError) for whatever cannot run.
     """
 
-    dataset: str = "digits"
-    classes: tuple[int, ...] | None = None
-    encoding: str = "softmax"
-    hidden: int = 6
-    tied: bool = False
-    models: int = 36
-    epochs: int = 120
-    steps_per_epoch: int = 30
-    chain_steps: int = 48
-    learning_rate: float = 0.1
-    decay: float = 0.9
-    floor: float = 1e-8
-    minibatch: tuple[int, int] = (16, 160)
-    seed: int = 0
-    precision: str = "float32"
-    epoch_samples: int = 64
-    samples: int = 2000
-    count_steps: int = 100_000
-    keep_every: int = 1
-    fingerprint: int | None = None
+    command = "cycles"
+    runner = "thermorun.cycles.training"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "minibatch", tuple(self.minibatch))
-        if self.classes is not None:
-            object.__setattr__(self, "classes", tuple(self.classes))
-        for name in ("hidden", "models", "epochs", "steps_per_epoch", "epoch_samples", "samples", "keep_every"):
-            require_count(name, getattr(self, name))
-        require_count("chain_steps", self.chain_steps, 2)
-        require_count("count_steps", self.count_steps, 2)
-        if len(self.minibatch) != 2:
-            raise InputError(f"minibatch is {self.minibatch}; give two sizes, first and last, as in 16:160.")
-        for size in self.minibatch:
-            require_count("minibatch", size)
-        for name in ("learning_rate", "floor"):
-            require_positive(name, getattr(self, name))
-        require_number("decay", self.decay)
-        if not 0 <= self.decay < 1:
-            raise InputError(f"decay is {self.decay}; it must be at least 0 and below 1.")
-        require_count("seed", self.seed, 0)
+    dataset: Annotated[
+        str, Parameter(specs.text, f"{', '.join(datasets.NAMES)}, a file of bits or grey images, or a folder of them")
+    ] = "digits"
+    classes: Annotated[
+        tuple[int | str, ...] | None, Parameter(specs.several(_class), "only these classes of the data set")
+    ] = None
+    threshold: Annotated[
+        float | None,
+        Parameter(specs.number, "grey values above it are ones, in the data's own units; not needed for bits"),
+    ] = None
+    encoding: Annotated[str, Parameter(specs.Choice(*ENCODINGS), "of the hidden states")] = "softmax"
+    hidden: Annotated[int, Parameter(specs.count(), "hidden units: states, or bits of a state")] = 6
+    tied: Annotated[
+        bool, Parameter(specs.flag, "the equilibrium baseline, wbar = w, by persistent contrastive divergence")
+    ] = False
+    models: Annotated[int, Parameter(specs.count(1, 2**20), "trained side by side, of seeds seed, seed + 1, ...")] = 36
+    epochs: Annotated[int, Parameter(specs.count(), "of all models")] = 120
+    steps_per_epoch: Annotated[int, Parameter(specs.count(), "gradient steps an epoch")] = 30
+    chain_steps: Annotated[int, Parameter(specs.count(2), "double steps of the chain before a gradient step")] = 48
+    learning_rate: Annotated[float, Parameter(specs.positive, "of RMSProp")] = 0.1
+    decay: Annotated[float, Parameter(_decay, "RMSProp's memory of the squared gradient, a step")] = 0.9
+    floor: Annotated[float, Parameter(specs.positive, "RMSProp's addition to the root of the squared gradient")] = 1e-8
+    minibatch: Annotated[
+        tuple[int, int], Parameter(_pair, "points of a gradient step, in the first epoch and the last, linear between")
+    ] = (16, 160)
+    grow_epochs: Annotated[
+        int | None,
+        Parameter(specs.count(), "epochs over which the minibatch grows, then it stays; by default all of them"),
+    ] = None
+    precision: Annotated[str, specs.PRECISION] = "float32"
+    epoch_samples: Annotated[
+        int, Parameter(specs.count(1, _FINAL - 1), "visible samples a hidden state for M after each epoch")
+    ] = 64
+    samples: Annotated[
+        int,
+        Parameter(specs.count(1, _FINAL - 1), "visible samples a hidden state for the final M; fewer above 256 states"),
+    ] = 2000
+    count_steps: Annotated[
+        int, Parameter(specs.count(2, 2**34), "double steps a model whose transitions are counted at the end")
+    ] = 100_000
+    keep_every: Annotated[
+        int | None, Parameter(specs.count(), f"epochs between kept parameters; by default {_KEPT} are kept")
+    ] = None
+    fingerprint: Annotated[
+        int | None, Parameter(specs.count(0, 2**32 - 1), "of the data, filled in when they are read")
+    ] = None
+
+    def validate(self) -> None:
         if self.seed + self.models > 2**64:
             raise InputError(f"seed is {self.seed}; with {self.models} models it must stay below 2^64.")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}.")
-        if self.encoding not in ENCODINGS:
-            raise InputError(f"encoding is {self.encoding!r}; it must be one of {', '.join(ENCODINGS)}.")
         require_sizes(self.encoding, self.hidden, 1, self.tied)
-        assert MAX_HIDDEN[self.encoding] >= self.hidden
-        if self.steps * self.chain_steps >= 2**32:
+        if self.steps * self.chain_steps >= _STEPS:
             raise InputError(
-                f"{self.steps} gradient steps of chain_steps {self.chain_steps} make {self.steps * self.chain_steps}"
-                " double steps; the random streams hold 2^32."
+                f"epochs is {short(self.epochs)}, of {short(self.steps_per_epoch)} gradient steps of chain_steps"
+                f" {short(self.chain_steps)} double steps; a random stream holds 2^32 double steps."
             )
+        if self.epochs * self.epoch_samples > _FINAL:
+            raise InputError(
+                f"epoch_samples is {self.epoch_samples}; over {self.epochs} epochs it must stay within 2^31 samples."
+            )
+
+    def resolved(self) -> Self:
+        """With the data's fingerprint and where they are; reads them."""
+        return self.on(self.data())
+
+    def data(self) -> Dataset:
+        """The data that the spec names.  Raises InputError."""
+        return datasets.load(self.dataset, self.classes, self.threshold)
+
+    def on(self, data: Dataset) -> Self:
+        """The same study on these data, every number set.  Raises InputError where they cannot be its data."""
+        require_sizes(self.encoding, self.hidden, data.x.shape[1], self.tied)
+        if self.fingerprint not in (None, data.fingerprint):
+            raise InputError(
+                f"dataset {data.name} is not the one of this study: its fingerprint is {data.fingerprint}, and the"
+                f" study's is {self.fingerprint}."
+            )
+        return self.replace(
+            dataset=data.source,
+            fingerprint=data.fingerprint,
+            keep_every=self.keep_every or -(-self.epochs // _KEPT),
+            grow_epochs=min(self.grow_epochs or self.epochs, self.epochs),
+        )
 
     @property
     def steps(self) -> int:
@@ -91,7 +144,7 @@ class CycleStudy:
     @property
     def seeds(self) -> NDArray[np.uint64]:
         """Each model's."""
-        return np.arange(self.seed, self.seed + self.models, dtype=np.uint64)
+        return np.arange(self.models, dtype=np.uint64) + np.uint64(self.seed)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -101,29 +154,22 @@ class CycleStudy:
     @property
     def options(self) -> KernelOptions:
         """For kernels."""
-        return kernel_options(self.encoding, self.tied, self.chain_steps, self.learning_rate, self.decay, self.floor)
+        return kernel_options(
+            self.encoding, self.tied, self.chain_steps, self.learning_rate, self.decay, self.floor, hidden=self.hidden
+        )
 
     def sizes(self, epoch: int) -> NDArray[np.intp]:
         """The minibatch of every gradient step of an epoch, intp (steps_per_epoch,)."""
         first, last = self.minibatch
-        share = epoch / (self.epochs - 1) if self.epochs > 1 else 0.0
+        growing = self.grow_epochs or self.epochs
+        share = min(1.0, epoch / (growing - 1)) if growing > 1 else float(epoch > 0)
         return np.full(self.steps_per_epoch, round(first + (last - first) * share), np.intp)
 
-    def to_dict(self) -> dict[str, Any]:
-        """All fields in JSON's types."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["minibatch"] = list(self.minibatch)
-        values["classes"] = None if self.classes is None else list(self.classes)
-        return values
+    def kept_epochs(self) -> list[int]:
+        """The epochs whose parameters are kept: each ``keep_every``-th and the last, counted from 1."""
+        every = self.keep_every or -(-self.epochs // _KEPT)
+        return sorted({*range(every, self.epochs + 1, every), self.epochs})
 
-    def to_json(self) -> str:
-        """One line of JSON, the same for equal specs."""
-        return json.dumps(self.to_dict(), sort_keys=True, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> "CycleStudy":
-        """The spec that ``to_json`` wrote.  Raises InputError for anything else."""
-        try:
-            return cls(**json.loads(text))
-        except (TypeError, json.JSONDecodeError) as error:
-            raise InputError(f"spec {text[:80]!r} is not that of a study of latent cycles ({error}).") from error
+    def file_name(self) -> str:
+        tied = "-tied" if self.tied else ""
+        return f"cycles-{Path(self.dataset).stem}-{self.encoding}{self.hidden}{tied}-seed{self.seed}"

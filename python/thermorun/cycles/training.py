@@ -1,112 +1,218 @@
 """Runs a study: an epoch of all models a kernel call, its row to the file, checkpoints on the way."""
 
 import time as clock
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
-from thermokernels import latent_cycle
+from thermokernels import two_step
 from thermorun import datasets
-from thermorun.cycles import markov
-from thermorun.cycles import result as results
-from thermorun.cycles.analysis import analyse_models, occupancy_likelihood, transition_blocks
-from thermorun.cycles.model import MAX_STATES, initial_row, initial_visible, require_sizes, state_count
-from thermorun.cycles.result import SERIES, StudyResult
+from thermorun.arrays import Array
+from thermorun.cycles import layout, markov
+from thermorun.cycles.diagnostics import CHAINS, analyse_models, groups, occupancy_likelihood, transition_blocks
+from thermorun.cycles.layout import SERIES
+from thermorun.cycles.model import MAX_STATES, initial_row, initial_visible, parameter_count, state_count
+from thermorun.cycles.result import StudyResult, read
 from thermorun.cycles.spec import CycleStudy
 from thermorun.datasets import Dataset
 from thermorun.errors import InputError
-from thermorun.progress import Advance, deferred_interrupt, progress
-from thermorun.store import RunFile, read_spec, run_file
-from thermorun.threads import on_threads
-
-Array = NDArray[Any]
+from thermorun.estimates import jackknife
+from thermorun.runs import Session, load, session
+from thermorun.specs import documented, given
+from thermorun.store import RunFile, read_spec
 
 _EPOCH_BLOCKS = 4
 
+__all__ = ["extend", "read", "run", "train"]
 
+
+@documented(CycleStudy)
 def train(
-    spec: CycleStudy | None = None,
+    X: ArrayLike | None = None,
+    y: ArrayLike | None = None,
     *,
-    data: Dataset | None = None,
+    dataset: str = "digits",
+    classes: tuple[int | str, ...] | None = None,
+    threshold: float | None = None,
+    encoding: str = "softmax",
+    hidden: int = 6,
+    tied: bool = False,
+    models: int = 36,
+    epochs: int = 120,
+    steps_per_epoch: int = 30,
+    chain_steps: int = 48,
+    learning_rate: float = 0.1,
+    decay: float = 0.9,
+    floor: float = 1e-8,
+    minibatch: tuple[int, int] = (16, 160),
+    grow_epochs: int | None = None,
+    precision: str = "float32",
+    epoch_samples: int = 64,
+    samples: int = 2000,
+    count_steps: int = 100_000,
+    keep_every: int | None = None,
+    fingerprint: int | None = None,
+    seed: int = 0,
     out: Path | str | None = None,
     resume: bool = False,
     threads: int | None = None,
     show_progress: bool = False,
-    checkpoint_every: float = 20.0,
-    **fields: Any,
 ) -> StudyResult:
-    """Trains the models of ``spec`` and analyses them.
+    """Trains latent cycles on a data set, or on arrays, and analyses them (Baiesi & Rosso, Sect. IV).
 
-    ``fields`` are those of ``CycleStudy``, replacing the spec's.  ``data`` replaces the data set the spec names.  With
-    ``out`` every epoch streams to that HDF5 file, and ``resume`` goes on with it after a kill: to the last bit as if
-    nothing had happened.
+    With ``out`` every epoch streams to that HDF5 file, which holds the data too: it stands alone.
 
-    Raises InputError (a ValueError) before any work for input that cannot run, RunError where the file cannot be
-    written, and KeyboardInterrupt after Ctrl-C, with all that is done saved.  A model whose likelihood is no longer
-    finite stops alone: see ``StudyResult.stopped``.
+    Parameters
+    ----------
+    X : array, optional
+        In the place of ``dataset``: bits, or grey values with a ``threshold``, (points, D) or (points, rows, columns).
+    y : array, optional
+        The class of each point of ``X``.
+    {parameters}
+
+    Returns
+    -------
+    StudyResult
+        The models, what was recorded after every epoch, and their diagnostics.
+
+    Raises
+    ------
+    InputError
+        Before any work, for input that cannot run.
+    RunError
+        For a run that cannot go on.  A model whose likelihood is no longer finite stops alone: see
+        ``StudyResult.stopped``.
+    Stopped
+        After Ctrl-C (a KeyboardInterrupt), with all that is done saved.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from thermorun import cycles
+    >>> X = np.random.default_rng(0).random((300, 16)) < 0.3
+    >>> result = cycles.train(X, models=2, epochs=3, hidden=3, samples=64, count_steps=1000)
+    >>> result["log_likelihood"].mean.shape
+    (2,)
     """
-    spec = CycleStudy(**fields) if spec is None else replace(spec, **fields)
-    spec, data = with_data(spec, data)
-    with (
-        on_threads(threads) as count,
-        run_file("cycles", spec, out, resume, count, lambda file: results.lay_out(file, spec, data)) as file,
-        deferred_interrupt() as stop,
-    ):
-        run = _Run(spec, data, file, checkpoint_every, stop)
-        with progress("cycles", spec.models * spec.steps, "steps", show_progress) as advance:
-            if file is None or file.committed("analysis") < spec.models:
-                outcome = run.finish(advance, None if out is None else Path(out), count)
-            else:
-                assert out is not None
-                advance(spec.models * spec.steps)
-                outcome = results.read(file, spec, data, Path(out))
-        if file is not None:
-            file.finish()
-    return outcome
+    fields = given(CycleStudy, locals())
+    if X is None and y is not None:
+        raise InputError("y is given without X; give the points that it labels.")
+    if X is not None:
+        data = datasets.from_arrays(X, y, threshold=threshold)
+        data = data if classes is None else data.only(CycleStudy(**fields).classes or ())
+        spec = CycleStudy(**(fields | {"dataset": datasets.ARRAY}))
+        return run(spec, out=out, resume=resume, threads=threads, show_progress=show_progress, data=data)
+    result: StudyResult = CycleStudy(**fields).run(out=out, resume=resume, threads=threads, show_progress=show_progress)
+    return result
 
 
-def load(path: Path | str, data: Dataset | None = None) -> StudyResult:
-    """The finished study in a file.  Raises InputError."""
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"FILE is {path}, which does not exist.")
-    spec, data = with_data(CycleStudy.from_json(read_spec(path)), data)
-    with RunFile.reopen(path, spec.to_json(), write=False) as file:
-        return results.read(file, spec, data, path)
+def run(
+    spec: CycleStudy, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
+    show_progress: bool = False, data: Dataset | None = None, earlier: StudyResult | None = None,
+) -> StudyResult:  # fmt: skip
+    """Runs a spec: see `train`.  ``data`` replaces those it names; ``earlier`` is a study to go on from."""
+    with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
+        data = _data(spec, under_way) if data is None else data
+        spec = under_way.spec = _as_stored(spec.on(data), under_way)
+        _require_memory(under_way, spec, data)
+        _compile(spec, data)
+        file = under_way.open(lambda file: layout.lay_out(file, spec, data))
+        if file.committed("analysis") < spec.models:
+            study = _Study(spec, data, file)
+            if earlier is not None and not resume:
+                study.take_over(earlier)
+            _finish(study, under_way)
+        return read(file, spec)
 
 
-def with_data(spec: CycleStudy, data: Dataset | None) -> tuple[CycleStudy, Dataset]:
-    """Reads the data and notes their fingerprint in the spec.  Raises InputError where they are not the spec's."""
-    data = datasets.load(spec.dataset, spec.classes) if data is None else data
-    require_sizes(spec.encoding, spec.hidden, data.x.shape[1], spec.tied)
-    if spec.fingerprint is not None and spec.fingerprint != data.fingerprint:
+def extend(
+    path: Path | str, *, epochs: int | None = None, samples: int | None = None, out: Path | str | None = None,
+    threads: int | None = None, show_progress: bool = False,
+) -> StudyResult:  # fmt: skip
+    """The study in a file, gone on with up to ``epochs``, or its transition matrices estimated from more ``samples``.
+
+    The minibatch stays at its last size in the epochs that are added.  The result is, to the bit, that of the same
+    study begun with ``epochs`` and ``grow_epochs`` those of the file, or with ``samples``; it streams to ``out``, and
+    ``path`` stays as it is.  Raises InputError for a study that is not complete, or fewer epochs than it has.
+    """
+    earlier: StudyResult = load(path, CycleStudy, read)
+    spec = earlier.spec
+    earlier.require_complete()
+    changes: dict[str, Any] = {}
+    if epochs is not None:
+        changes["epochs"] = epochs
+    if samples is not None:
+        changes["samples"] = samples
+    wanted = spec.replace(**changes)
+    if wanted.epochs < spec.epochs:
+        raise InputError(f"epochs is {epochs}; {path} holds {spec.epochs}, and it must be no less.")
+    if out is not None and Path(out).resolve() == Path(path).resolve():
+        raise InputError(f"out is {out}, the file that is gone on from; name another file.")
+    return run(wanted, out=out, threads=threads, show_progress=show_progress, data=earlier.data, earlier=earlier)
+
+
+def _data(spec: CycleStudy, under_way: Session) -> Dataset:
+    """From the file where a study goes on as it was, else from where the spec says."""
+    if under_way.resuming and under_way.out is not None and under_way.out.exists() and spec.fingerprint is not None:
+        return load(under_way.out, CycleStudy, lambda file, stored: layout.read_data(file, stored))
+    return spec.data()
+
+
+def _as_stored(spec: CycleStudy, under_way: Session) -> CycleStudy:
+    """The same study where it goes on: the same data may have moved since."""
+    if not (under_way.resuming and under_way.out is not None and under_way.out.exists()):
+        return spec
+    stored = CycleStudy.from_json(read_spec(under_way.out))
+    same = stored.fingerprint == spec.fingerprint
+    spec = spec.replace(dataset=stored.dataset) if same else spec
+    if same and spec.epochs > stored.epochs:
         raise InputError(
-            f"the data set {data.name} is not the one of this study (fingerprint {data.fingerprint}, not"
-            f" {spec.fingerprint})."
+            f"epochs is {spec.epochs} and {under_way.out} was begun with {stored.epochs}: go on beyond its end with"
+            f" 'thermorun cycles continue {under_way.out} --epochs {spec.epochs}'."
         )
-    return replace(spec, fingerprint=data.fingerprint), data
+    return spec
+
+
+def _require_memory(under_way: Session, spec: CycleStudy, data: Dataset) -> None:
+    row = parameter_count(spec.hidden, data.x.shape[1]) * spec.dtype.itemsize
+    under_way.require_memory(
+        spec.models * row * (6 + 2 * len(spec.kept_epochs())),
+        f"models is {spec.models}, of {row // spec.dtype.itemsize} parameters, kept {len(spec.kept_epochs())} times",
+    )
+    states = min(state_count(spec.encoding, spec.hidden), MAX_STATES)
+    under_way.require_memory(
+        8.0 * states**2 * (3 * CHAINS + 10.0 * spec.models), f"models is {spec.models}, of {states} hidden states"
+    )
+
+
+def _compile(spec: CycleStudy, data: Dataset) -> None:
+    """Compiles the kernels of an epoch, or loads them from the cache, so that no timing counts it."""
+    small = spec.replace(
+        models=1, epochs=1, steps_per_epoch=1, chain_steps=2, minibatch=(1, 1), epoch_samples=1, keep_every=1
+    )
+    few = replace(data, x=data.x[:2], labels=data.labels[:2])
+    with RunFile.in_memory(spec.command, small.to_json(), 0, 1) as file:
+        layout.lay_out(file, small, few)
+        _Study(small, few, file).epoch(0)
 
 
 @dataclass
-class _Run:
+class _Study:
     """A study under way: parameters and chains of all models."""
 
     spec: CycleStudy
     data: Dataset
-    file: RunFile | None
-    checkpoint_every: float
-    interrupted: Callable[[], bool]
+    file: RunFile
     theta: Array = field(init=False)
     square: Array = field(init=False)
     visible: Array = field(init=False)
     status: Array = field(init=False)
     mean: Array = field(init=False)
-    series: dict[str, Array] = field(init=False)
     seconds: float = 0.0
+    done: int = 0
 
     def __post_init__(self) -> None:
         spec, x = self.spec, self.data.x
@@ -118,79 +224,79 @@ class _Run:
         self.square = np.zeros_like(self.theta)
         self.visible = np.stack([initial_visible(x, seed) for seed in seeds])
         self.status = np.zeros(spec.models, np.int64)
-        self.series = {name: np.full((spec.epochs, spec.models), np.nan) for name in SERIES}
+        stored = self.file.load_checkpoint()
+        if stored is not None:
+            for name, array in self._state().items():
+                array[...] = stored[name]
+            self.done, self.seconds = int(stored["epoch"]), float(stored["seconds"])
 
-    def finish(self, advance: Advance, out: Path | None, threads: int) -> StudyResult:
-        """Runs to the end, from the start or from the checkpoint."""
-        spec = self.spec
-        amount = spec.models * spec.steps_per_epoch
-        first = self._restore()
-        advance(first * amount)
-        saved = clock.monotonic()
-        kept = results.kept_epochs(spec)
-        for epoch in range(first, spec.epochs):
-            began = clock.perf_counter()
-            self._epoch(epoch)
-            self.seconds += clock.perf_counter() - began
-            if self.file is not None:
-                self.file.write("training", epoch, {name: self.series[name][epoch, None] for name in SERIES})
-                if epoch + 1 in kept:
-                    self.file.write("parameters", kept.index(epoch + 1), {"theta": self.theta[None]})
-            advance(amount)
-            if self.interrupted():
-                self._checkpoint(epoch + 1)
-                raise KeyboardInterrupt
-            if clock.monotonic() - saved >= self.checkpoint_every:
-                self._checkpoint(epoch + 1)
-                saved = clock.monotonic()
-        analysis = analyse_models(self.theta, spec, self.data, self.mean)
-        stopped = self.status - 1
-        if self.file is not None:
-            results.write_end(self.file, analysis, self.visible, stopped, self.seconds)
-        return StudyResult(
-            spec, self.data, self.series, self.theta, self.visible, self.mean, stopped, analysis, self.seconds, out,
-            threads,
-        )  # fmt: skip
+    def take_over(self, earlier: StudyResult) -> None:
+        """Begins where an earlier study of fewer epochs ended; its rows are copied."""
+        self.theta[...], self.square[...], self.visible[...] = earlier.theta, earlier.square, earlier.visible
+        self.status[...] = earlier.stopped + 1
+        self.seconds, self.done = earlier.train_seconds, earlier.spec.epochs
+        kept, before = self.spec.kept_epochs(), earlier.spec.kept_epochs()
+        stored = earlier.kept_parameters()
+        for k, epoch in enumerate(kept):
+            if epoch in before:
+                self.file.write("parameters", k, {"theta": stored[before.index(epoch)][None]})
+        self.file.write("training", 0, earlier.series)
+        self.file.checkpoint(self.state())
 
-    def _epoch(self, epoch: int) -> None:
-        spec = self.spec
-        trace = np.empty((spec.models, spec.steps_per_epoch))
-        latent_cycle.train(
-            self.theta, self.square, self.visible, self.status, self.data.x, self.mean, spec.sizes(epoch),
-            epoch * spec.steps_per_epoch, spec.options, spec.seeds, trace,
-        )  # fmt: skip
-        row = {"minibatch_log_likelihood": trace.mean(axis=1)}
-        if state_count(spec.encoding, spec.hidden) <= MAX_STATES:
-            parts = transition_blocks(
-                self.theta, spec, self.mean, spec.epoch_samples, _EPOCH_BLOCKS, epoch * spec.epoch_samples
-            )
-            sigma = markov.jackknife(parts, lambda m: markov.entropy_production(m, markov.stationary(m)))
-            matrix = parts.mean(axis=1)
-            row["log_likelihood"] = occupancy_likelihood(self.theta, spec, markov.stationary(matrix), self.data.x)
-            row["entropy_production"], row["entropy_production_stderr"] = sigma.mean, sigma.stderr
-            row["mean_diagonal"] = markov.mean_diagonal(matrix)
-            row["second_eigenvalue"] = markov.second_eigenvalue(matrix)
-        for name, values in row.items():
-            self.series[name][epoch] = values
-
-    def _checkpoint(self, epoch: int) -> None:
-        if self.file is not None:
-            place = {"epoch": np.array(epoch), "seconds": np.array(self.seconds)}
-            self.file.checkpoint(place | self._state())
-            self.file.wait()
+    def state(self) -> dict[str, Array]:
+        """What a checkpoint holds."""
+        return {"epoch": np.array(self.done), "seconds": np.array(self.seconds), **self._state()}
 
     def _state(self) -> dict[str, Array]:
         return {"theta": self.theta, "square": self.square, "visible": self.visible, "status": self.status}
 
-    def _restore(self) -> int:
-        """Puts everything back as the checkpoint has it; returns the epochs done."""
-        stored = None if self.file is None else self.file.load_checkpoint()
-        if self.file is None or stored is None:
-            return 0
-        for name, array in self._state().items():
-            array[...] = stored[name]
-        epoch, self.seconds = int(stored["epoch"]), float(stored["seconds"])
-        section = self.file.read("training")
-        for name in SERIES:
-            self.series[name][:epoch] = section[name][:epoch]
-        return epoch
+    def epoch(self, epoch: int) -> None:
+        """Trains one epoch, and writes what is recorded of it."""
+        spec, began = self.spec, clock.perf_counter()
+        trace = np.empty((spec.models, spec.steps_per_epoch))
+        two_step.train(
+            self.theta, self.square, self.visible, self.status, self.data.x, self.mean, spec.sizes(epoch),
+            epoch * spec.steps_per_epoch, spec.options, spec.seeds, trace,
+        )  # fmt: skip
+        row = dict.fromkeys(SERIES, np.full(spec.models, np.nan)) | {"minibatch_log_likelihood": trace.mean(axis=1)}
+        if state_count(spec.encoding, spec.hidden) <= MAX_STATES:
+            several = [self._markov(some, own, epoch) for some, own in groups(self.theta, spec, _EPOCH_BLOCKS)]
+            row |= {name: np.concatenate([one[name] for one in several]) for name in several[0]}
+        self.seconds += clock.perf_counter() - began
+        self.file.write("training", epoch, {name: values[None] for name, values in row.items()})
+        kept = spec.kept_epochs()
+        if epoch + 1 in kept:
+            self.file.write("parameters", kept.index(epoch + 1), {"theta": self.theta[None]})
+        self.done = epoch + 1
+
+    def _markov(self, theta: Array, spec: CycleStudy, epoch: int) -> dict[str, Array]:
+        """What the transition matrices of some models say after an epoch."""
+        samples = spec.epoch_samples
+        parts = transition_blocks(theta, spec, self.mean, samples, _EPOCH_BLOCKS, epoch * samples)
+        sigma = jackknife(parts, lambda m: markov.entropy_production(m, markov.stationary(m)), axis=1)
+        matrix = parts.mean(axis=1)
+        return {
+            "log_likelihood": occupancy_likelihood(theta, spec, markov.stationary(matrix), self.data.x),
+            "entropy_production": sigma.mean,
+            "entropy_production_stderr": sigma.stderr,
+            "mean_diagonal": markov.mean_diagonal(matrix),
+            "second_eigenvalue": markov.second_eigenvalue(matrix),
+        }
+
+
+def _finish(study: _Study, under_way: Session) -> None:
+    """Runs a study to its end from where it is, and analyses it."""
+    spec, file = study.spec, study.file
+    amount = spec.models * spec.steps_per_epoch
+    under_way.stage("latent cycles", spec.models * spec.steps, "steps")
+    under_way.advance(study.done * amount)
+    for epoch in range(study.done, spec.epochs):
+        study.epoch(epoch)
+        under_way.advance(amount)
+        under_way.pause(study.state)
+    file.checkpoint(study.state())
+    file.wait()
+    under_way.stage("diagnostics", 0, "models")
+    with under_way.unsaved():
+        diagnostics = analyse_models(study.theta, spec, study.data, study.mean)
+    layout.write_end(file, spec, study, diagnostics)

@@ -1,0 +1,160 @@
+"""Where a study's file keeps what."""
+
+import json
+from typing import Any, Protocol
+
+import numpy as np
+
+from thermorun.arrays import Array
+from thermorun.cycles.diagnostics import TABLE, Diagnostics
+from thermorun.cycles.model import MAX_STATES, Model, parameter_count, state_count
+from thermorun.cycles.spec import CycleStudy
+from thermorun.datasets import Dataset
+from thermorun.store import Axis, RunFile, Variable
+
+# What is recorded after every epoch: units and meaning.
+SERIES = {
+    "log_likelihood": ("nat", "mean log p(x) of all data by occupancy, Eq. 5; NaN with too many states"),
+    "minibatch_log_likelihood": ("nat", "mean over the epoch of the minibatches' log-likelihood, App. A.3"),
+    "entropy_production": ("nat", "sigma a double step, Eq. 21"),
+    "entropy_production_stderr": ("nat", "its standard error"),
+    "mean_diagonal": ("1", "Tr(M) / L, Eq. 24"),
+    "second_eigenvalue": ("1", "|lambda_2| of M"),
+}
+_INTEGERS = ("counts", "state_class")
+_WEIGHTS = {
+    "w": (("model", "hidden", "pixel"), "from a hidden unit to a visible one"),
+    "wbar": (("model", "hidden", "pixel"), "from a visible unit to a hidden one"),
+    "a": (("model", "pixel"), "visible biases"),
+    "abar": (("model", "hidden"), "hidden biases"),
+}
+_CHAIN = {
+    "visible": (("model", "pixel"), "visible state of the persistent chain at the end", "uint8"),
+    "stopped": (("model",), "gradient step at which the likelihood was no longer finite, or -1", "int64"),
+}
+
+
+class Trained(Protocol):
+    """What training leaves of all models."""
+
+    theta: Array
+    square: Array
+    visible: Array
+    status: Array
+    mean: Array
+    seconds: float
+
+
+def diagnostics_of(spec: CycleStudy, held_out: bool) -> list[str]:
+    """Names of the diagnostics that such a study has."""
+    matrix = state_count(spec.encoding, spec.hidden) <= MAX_STATES
+    with_too_many_states = (
+        "log_likelihood",
+        "held_out_log_likelihood",
+        "path_entropy_production",
+        "kl",
+        "class_frequency",
+    )
+    return [
+        name for name in TABLE
+        if (matrix or name in with_too_many_states) and (held_out or name != "held_out_log_likelihood")
+    ]  # fmt: skip
+
+
+def lay_out(file: RunFile, spec: CycleStudy, data: Dataset) -> None:
+    """Allocates everything, and writes the data."""
+    epoch = Axis("epoch", np.arange(1, spec.epochs + 1), "1", "epochs done")
+    kept = Axis("epoch", np.array(spec.kept_epochs()), "1", "epochs done")
+    model = Axis("model", spec.seeds, "1", "seed of the model")
+    pixel = Axis("pixel", np.arange(data.x.shape[1]), "1", "visible unit")
+    hidden = Axis("hidden", np.arange(spec.hidden), "1", "hidden unit")
+    parameter = Axis(
+        "parameter", np.arange(parameter_count(spec.hidden, len(pixel.values))), "1",
+        "w (hidden, visible), wbar (hidden, visible), a (visible), abar (hidden), one after another",
+    )  # fmt: skip
+    file.add_section(
+        "training", [epoch, model], [Variable(name, ("epoch", "model"), *about) for name, about in SERIES.items()]
+    )
+    theta = Variable("theta", ("epoch", "model", "parameter"), "1", "parameters", spec.precision)
+    file.add_section("parameters", [kept, model, parameter], [theta])
+    file.add_section(
+        "weights", [model, hidden, pixel],
+        [Variable(name, of, "1", f"{what}, at the end", spec.precision) for name, (of, what) in _WEIGHTS.items()],
+    )  # fmt: skip
+    square = Variable(
+        "square", ("model", "parameter"), "1", "RMSProp's mean squared gradient at the end", spec.precision
+    )
+    file.add_section(
+        "chain", [model, pixel, parameter],
+        [*(Variable(name, of, "1", what, kind) for name, (of, what, kind) in _CHAIN.items()), square],
+    )  # fmt: skip
+    file.add_section("timing", [Axis("part", np.array(["train"]), "1", "part")],
+                     [Variable("seconds", ("part",), "s", "time spent")])  # fmt: skip
+    _lay_out_analysis(file, spec, data, model)
+    parts = _lay_out_data(file, data, pixel)
+    file.publish({"training": spec.epochs, "parameters": len(kept.values), "analysis": spec.models})
+    file.write_whole("data", {"mean": data.x.mean(axis=0)})
+    for section, (x, labels) in parts.items():
+        file.write_whole(section, {"bits": np.packbits(x, axis=1), "label": labels})
+
+
+def _lay_out_analysis(file: RunFile, spec: CycleStudy, data: Dataset, model: Axis) -> None:
+    axes = [model, Axis("class", data.classes, "1", "class of the data")]
+    states = state_count(spec.encoding, spec.hidden)
+    if states <= MAX_STATES:
+        axes += [Axis(name, np.arange(states), "1", "hidden state") for name in ("state", "to_state")]
+    variables = []
+    for name in diagnostics_of(spec, data.test_x is not None):
+        about = TABLE[name]
+        kind = "int64" if name in _INTEGERS else "float64"
+        variables.append(Variable(name, about.dimensions, about.units, about.meaning, kind))
+        if about.error:
+            variables.append(Variable(f"{name}_stderr", about.dimensions, about.units, f"standard error of {name}"))
+    file.add_section("analysis", axes, variables)
+
+
+def _lay_out_data(file: RunFile, data: Dataset, pixel: Axis) -> dict[str, tuple[Array, Array]]:
+    """Sections of the data, and of those held out, and what goes into them."""
+    facts: dict[str, Any] = {"name": data.name, "shape": data.shape, "names": data.names, "source": data.source}
+    facts["held_out"] = data.test_x is not None
+    file.note(data=json.dumps(facts))
+    parts = {"data": (data.x, data.labels)}
+    if data.test_x is not None and data.test_labels is not None:
+        parts["held_out"] = (data.test_x, data.test_labels)
+    byte = Axis("byte", np.arange(-(-data.x.shape[1] // 8)), "1", "eight pixels")
+    for section, (x, _) in parts.items():
+        point = Axis("point", np.arange(len(x)), "1", "point of the data")
+        variables = [
+            Variable("bits", ("point", "byte"), "1", "pixels, the first in the highest bit (numpy.packbits)", "uint8"),
+            Variable("label", ("point",), "1", "class", "int64"),
+        ]
+        more = [Variable("mean", ("pixel",), "1", "mean of the data")] if section == "data" else []
+        file.add_section(section, [point, byte, *([pixel] if more else [])], variables + more)
+    return parts
+
+
+def read_data(file: RunFile, spec: CycleStudy) -> Dataset:
+    """The data in a study's file."""
+    facts, stored = json.loads(file.noted("data")), file.read("data")
+    size = len(stored["mean"])
+
+    def bits(section: dict[str, Array]) -> Array:
+        return np.unpackbits(section["bits"], axis=1, count=size)
+
+    held_out = file.read("held_out") if facts["held_out"] else None
+    return Dataset(
+        facts["name"], bits(stored), stored["label"], tuple(facts["shape"]),
+        None if held_out is None else bits(held_out), None if held_out is None else held_out["label"],
+        tuple(facts["names"]), facts["source"],
+    )  # fmt: skip
+
+
+def write_end(file: RunFile, spec: CycleStudy, trained: Trained, diagnostics: Diagnostics) -> None:
+    """Writes what is known when training is done."""
+    models = [Model(spec.encoding, spec.hidden, row, trained.mean, spec.tied) for row in trained.theta]
+    file.write_whole("weights", {name: np.stack([getattr(model, name) for model in models]) for name in _WEIGHTS})
+    file.write_whole("chain", {"visible": trained.visible, "stopped": trained.status - 1, "square": trained.square})
+    file.write_whole("timing", {"seconds": np.array([trained.seconds])})
+    rows = {name: estimate.mean for name, estimate in diagnostics.items()}
+    rows |= {f"{name}_stderr": one.stderr for name, one in diagnostics.items() if TABLE[name].error}
+    file.write("analysis", 0, rows)

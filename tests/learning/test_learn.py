@@ -404,8 +404,6 @@ def test_a_potential_without_theory(tmp_path):
     assert natural["excess_work"] is None
     assert natural["theta_final"]["mean"] == pytest.approx([1.5, 0.3], abs=0.15)
     # Data of one's own instead: their most likely theta is not known, and not needed.
-    x = np.array(tr.potentials.load(f"{tmp_path}/mine.py:ring").energies([[0.0, 0.0]], (1.0, 0.0)))
-    assert x[0] == 1.0
     rng = np.random.default_rng(2)
     points = rng.uniform(-2.5, 2.5, (400_000, 2))
     energy = 1.5 * ((points**2).sum(axis=1) - 1) ** 2 - 0.3 * points[:, 0]

@@ -116,10 +116,10 @@ def _table(name: str, path: Path) -> Array:
     heading = False
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         text = line.partition("#")[0].strip()
+        if not text:
+            continue
         mark = next((mark for mark in ",;" if mark in text), None)
         cells = [cell.strip() for cell in text.split(mark)]
-        if cells == [""]:
-            continue
         try:
             row = [float(cell) for cell in cells]
         except ValueError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +27,7 @@ class Fantasies:
     x: NDArray[np.uint8]
     states: NDArray[np.uint64]
     chain_steps_per_second: float
+    threads: int
 
     @property
     def images(self) -> NDArray[np.uint8]:
@@ -65,11 +67,13 @@ def sample(model: Model, start: Array, *, steps: int, records: int = 1, burn: in
         latent_cycle.run_chains(model.row, model.options, model.mean, visible, burn + k * steps, key, stream, path)
         x[k], states[k] = visible, path[:, -1]
     rate = chains * (burn + steps * records) / (clock.perf_counter() - began)
-    return Fantasies(x, states, rate)
+    return Fantasies(x, states, rate, numba.get_num_threads())
 
 
 def npz_name(out: Path) -> Path:
-    """``out`` with the ending .npz, which every file of images has."""
+    """``out`` with the ending .npz, which every file of images has; a folder stays what it is."""
+    if out.is_dir():
+        return out
     return out if out.suffix.lower() == ".npz" else out.with_name(f"{out.name}.npz")
 
 

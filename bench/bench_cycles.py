@@ -15,7 +15,7 @@ import time
 import numba
 import numpy as np
 
-from thermokernels import latent_cycle
+from thermokernels import chains, latent_cycle
 from thermorun import cycles, datasets
 from thermorun.cycles.model import Model, initial_row, kernel_options, parameter_count
 
@@ -154,9 +154,8 @@ def sampling(encoding, hidden):
 
         def ours(n, visible=visible):
             states = np.empty((CHAINS, n), np.uint64)
-            latent_cycle.run_chains(
-                model.row, kernel_options(encoding), model.mean, visible, 0, np.uint64(1), latent_cycle.SAMPLE, states
-            )
+            options = kernel_options(encoding, hidden=hidden)
+            chains.run_chains(model.row, options, model.mean, visible, 0, np.uint64(1), latent_cycle.SAMPLE, states)
 
         results[f"ours, {threads} threads"] = rate(ours, CHAINS)
     x = [start.astype(np.float32)]

@@ -8,19 +8,15 @@ float64; ours adds up each particle's heat as well.  "closed loop" is ours with 
 """
 
 import argparse
-import importlib.util
 import itertools
-import os
-import platform
-import time
 
 import numba
 import numpy as np
 import pytest
+import turns
 
 import thermorun  # noqa: F401  (sets how long OpenMP's threads spin)
-from thermokernels import random
-from thermokernels import trap as langevin
+from thermokernels import random, trap
 
 DT = 0.005
 PULL, KICK = -np.expm1(-DT), np.sqrt(-np.expm1(-2 * DT))
@@ -31,18 +27,18 @@ def ours_open(particles, steps, dtype):
     x, work, heat = np.zeros((1, particles), dtype), np.zeros((1, particles)), np.zeros((1, particles))
     table = np.tile([0.0, PULL, KICK], (steps, 1))
     theta = np.linspace(0, 1, steps + 1)[None].copy()
-    record = np.empty((1, 1, particles // random.BLOCK, len(langevin.DRIVE_COLUMNS)))
+    record = np.empty((1, 1, particles // random.BLOCK, len(trap.DRIVE_COLUMNS)))
     rows = np.array([steps - 1])
-    return lambda: langevin.drive(x, work, heat, particles, 0, table, theta, SEED, STREAM, rows, record)
+    return lambda: trap.drive(x, work, heat, particles, 0, table, theta, SEED, STREAM, rows, record)
 
 
 def ours_closed(particles, steps, dtype):
     x, blocks = np.zeros((1, particles), dtype), particles // random.BLOCK
     table = np.tile([DT, PULL, KICK], (steps, 1))
     target, state = np.ones((steps, 1)), np.zeros((1, 2))
-    sums, responses = np.zeros((1, blocks, 3)), np.zeros((1, 3, blocks))
-    trace = np.empty((steps, 1, len(langevin.LEARN_COLUMNS)))
-    return lambda: langevin.learn(x, particles, 0, table, target, SEED, STREAM, state, sums, responses, trace)
+    sums, responses = np.zeros((1, blocks, 3)), np.zeros((1, 4, blocks))
+    trace = np.empty((steps, 1, len(trap.LEARN_COLUMNS)))
+    return lambda: trap.learn(x, particles, 0, table, target, SEED, STREAM, state, sums, responses, trace)
 
 
 def numpy_loop(particles, steps, dtype):
@@ -116,37 +112,29 @@ ENTRIES = {
     "PyTorch": (torch_loop, 10),
     "JAX": (jax_scan, 10),
 }
-NEEDS = {"PyTorch": "torch", "JAX": "jax"}
+DTYPES = {"float32": np.float32, "float64": np.float64}
 
 
-def installed(name):
-    return name not in NEEDS or importlib.util.find_spec(NEEDS[name]) is not None
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ENTRIES)
 def test_stepping(benchmark, name, dtype):
-    if not installed(name):
-        pytest.skip(f"{NEEDS[name]} is not installed")
+    if not turns.installed(name):
+        pytest.skip("not installed")
     make, steps = ENTRIES[name]
-    run = make(2**20, steps, dtype)
+    run = make(2**20, steps, DTYPES[dtype])
     run()
     benchmark.pedantic(run, rounds=5)
     benchmark.extra_info["ns_per_particle_step"] = benchmark.stats.stats.median / 2**20 / steps * 1e9
 
 
-def measure(particles, rounds, dtype, names):
-    """Median ns a particle-step of each entry, round by round in turn."""
-    runs = {name: (ENTRIES[name][0](particles, ENTRIES[name][1], dtype), ENTRIES[name][1]) for name in names}
-    times = {name: [] for name in names}
-    for run, _ in runs.values():
-        run()
-    for _ in range(rounds):
-        for name, (run, steps) in runs.items():
-            began = time.perf_counter()
-            run()
-            times[name].append((time.perf_counter() - began) / particles / steps * 1e9)
-    return {name: float(np.median(values)) for name, values in times.items()}
+def measured(names, particles, rounds):
+    """Seconds a particle-step of entries, in both precisions."""
+    columns = {}
+    for heading, dtype in DTYPES.items():
+        made = {name: ENTRIES[name] for name in names}
+        entries = {name: (make(particles, steps, dtype), particles * steps) for name, (make, steps) in made.items()}
+        columns[heading] = turns.measure(entries, rounds)
+    return columns
 
 
 def main():
@@ -154,22 +142,14 @@ def main():
     parser.add_argument("--particles", type=int, default=2**20)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    most = numba.config.NUMBA_NUM_THREADS
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {arguments.particles:,} particles")
-    print(f"{'ns a particle-step':22}{'float32':>10}{'ratio':>8}{'float64':>10}{'ratio':>8}")
-    names = [name for name in ENTRIES if installed(name)]
-    numba.set_num_threads(most)
-    tables = [measure(arguments.particles, arguments.rounds, dtype, names) for dtype in (np.float32, np.float64)]
-    for name in names:
-        cells = (f"{table[name]:10.3f}{table[name] / table['ours, open loop']:8.1f}" for table in tables)
-        print(f"{name:22}{''.join(cells)}")
-    ours = [name for name in names if name.startswith("ours")]
-    numba.set_num_threads(1)
-    singles = [measure(arguments.particles, arguments.rounds, dtype, ours) for dtype in (np.float32, np.float64)]
-    for name in ours:
-        cells = (f"{one[name]:10.3f}{one[name] / two[name]:8.2f}" for one, two in zip(singles, tables, strict=True))
-        print(f"{name + ', 1':22}{''.join(cells)}")
-    print(f"ratio: to ours, open loop, on all {most} threads; below, of one thread to all")
+    names = [name for name in ENTRIES if turns.installed(name)]
+    for threads in sorted({1, numba.config.NUMBA_NUM_THREADS}, reverse=True):
+        numba.set_num_threads(threads)
+        print(f"{turns.machine()}, {arguments.particles:,} particles")
+        # Peers are timed on all threads only.
+        chosen = names if threads > 1 else [name for name in names if name.startswith("ours")]
+        columns = measured(chosen, arguments.particles, arguments.rounds)
+        turns.table("ns a particle-step", columns, "ours, open loop", scale=1e9)
 
 
 if __name__ == "__main__":

@@ -91,18 +91,19 @@ def learn(x, first, steps, target, seed, stream, theta, noise=normals, weights=N
     return np.array(trace), x, heat
 
 
-def jackknife(x, *arguments, **options):
-    """Squared standard errors of u, theta and work, for every row of the trace of ``learn``.
+def jackknife(x, *arguments, size=BLOCK, **options):
+    """Squared standard errors of u, theta and work, for every row of the trace of ``learn``, from parts of ``size``.
 
-    Run the loop again with block b weighing 1 + i h times its share: at so small an h the imaginary part is h times the
-    slope, to rounding.  The squared slopes, summed over blocks, estimate the variance; for independent particles their
-    expectation falls short of it by the factor 1 - (sum of squared shares), as the mean belongs to the same sample.
+    Run the loop again with part b weighing 1 + i h times its share: at so small an h the imaginary part is h times the
+    derivative, to rounding.  The squared derivatives, summed over parts, estimate the variance; for independent
+    particles their expectation falls short of it by the factor 1 - (sum of squared shares), as the mean belongs to the
+    same sample.
     """
     total, h = 0.0, 1e-30
     shares = []
-    for start in range(0, x.size, BLOCK):
+    for start in range(0, x.size, size):
         member = np.zeros(x.size)
-        member[start : start + BLOCK] = 1.0
+        member[start : start + size] = 1.0
         trace, *_ = learn(x, *arguments, weights=1.0 + 1j * h * member, **options)
         total = total + (trace[:, :3].imag / h) ** 2
         shares.append(member.mean())

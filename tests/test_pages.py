@@ -1,8 +1,8 @@
 """Every code block and every command of README, CONTRIBUTING and the pages runs.
 
-The blocks of a page run in their order, in a folder of their own.  Python shares one set of names; a block that starts
-with ``# file: NAME`` is written there instead.  In shell blocks each line that begins with ``thermorun`` is run.  A page
-that takes long has a line ``<!-- slow -->``.
+The blocks of a page run in their order, in a folder of their own.  Python shares one set of names; a block that
+starts with ``# file: NAME`` is written there instead.  In shell blocks each line that begins with ``thermorun`` is
+run.  A page that takes long has a line ``<!-- slow -->``.
 """
 
 import re

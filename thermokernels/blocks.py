@@ -8,6 +8,16 @@ import numpy as np
 
 from thermokernels._jit import device, wide_vectors
 
+# A pass over blocks is cut into this many tasks, whatever the number of threads: enough of them to keep threads busy to
+# the end, few enough that each can have scratch arrays of its own.
+TASKS = 64
+
+
+@device
+def share(task, total):
+    """The units of work of one task out of ``TASKS``: a range of 0 to ``total``."""
+    return range(task * total // TASKS, (task + 1) * total // TASKS)
+
 
 @device
 def sum_block(x, sums):

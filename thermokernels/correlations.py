@@ -14,6 +14,7 @@ import numpy as np
 from numba import prange
 
 from thermokernels._jit import device, wide_vectors
+from thermokernels.blocks import TASKS, share
 from thermokernels.langevin import Builder
 from thermokernels.random import BLOCK, LANES
 
@@ -21,8 +22,6 @@ from thermokernels.random import BLOCK, LANES
 TOP = 4
 # What a level sums, for each pair of parameters.
 SQUARE, NEXT = range(2)
-
-_TASKS = 64  # as in langevin.py
 
 
 def correlate(energy, force, gradient, dimension, parameters, integrator, name):
@@ -137,12 +136,12 @@ def correlate(energy, force, gradient, dimension, parameters, integrator, name):
         blocks, levels = sums.shape[1:3]
         sums[:] = 0.0
         means[:] = 0.0
-        for task in prange(_TASKS):
+        for task in prange(TASKS):
             rows = np.empty((2, LANES), np.uint64)
             noise, last = np.empty((d, BLOCK), np.float32), np.empty((d, BLOCK), np.float32)
             s = np.empty((d + 2 * p) * BLOCK)
             carry, before = np.empty((p, BLOCK)), np.empty((levels, p, BLOCK))
-            for turn in range(task * replicas * blocks // _TASKS, (task + 1) * replicas * blocks // _TASKS):
+            for turn in share(task, replicas * blocks):
                 r, block = turn // blocks, turn % blocks
                 begin = block * BLOCK
                 count = min(BLOCK, particles - begin)

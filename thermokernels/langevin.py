@@ -39,14 +39,13 @@ from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
 
 from thermokernels._jit import device, kernel, serial_kernel, wide_vectors
+from thermokernels.blocks import TASKS, share
 from thermokernels.random import BLOCK, LANES, fill_block
 
 INTEGRATORS = ("euler-maruyama", "leimkuhler-matthews", "heun", "exact")
 # What `drive` records and `step` sums, block by block; p columns of dE/dtheta follow.
 RECORD_COLUMNS = ("work", "work_square", "heat")
 STEP_COLUMNS = ("work", "heat")
-
-_TASKS = 64  # as in langevin.py
 
 
 def kernels(energy, force, gradient, dimension, parameters, integrator, name):
@@ -233,11 +232,11 @@ class Builder:
         def drive(x, work, heat, first, coefficients, theta, seed, stream, rows_to_record, record, status):
             replicas, _, particles = x.shape
             blocks = (particles + BLOCK - 1) // BLOCK
-            for task in prange(_TASKS):
+            for task in prange(TASKS):
                 rows = np.empty((2, LANES), np.uint64)
                 noise, last = np.empty((d, BLOCK), np.float32), np.empty((d, BLOCK), np.float32)
                 s = np.empty((d + p + 2) * BLOCK)
-                for turn in range(task * replicas * blocks // _TASKS, (task + 1) * replicas * blocks // _TASKS):
+                for turn in share(task, replicas * blocks):
                     r, block = turn // blocks, turn % blocks
                     begin = block * BLOCK
                     count = min(BLOCK, particles - begin)
@@ -295,11 +294,11 @@ class Builder:
         def step(x, first, coefficients, theta, seed, stream, sums, status):
             replicas, _, particles = x.shape
             blocks = (particles + BLOCK - 1) // BLOCK
-            for task in prange(_TASKS):
+            for task in prange(TASKS):
                 rows = np.empty((2, LANES), np.uint64)
                 noise, last = np.empty((d, BLOCK), np.float32), np.empty((d, BLOCK), np.float32)
                 s = np.empty((d + p) * BLOCK)
-                for turn in range(task * replicas * blocks // _TASKS, (task + 1) * replicas * blocks // _TASKS):
+                for turn in share(task, replicas * blocks):
                     r, block = turn // blocks, turn % blocks
                     begin = block * BLOCK
                     count = min(BLOCK, particles - begin)
@@ -339,11 +338,11 @@ class Builder:
         def dwell(x, first, coefficients, theta, seed, stream, sums, status):
             replicas, _, particles = x.shape
             blocks = (particles + BLOCK - 1) // BLOCK
-            for task in prange(_TASKS):
+            for task in prange(TASKS):
                 rows = np.empty((2, LANES), np.uint64)
                 noise, last = np.empty((d, BLOCK), np.float32), np.empty((d, BLOCK), np.float32)
                 s = np.empty((d + 2 * p) * BLOCK)
-                for turn in range(task * replicas * blocks // _TASKS, (task + 1) * replicas * blocks // _TASKS):
+                for turn in share(task, replicas * blocks):
                     r, block = turn // blocks, turn % blocks
                     begin = block * BLOCK
                     count = min(BLOCK, particles - begin)

@@ -20,14 +20,12 @@ import numpy as np
 from numba import prange
 
 from thermokernels._jit import device, kernel, wide_vectors
+from thermokernels.blocks import TASKS, share
 from thermokernels.products import add_product, aligned
 from thermokernels.random import BLOCK, LANES, fill_block
 
 TILE = 64
 GROUP = BLOCK // TILE
-
-# As in `langevin`: so many tasks, whatever the number of threads.
-_TASKS = 64
 
 
 @device
@@ -127,13 +125,13 @@ def simulate(x, heat, status, fields, couplings, physics, first, steps, seed, st
     size, tiles = padded(units), -(-trajectories // TILE)
     groups = size // GROUP
     matrix = pad_couplings(couplings, x)
-    for task in prange(_TASKS):
+    for task in prange(TASKS):
         position, gradient = aligned(size, TILE, x), aligned(size, TILE, x)
         field, last_move = aligned(size, TILE, x), aligned(size, TILE, x)
         change = np.empty(TILE, x.dtype)
         normals = np.empty(size * TILE, np.float32)
         words = np.empty((2, LANES), np.uint64)
-        for tile in range(task * tiles // _TASKS, (task + 1) * tiles // _TASKS):
+        for tile in share(task, tiles):
             mine = slice(tile * TILE, min((tile + 1) * TILE, trajectories))
             lanes = mine.stop - mine.start
             _load(x[mine], position)

@@ -18,10 +18,10 @@ import numpy as np
 from numba import prange
 
 from thermokernels._jit import device, kernel, wide_vectors
+from thermokernels.blocks import TASKS
 from thermokernels.network import TILE, pad_couplings, padded
 from thermokernels.products import add_gram, add_product, aligned
 
-_TASKS = 64
 # Steps between additions of single-precision sums to double-precision ones.
 _FLUSH = 16
 
@@ -29,7 +29,7 @@ _FLUSH = 16
 @device
 def _tasks(tiles):
     """As many tasks as have something to do: each has sums of its own, which must be added up."""
-    return min(tiles, _TASKS)
+    return min(tiles, TASKS)
 
 
 @device

@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from thermokernels._jit import device, wide_vectors
+from thermokernels._jit import device, serial_kernel, wide_vectors
 
 # Rows of a product must come in such numbers, and columns in cache lines.
 ROWS = 8
@@ -126,3 +126,71 @@ def aligned(rows, columns, like):
     buffer = np.zeros(rows * columns + LINE // like.itemsize, like.dtype)
     skip = (LINE - buffer.ctypes.data % LINE) % LINE // like.itemsize
     return buffer[skip : skip + rows * columns].reshape((rows, columns))
+
+
+@serial_kernel
+def dots(rows, x, out):
+    """out[s] = rows[s] . x, six rows a pass: fewer sums at a time would wait for their own last addition."""
+    wide_vectors()
+    count, size = rows.shape
+    zero = rows.dtype.type(0.0)
+    s = 0
+    while s + 6 <= count:
+        r0, r1, r2, r3, r4, r5 = rows[s], rows[s + 1], rows[s + 2], rows[s + 3], rows[s + 4], rows[s + 5]
+        t0, t1, t2, t3, t4, t5 = zero, zero, zero, zero, zero, zero
+        for i in range(size):
+            t0 += r0[i] * x[i]
+            t1 += r1[i] * x[i]
+            t2 += r2[i] * x[i]
+            t3 += r3[i] * x[i]
+            t4 += r4[i] * x[i]
+            t5 += r5[i] * x[i]
+        out[s], out[s + 1], out[s + 2], out[s + 3], out[s + 4], out[s + 5] = t0, t1, t2, t3, t4, t5
+        s += 6
+    while s < count:
+        r0 = rows[s]
+        t0 = zero
+        for i in range(size):
+            t0 += r0[i] * x[i]
+        out[s] = t0
+        s += 1
+
+
+@serial_kernel
+def add_rows(factors, rows, out):
+    """out[s] += sum_n factors[s, n] rows[n].
+
+    Eight rows a pass, so that out is loaded and stored less often; the same eight for all s, while they are in cache.
+    """
+    wide_vectors()
+    count, size = rows.shape
+    n = 0
+    while n + 8 <= count:
+        r0, r1, r2, r3 = rows[n], rows[n + 1], rows[n + 2], rows[n + 3]
+        r4, r5, r6, r7 = rows[n + 4], rows[n + 5], rows[n + 6], rows[n + 7]
+        for s in range(out.shape[0]):
+            c0, c1, c2, c3 = factors[s, n], factors[s, n + 1], factors[s, n + 2], factors[s, n + 3]
+            c4, c5, c6, c7 = factors[s, n + 4], factors[s, n + 5], factors[s, n + 6], factors[s, n + 7]
+            o = out[s]
+            for i in range(size):
+                o[i] += (
+                    ((c0 * r0[i] + c1 * r1[i]) + (c2 * r2[i] + c3 * r3[i]))
+                    + ((c4 * r4[i] + c5 * r5[i]) + (c6 * r6[i] + c7 * r7[i]))
+                )  # fmt: skip
+        n += 8
+    while n < count:
+        r0 = rows[n]
+        for s in range(out.shape[0]):
+            c0 = factors[s, n]
+            o = out[s]
+            for i in range(size):
+                o[i] += c0 * r0[i]
+        n += 1
+
+
+@device
+def aligned_copy(row):
+    """A copy of a one-dimensional array that begins a cache line."""
+    copy = aligned(1, row.size, row)[0]
+    copy[:] = row
+    return copy

@@ -9,6 +9,13 @@ Step n is: (1) theta jumps at fixed x, which is work; (2) x relaxes at fixed the
 The exact Ornstein-Uhlenbeck update has pull = 1 - exp(-mu dt) and kick = sqrt(kT (1 - exp(-2 mu dt))), Euler-Maruyama
 has pull = mu dt and kick = sqrt(2 mu kT dt).  With pull = kick = 0 a step is a jump alone.
 
+Its energy differences are written with the force, so that nothing cancels and little is computed:
+
+    at fixed x, theta -> theta + shift:   dE = shift (shift / 2 - (x - theta)) = shift (force' - shift / 2)
+    at fixed theta, x -> x + move:        dE = move (move / 2 - force)
+
+with force = theta - x, and force' the force after the shift.
+
 Arrays that all kernels share:
 
 ``x``         float32 or float64, (replicas, width), width a multiple of ``random.BLOCK``; a replica's particles are its
@@ -23,22 +30,35 @@ import numpy as np
 from numba import prange
 
 from thermokernels._jit import device, kernel, wide_vectors
-from thermokernels.blocks import sum_block, sum_over_blocks
-from thermokernels.potentials import trap_force, trap_heat, trap_work
+from thermokernels.blocks import TASKS, share, sum_block, sum_over_blocks
 from thermokernels.random import BLOCK, LANES, fill_block
 
 GAIN, PULL, KICK = range(3)
 SUM_X, SUM_SQUARE, SUM_HEAT = range(3)
-# What a block contributes to the linear response of its replica: see `learn`.
-RESPONSE_X, RESPONSE_THETA, RESPONSE_WORK = range(3)
+# What a part of a replica contributes to its linear response, and the sum of its x: see `learn`.
+RESPONSE_X, RESPONSE_THETA, RESPONSE_WORK, PART_SUM = range(4)
 # Columns of the trace of `learn`, all means over the particles of a replica.
 LEARN_COLUMNS = ("u", "theta", "work", "heat", "square", "var_u", "var_theta", "var_work")
 # Columns of the record of `drive`, all sums over one block.
 DRIVE_COLUMNS = ("x", "square", "work", "work_square", "heat")
 
-# A pass over the blocks is cut into this many tasks, whatever the number of threads: enough of them to keep threads
-# busy to the end, few enough that each can have scratch arrays of its own.
-_TASKS = 64
+
+@device
+def trap_force(x, theta):
+    """-dE/dx."""
+    return theta - x
+
+
+@device
+def trap_work(new_force, shift):
+    """E(x, theta + shift) - E(x, theta), from the force at theta + shift."""
+    return shift * (new_force - type(shift)(0.5) * shift)
+
+
+@device
+def trap_heat(force, move):
+    """E(x + move, theta) - E(x, theta), from the force at x."""
+    return move * (type(move)(0.5) * move - force)
 
 
 @device
@@ -71,6 +91,17 @@ def _relax_block(x, normals, theta, pull, kick, sums):
     sums[SUM_X] = total
     sums[SUM_SQUARE] = square
     sums[SUM_HEAT] += heat
+
+
+@device
+def _sum_parts(x, size, sums, first):
+    """Sums of x over parts of ``size`` particles, the last of what is left, from column ``first`` of ``sums``."""
+    wide_vectors()
+    for part in range((x.size + size - 1) // size):
+        total = 0.0
+        for value in x[part * size : min((part + 1) * size, x.size)]:
+            total += np.float64(value)
+        sums[first + part] = total
 
 
 @device
@@ -121,10 +152,10 @@ def spread(x, particles, centre, width, seed, stream, sums):
     The normals are those of step 0 of the streams named, so the streams must not be those of the dynamics.
     """
     replicas, blocks = sums.shape[:2]
-    for task in prange(_TASKS):
+    for task in prange(TASKS):
         rows = np.empty((2, LANES), np.uint64)
         normals = np.empty(BLOCK, np.float32)
-        for unit in range(task * replicas * blocks // _TASKS, (task + 1) * replicas * blocks // _TASKS):
+        for unit in share(task, replicas * blocks):
             replica, block = unit // blocks, unit % blocks
             mine = x[replica, block * BLOCK : min((block + 1) * BLOCK, particles)]
             fill_block(normals, rows, seed, stream + np.uint64(replica), block, 0)
@@ -141,21 +172,24 @@ def learn(x, particles, first, steps, target, seed, stream, state, sums, respons
 
     ``target``     float64 (steps, replicas), the mean of the data that step n compares with.
     ``state``      float64 (replicas, 2), theta and the mean work so far; updated.
-    ``responses``  float64 (replicas, 3, blocks), zero at the start; updated.
+    ``responses``  float64 (replicas, 4, parts), from `start_responses`; updated.
     ``trace``      float64 (steps, replicas, 8), written: ``LEARN_COLUMNS`` after the jump of step n, before relaxation.
 
     Particles of a replica share theta, so the spread of their works says nothing about the error of the mean work.  The
-    last three columns of the trace are that error, squared, by the infinitesimal jackknife over blocks: give block b a
-    little more weight in u, follow to first order what that does to u, theta and work, and sum the squares over blocks.
-    They are NaN where a replica is a single block.
+    last three columns of the trace are that error, squared, by the infinitesimal jackknife over parts, which are blocks
+    or equal parts of blocks: give part b a little more weight in u, follow to first order what that does to u, theta
+    and work, and sum the squares over parts.  They are NaN where all particles are in one part.
     """
     replicas, blocks = sums.shape[:2]
-    last_weight = (particles - (blocks - 1) * BLOCK) / particles
-    weight = BLOCK / particles if blocks > 1 else last_weight
-    # The mean belongs to the same sample as the blocks: their squares fall short by the sum of squared weights.
+    split = responses.shape[2] // blocks
+    size = BLOCK // split
+    parts = (particles + size - 1) // size
+    last_weight = (particles - (parts - 1) * size) / particles
+    weight = size / particles if parts > 1 else last_weight
+    # The mean belongs to the same sample as the parts: their squares fall short by the sum of squared weights.
     spare = np.nan
-    if blocks > 1:
-        spare = 1.0 / (1.0 - (blocks - 1) * weight**2 - last_weight**2)
+    if parts > 1:
+        spare = 1.0 / (1.0 - (parts - 1) * weight**2 - last_weight**2)
     for n in range(steps.shape[0]):
         gain, pull, kick = steps[n, GAIN], steps[n, PULL], steps[n, KICK]
         for r in range(replicas):
@@ -169,11 +203,11 @@ def learn(x, particles, first, steps, target, seed, stream, state, sums, respons
             var_u = 0.0
             var_theta = 0.0
             var_work = 0.0
-            for b in range(blocks):
+            for b in range(parts):
                 w = weight
-                if b == blocks - 1:
+                if b == parts - 1:
                     w = last_weight
-                du = sums[r, b, SUM_X] / (w * particles) - u + responses[r, RESPONSE_X, b]
+                du = responses[r, PART_SUM, b] / (w * particles) - u + responses[r, RESPONSE_X, b]
                 dtheta = responses[r, RESPONSE_THETA, b]
                 new_dtheta = dtheta - gain * du
                 dwork = responses[r, RESPONSE_WORK, b]
@@ -192,14 +226,38 @@ def learn(x, particles, first, steps, target, seed, stream, state, sums, respons
             trace[n, r, 5] = spare * var_u
             trace[n, r, 6] = spare * var_theta
             trace[n, r, 7] = spare * var_work
-        for task in prange(_TASKS):
+        for task in prange(TASKS):
             rows = np.empty((2, LANES), np.uint64)
             normals = np.empty(BLOCK, np.float32)
-            for unit in range(task * replicas * blocks // _TASKS, (task + 1) * replicas * blocks // _TASKS):
+            for unit in share(task, replicas * blocks):
                 replica, block = unit // blocks, unit % blocks
                 mine = x[replica, block * BLOCK : min((block + 1) * BLOCK, particles)]
                 fill_block(normals, rows, seed, stream + np.uint64(replica), block, first + n)
                 _relax_block(mine, normals, state[replica, 0], pull, kick, sums[replica, block])
+                if split == 1:
+                    responses[replica, PART_SUM, block] = sums[replica, block, SUM_X]
+                else:
+                    _sum_parts(mine, size, responses[replica, PART_SUM], block * split)
+
+
+@kernel
+def start_responses(x, particles, responses):
+    """Fills ``responses`` (replicas, 4, parts) of `learn` for the start of a run from x.
+
+    ``parts`` is the number of blocks, or that times a power of two that divides ``random.BLOCK``.
+    """
+    replicas, blocks = x.shape[0], x.shape[1] // BLOCK
+    split = responses.shape[2] // blocks
+    for unit in prange(replicas * blocks):
+        replica, block = unit // blocks, unit % blocks
+        responses[replica, :, block * split : (block + 1) * split] = 0.0
+        mine = x[replica, block * BLOCK : min((block + 1) * BLOCK, particles)]
+        if split == 1:
+            sums = np.empty(2)
+            sum_block(mine, sums)
+            responses[replica, PART_SUM, block] = sums[SUM_X]
+        else:
+            _sum_parts(mine, BLOCK // split, responses[replica, PART_SUM], block * split)
 
 
 @kernel
@@ -215,10 +273,10 @@ def drive(x, work, heat, particles, first, steps, theta, seed, stream, rows_to_r
     A block stays in cache for all its steps.
     """
     replicas, blocks = record.shape[1:3]
-    for task in prange(_TASKS):
+    for task in prange(TASKS):
         rows = np.empty((2, LANES), np.uint64)
         normals = np.empty(BLOCK, np.float32)
-        for unit in range(task * replicas * blocks // _TASKS, (task + 1) * replicas * blocks // _TASKS):
+        for unit in share(task, replicas * blocks):
             r, block = unit // blocks, unit % blocks
             mine = slice(block * BLOCK, min((block + 1) * BLOCK, particles))
             my_x, my_work, my_heat = x[r, mine], work[r, mine], heat[r, mine]

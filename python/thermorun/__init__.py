@@ -44,8 +44,12 @@ def load(path: "Path | str") -> "Result":
     return result
 
 
-def resume(path: "Path | str", *, threads: int | None = None, show_progress: bool = False) -> "Result":
+def resume(
+    path: "Path | str", *, dataset: str | None = None, threads: int | None = None, show_progress: bool = False
+) -> "Result":
     """Goes on with the run in a file, whatever stopped it: to the last bit as if nothing had.
+
+    ``dataset`` says where the data of the run are now, if they have moved.
 
     Raises
     ------
@@ -57,6 +61,8 @@ def resume(path: "Path | str", *, threads: int | None = None, show_progress: boo
     from thermorun.store import read_spec
 
     spec = _spec_of(path).from_json(read_spec(path))
+    if dataset is not None:
+        spec = spec.replace(dataset=dataset)
     result: Result = spec.run(out=path, resume=True, threads=threads, show_progress=show_progress)
     return result
 

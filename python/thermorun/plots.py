@@ -25,7 +25,9 @@ _STYLE: Any = {
 }  # fmt: skip
 
 
-def subplots(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4.0), **more: Any) -> tuple[Any, Any]:
+def subplots(
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4.0), **more: Any
+) -> "tuple[Figure, Any]":
     """A figure that needs no screen, and its axes; whatever style the user has set."""
     import matplotlib as mpl
     from matplotlib.figure import Figure

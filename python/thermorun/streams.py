@@ -135,6 +135,11 @@ def watch(seed: int) -> Streams:
     return Streams(seed).part(1, 2**32).part(0, 1)
 
 
+def portrait(seed: int) -> Streams:
+    """Of the trajectories that a picture of a machine shows."""
+    return Streams(seed).part(2, 2**32).part(0, 1)
+
+
 # cycles: the high half of a stream's number says what for.  Kernels know the same numbers: of the persistent chain, of
 # minibatches, of samples of M from state z (in the low half).  "start" seeds NumPy's generator of first parameters and
 # points.  "sample" is cut into chains: of diagnostics (their double steps are cut too: counting and paths begin at 0,
@@ -148,3 +153,8 @@ def cycles(seed: int, purpose: str) -> Streams:
     if purpose in _CYCLES:
         return Streams(seed).part(_CYCLES[purpose], 2**32)
     return Streams(seed).part(_CYCLES["sample"], 2**32).part(*_SAMPLED[purpose])
+
+
+def proposal() -> Streams:
+    """Of the search for a proposal where equilibrium has no exact draws; the same in every run."""
+    return Streams(0).part(2**32 - 1, 2**32)

@@ -29,11 +29,10 @@ class Table:
         from rich.table import Table as Rich
 
         console = Console(file=StringIO(), width=max(width, 20), force_terminal=styled, highlight=False)
-        for number, columns in enumerate(self._groups(width)):
-            drawn = Rich(
-                title=None if number else self.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
-                pad_edge=False, padding=(0, 1, 0, 0),
-            )  # fmt: skip
+        # Not as the title of the drawn table, which would break it at the table's own width.
+        console.print(self.title, style="bold", markup=False)
+        for columns in self._groups(width):
+            drawn = Rich(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
             for place in columns:
                 drawn.add_column(self.headings[place], justify="left" if place < self.keys else "right", no_wrap=True)
             for row in self.rows:

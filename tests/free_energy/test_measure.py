@@ -356,7 +356,7 @@ BAD = [
     ({"start": (1.0,)}, "start has 1 values; double-well has 2 parameters, barrier, tilt."),
     ({"start": (2.0, 0.0), "end": (2.0, 0.0)}, "start is (2, 0) and end is the same; they must differ"),
     ({"end": (2.0, math.nan)}, "end is nan; it must be a finite number."),
-    ({"path": ((2.0, 0.1), (2.0, 1.0))}, "path begins at (2, 0.1) and start is (2, 0); both must be equal."),
+    ({"start": (2.0, 0.0), "path": ((2.0, 0.1), (2.0, 1.0))}, "path begins at (2, 0.1) and start is (2, 0); both must"),
     ({"path": ((2.0, 0.0),)}, "path holds 1 values; it must hold at least 2."),
     ({"particles": 0}, "particles is 0; it must be an integer of at least 1."),
     ({"particles": 10**12}, "it must be at most 17179869184."),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import naive
-from thermokernels import latent_cycle
+from thermokernels import chains, latent_cycle, two_step
 from thermorun.cycles import exact, markov, path_entropy_production
 from thermorun.cycles.model import Model, kernel_options, parameter_count
 
@@ -35,13 +35,13 @@ def long_chains(model, chains, steps, seed=3, burn=200):
     visible = (np.random.default_rng(seed).random((chains, model.visible)) < 0.5).astype(np.uint8)
     key, stream = np.uint64(seed), latent_cycle.SAMPLE
     warm = np.empty((chains, burn), np.uint64)
-    latent_cycle.run_chains(model.row, model.options, model.mean, visible, 0, key, stream, warm)
+    chains.run_chains(model.row, model.options, model.mean, visible, 0, key, stream, warm)
     states = np.empty((chains, steps), np.uint64)
     x = np.empty((chains, steps, model.visible), np.uint8)
     one = np.empty((chains, 1), np.uint64)
     for t in range(steps):
         x[:, t] = visible
-        latent_cycle.run_chains(model.row, model.options, model.mean, visible, burn + t, key, stream, one)
+        chains.run_chains(model.row, model.options, model.mean, visible, burn + t, key, stream, one)
         states[:, t] = one[:, 0]
     return states, x
 
@@ -62,7 +62,7 @@ def test_gradient_and_likelihood_match_plain_loops(encoding, dtype):
         model.row, model.hidden, encoding, model.mean, x[0].astype(float), states[0], batch
     )
     gradient = np.empty(model.row.size, dtype)
-    mine = latent_cycle.two_step_gradient(
+    mine = two_step.two_step_gradient(
         model.row.astype(dtype), model.options, model.mean.astype(dtype), x[0].astype(dtype), states[0],
         batch.astype(dtype), gradient,
     )  # fmt: skip
@@ -81,9 +81,7 @@ def test_log_likelihood_matches_plain_loops(encoding):
     states = model.states()
     weights = np.random.default_rng(2).dirichlet(np.ones(len(states)))
     out = np.empty((1, len(data)))
-    latent_cycle.log_likelihood(
-        model.row[None], model.options, states[None], np.log(weights)[None], data, model.visible, out
-    )
+    chains.log_likelihood(model.row[None], model.options, states[None], np.log(weights)[None], data, model.visible, out)
     for n, x in enumerate(data):
         p = sum(
             weight * np.exp(naive.log_forward(model.row, model.hidden, encoding, z, x))
@@ -148,7 +146,7 @@ def test_chains_agree_with_enumeration(encoding):
     assert np.abs(z_scores(occupancy, known.hidden)).max() < 4
     assert np.abs(z_scores(x.mean(axis=1), known.visible @ exact.all_visible(model.visible))).max() < 4
     counts = np.zeros((chains, count, count), np.int64)
-    latent_cycle.count_transitions(states, counts)
+    chains.count_transitions(states, counts)
     flow = counts / (states.shape[1] - 1)
     truth = known.hidden[:, None] * known.matrix
     seen = truth * chains * 400 > 100  # enough events for a normal law
@@ -158,7 +156,7 @@ def test_chains_agree_with_enumeration(encoding):
     parts = []
     for part in states.reshape(64, 1, -1):
         out = np.empty((1, len(data)))
-        latent_cycle.log_likelihood(model.row[None], model.options, part, log_weights, data, model.visible, out)
+        chains.log_likelihood(model.row[None], model.options, part, log_weights, data, model.visible, out)
         parts.append(out.mean())
     assert abs(z_scores(np.array(parts), exact.log_likelihood(model, data))) < 4
 
@@ -169,9 +167,7 @@ def test_averaged_transitions_agree_with_enumeration_and_beat_counting(encoding)
     known = exact.law(model)
     count, blocks, samples = len(known.hidden), 64, 500
     sums = np.empty((1, count, blocks, count))
-    latent_cycle.average_transitions(
-        model.row[None], model.options, model.mean, 0, samples, np.array([11], np.uint64), sums
-    )
+    chains.average_transitions(model.row[None], model.options, model.mean, 0, samples, np.array([11], np.uint64), sums)
     parts = np.swapaxes(sums[0], 0, 1) / samples
     assert np.abs(z_scores(parts, known.matrix)).max() < 4
     assert np.all(parts.var(axis=0, ddof=1) < known.matrix * (1 - known.matrix) / samples)
@@ -191,7 +187,7 @@ def test_sampled_gradients_agree_with_enumeration(encoding):
     states, x = long_chains(model, blocks, steps)
     samples = np.empty((blocks, model.row.size))
     for k in range(blocks):
-        latent_cycle.two_step_gradient(
+        two_step.two_step_gradient(
             model.row, model.options, model.mean, x[k].astype(float), states[k], data.astype(float), samples[k]
         )
     truth = exact.two_step_gradient(model, data)
@@ -234,7 +230,7 @@ def test_tied_models_are_in_equilibrium_and_climb_their_true_likelihood(encoding
     states, x = long_chains(model, blocks, steps)
     samples = np.empty((blocks, model.row.size))
     for k in range(blocks):
-        latent_cycle.two_step_gradient(
+        two_step.two_step_gradient(
             model.row, model.options, model.mean, x[k].astype(float), states[k], data.astype(float), samples[k]
         )
     n = model.hidden * model.visible
@@ -262,7 +258,7 @@ def training_state(encoding, models, dtype, tied=False):
     if tied:
         theta[:, 100:200] = theta[:, :100]
     state = theta, np.zeros_like(theta), data[:models].copy(), np.zeros(models, np.int64)
-    return state, data, mean, kernel_options(encoding, tied, chain_steps=9, learning_rate=0.05)
+    return state, data, mean, kernel_options(encoding, tied, chain_steps=9, learning_rate=0.05, hidden=5)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -277,7 +273,7 @@ def test_threads_company_and_pieces_change_no_bit_of_a_training(encoding):
         traces = []
         for length in pieces:
             trace = np.empty((models, length))
-            latent_cycle.train(
+            two_step.train(
                 theta, square, visible, status, data, mean, np.full(length, 10), first, options,
                 np.arange(models, dtype=np.uint64), trace,
             )  # fmt: skip
@@ -295,9 +291,9 @@ def test_training_walks_the_chain_that_sampling_walks(encoding):
     """With a step too small to change a parameter, training leaves its chain where ``run_chains`` does."""
     (theta, square, visible, status), data, mean, options = training_state(encoding, 1, np.float32)
     alone, states = visible.copy(), np.empty((1, 27), np.uint64)
-    latent_cycle.run_chains(theta[0], options, mean, alone, 0, np.uint64(4), latent_cycle.CHAIN, states)
+    chains.run_chains(theta[0], options, mean, alone, 0, np.uint64(4), latent_cycle.CHAIN, states)
     options = options._replace(rate=1e-30)
-    latent_cycle.train(
+    two_step.train(
         theta, square, visible, status, data, mean, np.full(3, 10), 0, options, np.array([4], np.uint64),
         np.empty((1, 3)),
     )  # fmt: skip
@@ -311,7 +307,7 @@ def test_a_model_that_turns_nan_stops_alone():
     theta[1, 7] = np.nan
     before = theta[1].copy()
     trace = np.empty((3, 5))
-    latent_cycle.train(
+    two_step.train(
         theta, square, visible, status, data, mean, np.full(5, 10), 40, options, np.arange(3, dtype=np.uint64), trace
     )
     np.testing.assert_array_equal(status, [0, 41, 0])
@@ -328,9 +324,10 @@ def test_training_climbs_the_exact_likelihood(encoding):
     mean = data.mean(axis=0)
     theta = model.row[None].copy()
     start = exact.log_likelihood(Model(encoding, model.hidden, theta[0], mean), data)
-    latent_cycle.train(
+    two_step.train(
         theta, np.zeros_like(theta), data[:1].copy(), np.zeros(1, np.int64), data, mean, np.full(2000, 50), 0,
-        kernel_options(encoding, learning_rate=0.01), np.array([1], np.uint64), np.empty((1, 2000)),
+        kernel_options(encoding, learning_rate=0.01, hidden=model.hidden), np.array([1], np.uint64),
+        np.empty((1, 2000)),
     )  # fmt: skip
     end = exact.log_likelihood(Model(encoding, model.hidden, theta[0], mean), data)
     best = np.log(p[p > 0]) @ p[p > 0]
@@ -344,7 +341,7 @@ def test_large_models_run():
     model = Model("bits", 64, row, np.full(4096, 0.5, np.float32))
     visible = np.zeros((3, 4096), np.uint8)
     states = np.empty((3, 4), np.uint64)
-    latent_cycle.run_chains(model.row, model.options, model.mean, visible, 0, np.uint64(0), latent_cycle.SAMPLE, states)
+    chains.run_chains(model.row, model.options, model.mean, visible, 0, np.uint64(0), latent_cycle.SAMPLE, states)
     assert len(set(states.ravel().tolist())) == states.size
     assert 0.45 < visible.mean() < 0.55
 
@@ -359,7 +356,7 @@ def test_probabilities_far_below_the_smallest_float_give_the_same_gradient():
     x = (random.random((8, visible)) < 0.5).astype(float)
     states = np.array([0, 1, 2, 3, 4, 0, 1, 2], np.uint64)
     gradient = np.empty(row.size)
-    mine = latent_cycle.two_step_gradient(row, model.options, model.mean, x, states, batch.astype(float), gradient)
+    mine = two_step.two_step_gradient(row, model.options, model.mean, x, states, batch.astype(float), gradient)
     log_a = exact.log_forward(model, batch)
     assert np.exp(log_a).max() == 0.0
     log_weights = np.log(np.array([2, 2, 2, 1, 1]) / 8)[:, None] + log_a

@@ -13,7 +13,17 @@ from helpers import LEAST_P, digests_compiled_and_loaded, kernel_normals, z_scor
 from thermokernels._jit import device
 from thermokernels.blocks import sum_block, sum_over_blocks
 from thermokernels.random import BLOCK
-from thermokernels.trap import DRIVE_COLUMNS, LEARN_COLUMNS, SUM_HEAT, SUM_SQUARE, SUM_X, drive, learn, spread
+from thermokernels.trap import (
+    DRIVE_COLUMNS,
+    LEARN_COLUMNS,
+    SUM_HEAT,
+    SUM_SQUARE,
+    SUM_X,
+    drive,
+    learn,
+    spread,
+    start_responses,
+)
 
 SEED, START, NOISE = 2**63 + 11, 2**40, 5  # streams of the start and of the dynamics
 THETA = 0.75
@@ -36,15 +46,16 @@ noises = pytest.mark.parametrize(
 class Ensemble:
     """Replicas of a trap with all the arrays that the kernels want; columns beyond the particles hold NaN."""
 
-    def __init__(self, particles, replicas=1, dtype=np.float64, centre=-1.5, width=0.8, theta=THETA):
+    def __init__(self, particles, replicas=1, dtype=np.float64, centre=-1.5, width=0.8, theta=THETA, split=1):
         blocks = -(-particles // BLOCK)
         self.particles, self.replicas, self.blocks = particles, replicas, blocks
         self.x = np.full((replicas, blocks * BLOCK), np.nan, dtype)
         self.work, self.heat = np.zeros(self.x.shape), np.zeros(self.x.shape)
         self.sums = np.full((replicas, blocks, 3), np.nan)
         self.state = np.array([[theta, 0.0]] * replicas)
-        self.responses = np.zeros((replicas, 3, blocks))
+        self.responses = np.zeros((replicas, 4, blocks * split))
         spread(self.x, particles, centre, width, np.uint64(SEED), np.uint64(START), self.sums)
+        start_responses(self.x, particles, self.responses)
 
     def learn(self, steps, target, first=0):
         trace = np.full((len(steps), self.replicas, len(LEARN_COLUMNS)), np.nan)
@@ -271,7 +282,7 @@ def test_same_bits_compiled_and_loaded(tmp_path):
     They need not run the same machine code: a function that a kernel calls exists on its own and, optimised once more,
     inside the kernel's object file.  Fresh, the linker takes the one; from the cache there is only the other.
     """
-    compiled, loaded = digests_compiled_and_loaded(tmp_path, "test_langevin")
+    compiled, loaded = digests_compiled_and_loaded(tmp_path, "test_trap")
     assert compiled == loaded
 
 
@@ -347,15 +358,17 @@ def test_work_law(dtype):
 # --- Error bars of one replica ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("particles", [1025, 5000, 8192])
+@pytest.mark.parametrize(("particles", "split"), [(1025, 1), (5000, 1), (8192, 1), (50, 64), (1025, 64), (5000, 4)])
 @pytest.mark.parametrize(("noise", "bound"), [(kernel_normals, 1e-11), (naive.normals, 2e-5)])
-def test_jackknife_is_the_twin(particles, noise, bound):
-    ensemble = Ensemble(particles, 3)
+def test_jackknife_is_the_twin(particles, split, noise, bound):
+    ensemble = Ensemble(particles, 3, split=split)
     steps, target = arbitrary_steps(12, 3)
     start = ensemble.x[:, :particles].copy()
     variances = ensemble.learn(steps, target)[:, :, VAR_U:]
     for r in range(3):
-        twin = naive.jackknife(start[r], 0, steps, target[:, r], SEED, NOISE + r, THETA, noise=noise)
+        twin = naive.jackknife(
+            start[r], 0, steps, target[:, r], SEED, NOISE + r, THETA, noise=noise, size=BLOCK // split
+        )
         np.testing.assert_allclose(variances[:, r], twin, rtol=bound)
 
 
@@ -370,13 +383,13 @@ def linear_gaussian_variances(steps, start_variance, particles):
     return np.array(variances)
 
 
-@pytest.mark.parametrize("particles", [4 * BLOCK, BLOCK + 256])
-def test_jackknife_is_the_spread_of_replicas(particles):
+@pytest.mark.parametrize(("particles", "split"), [(4 * BLOCK, 1), (BLOCK + 256, 1), (BLOCK, 64)])
+def test_jackknife_is_the_spread_of_replicas(particles, split):
     """What a replica says of its own error, averaged over replicas, is the exact variance of u and theta, and the
     sample variance of u, theta and work over R replicas, which is chi-square with R - 1 degrees of freedom."""
     replicas, count = 2000, 10
     steps = ornstein_uhlenbeck(0.2, count, gain=0.15)
-    ensemble = Ensemble(particles, replicas, np.float32, centre=-2.0, width=1.0, theta=-2.0)
+    ensemble = Ensemble(particles, replicas, np.float32, centre=-2.0, width=1.0, theta=-2.0, split=split)
     trace = ensemble.learn(steps, np.zeros((count, replicas)))
     exact = linear_gaussian_variances(steps, 1.0, particles)
     for n in range(count):
@@ -388,10 +401,16 @@ def test_jackknife_is_the_spread_of_replicas(particles):
         assert np.all(np.abs(estimate.mean(axis=0) - sample) < 4 * error)
 
 
-@pytest.mark.parametrize("particles", [1, 2, 3, 777, 1000, 1023, 1024])
-def test_one_block_has_no_jackknife(particles):
+@pytest.mark.parametrize(("particles", "split"), [(1, 1), (777, 1), (1024, 1), (16, 64)])
+def test_one_part_has_no_jackknife(particles, split):
     steps, target = arbitrary_steps(6, 3)
-    assert np.all(np.isnan(Ensemble(particles, 3).learn(steps, target)[:, :, VAR_U:]))
+    assert np.all(np.isnan(Ensemble(particles, 3, split=split).learn(steps, target)[:, :, VAR_U:]))
+
+
+def test_parts_change_nothing_but_the_jackknife():
+    steps, target = arbitrary_steps(6, 3)
+    whole, split = (Ensemble(5000, 3, np.float32, split=split).learn(steps, target) for split in (1, 8))
+    np.testing.assert_array_equal(whole[:, :, :VAR_U], split[:, :, :VAR_U])
 
 
 # --- Odds and ends ---------------------------------------------------------------------------------------------------

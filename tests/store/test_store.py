@@ -1,6 +1,7 @@
 """Files: watched while written, killed at any instant, resumed to the last bit."""
 
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import xarray
 
+import thermorun
 from thermorun import learning
 from thermorun.errors import InputError, RunError
 from thermorun.store import Axis, RunFile, Variable
@@ -24,8 +26,10 @@ FIELDS = {
 }  # fmt: skip
 RUN = f"""
 import sys
-from thermorun import learning
-learning.excess_work(out=sys.argv[1], checkpoint_every=0.0, chunk=600_000, **{FIELDS!r})
+from thermorun import learning, runs
+from thermorun.learning.trap import run
+runs.CHECKPOINT_EVERY = 0.0
+run.run(learning.ExcessWork(**{FIELDS!r}), out=sys.argv[1], chunk=600_000)
 """
 
 
@@ -65,7 +69,7 @@ def test_killed_runs_open_and_resume_to_the_last_bit(tmp_path, undisturbed, shar
                         break
             time.sleep(0.002)
     assert process.returncode == -signal.SIGKILL
-    done = learning.load(path)
+    done = thermorun.load(path)
     assert sum(contents(path)["commits"]) < total
     for protocol in done:
         assert np.all(np.isfinite(protocol.series["work"]))
@@ -89,7 +93,7 @@ def test_a_torn_checkpoint_costs_time_and_nothing_else(tmp_path, undisturbed):
 
 def test_ctrl_c_saves_and_resumes(tmp_path, undisturbed):
     path = tmp_path / "interrupted.h5"
-    code = RUN.replace("checkpoint_every=0.0", "checkpoint_every=1e9")
+    code = RUN.replace("CHECKPOINT_EVERY = 0.0", "CHECKPOINT_EVERY = 1e9")
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stderr=subprocess.DEVNULL) as process:
         while not (path.exists() and sum(contents(path)["commits"]) > 20):
             time.sleep(0.002)
@@ -103,7 +107,7 @@ def test_xarray_reads_it_without_us(undisturbed):
     table = xarray.open_dataset(undisturbed, engine="h5netcdf")
     assert table.excess_work.sel(protocol="constant").item() == pytest.approx(0.25, abs=0.02)
     assert table.attrs["schema_version"] == 1
-    assert learning.ExcessWork.from_json(table.attrs["spec"]) == learning.ExcessWork(**FIELDS)
+    assert learning.ExcessWork.from_json(table.attrs["spec"]) == learning.ExcessWork(**FIELDS).resolved()
     series = xarray.open_dataset(undisturbed, group="constant", engine="h5netcdf")
     assert series.work.dims == ("time", "replica")
     assert series.work.attrs["units"] == "energy"
@@ -115,7 +119,7 @@ def test_xarray_reads_it_without_us(undisturbed):
 def test_loading_gives_back_what_ran(tmp_path):
     fields = FIELDS | {"steps": 20, "particles": 2048}
     ran, path = learning.excess_work(out=tmp_path / "run.h5", **fields), tmp_path / "run.h5"
-    loaded = learning.load(path)
+    loaded = thermorun.load(path)
     assert loaded.to_dict() == ran.to_dict()
     for label, protocol in ran.protocols.items():
         np.testing.assert_array_equal(protocol.particle_work, loaded[label].particle_work)
@@ -144,11 +148,11 @@ def test_refuses_a_file_that_holds_something_else(tmp_path):
     with h5py.File(tmp_path / "other.h5", "w"):
         pass
     with pytest.raises(InputError, match="not of a run"):
-        learning.load(tmp_path / "other.h5")
+        thermorun.load(tmp_path / "other.h5")
     with h5py.File(path, "r+") as file:
         file.attrs["schema_version"] = 99
     with pytest.raises(InputError, match="schema version 99"):
-        learning.load(path)
+        thermorun.load(path)
 
 
 def test_refuses_to_start_over_an_unfinished_run(tmp_path):
@@ -172,7 +176,7 @@ def test_truncated_file_is_said_to_be_broken(tmp_path):
     learning.excess_work(out=path, **SMALL)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(InputError, match="cannot be read as HDF5"):
-        learning.load(path)
+        thermorun.load(path)
 
 
 def test_a_full_disk_is_reported_and_what_is_committed_stays(tmp_path):
@@ -212,3 +216,43 @@ def test_rows_are_there_before_they_are_counted(tmp_path):
                     count = watched["commits"][0]
                     np.testing.assert_array_equal(watched["a/v"][:count], np.arange(count))
     assert not os.path.exists(f"{path}.part")
+
+
+def test_a_run_without_a_file_holds_the_same(tmp_path):
+    """In memory and on disk: the same arrays, in xarray too."""
+    fields = FIELDS | {"steps": 20, "particles": 2048}
+    kept, stored = learning.excess_work(**fields), learning.excess_work(out=tmp_path / "run.h5", **fields)
+    timing = "particle_steps_per_second"
+    for section, datasets in stored.contents().items():
+        for name, one in datasets.items():
+            if name != timing:
+                np.testing.assert_array_equal(kept.contents()[section][name].values, one.values, err_msg=name)
+    tree = kept.to_xarray()
+    assert tree["constant"].work.dims == ("time", "replica")
+    assert tree["constant"].work.attrs["units"] == "energy"
+    np.testing.assert_array_equal(tree["constant"].work, stored.to_xarray()["constant"].work)
+    assert pickle.loads(pickle.dumps(kept)).to_dict()["results"] == kept.to_dict()["results"]
+
+
+@pytest.mark.parametrize("damage", ["dataset removed", "scalar", "text", "shorter", "spec", "attribute", "group"])
+def test_a_damaged_file_is_told(tmp_path, damage):
+    """What was taken out or changed by hand ends in one sentence that names the file."""
+    path = tmp_path / "run.h5"
+    learning.excess_work(out=path, **SMALL)
+    with h5py.File(path, "r+") as file:
+        if damage == "spec":
+            file.attrs["spec"] = "[" * 50_000
+        elif damage == "attribute":
+            del file.attrs["command"]
+        else:
+            del file["constant/work"]
+            if damage == "scalar":
+                file["constant/work"] = 1.0
+            elif damage == "text":
+                file["constant/work"] = "work"
+            elif damage == "shorter":
+                file["constant/work"] = np.zeros((1, 1))
+            elif damage == "group":
+                file.create_group("constant/work")
+    with pytest.raises(InputError):
+        thermorun.load(path).to_dict()

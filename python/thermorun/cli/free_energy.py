@@ -38,7 +38,7 @@ def free_energy(
         _analyse(works, given["beta"], as_json)
         return
     if given["path"] is not None:
-        given |= _path(given["path"])
+        given["path"] = _path(given["path"])
     execute(FreeEnergy(**chosen(given)), out, resume, threads, as_json)
 
 
@@ -49,14 +49,13 @@ def _analyse(path: Path, beta: float | None, as_json: bool) -> None:
     click.echo(json.dumps(report, allow_nan=False) if as_json else table.render(width()))
 
 
-def _path(file: Path) -> dict[str, Any]:
-    """The path in a text file, and its ends."""
+def _path(file: Path) -> Any:
+    """The rows of theta in a text file."""
     import numpy as np
 
     from thermorun.errors import InputError
 
     try:
-        rows = np.loadtxt(file, delimiter="," if "," in file.read_text() else None, ndmin=2)
+        return np.loadtxt(file, delimiter="," if "," in file.read_text() else None, ndmin=2)
     except (OSError, ValueError) as error:
         raise InputError(f"path is {file}, which cannot be read as rows of theta ({error}).") from error
-    return {"path": rows, "start": rows[0], "end": rows[-1]}

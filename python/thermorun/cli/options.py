@@ -90,7 +90,7 @@ def _option(spec: type[Spec], name: str, called: str | None, kind: Any) -> Calla
     flag = called or "--" + name.replace("_", "-")
     about = parameter.help[:1].upper() + parameter.help[1:]
     about += f", {parameter.unit}." if parameter.unit else "."
-    if default is not None and default is not False:
+    if default not in (None, False, ()):
         about += f"  [default: {_typed(default)}]"
     plain, repeated = _plain(types(spec)[name])
     if plain is bool:

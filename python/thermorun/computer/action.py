@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
-from numpy.typing import NDArray
 
 from thermokernels import onsager_machlup
+from thermorun.arrays import Array
 from thermorun.computer.machine import Physics
 from thermorun.errors import RunError
-
-Array = NDArray[Any]
 
 # Below this reciprocal condition number normal equations count as singular.
 _SINGULAR = 1e-11
@@ -28,6 +26,8 @@ _SINGULAR = 1e-11
 _RIDGE = 1e-5
 _TOLERANCE = 1e-9
 _MOST_ITERATIONS = 20_000
+# Multiplications of one kernel call: after it Ctrl-C is heard.  It decides the rounding of the sums.
+_CALL = 7e10
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Parameters:
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """Some data and their idealised trajectories.
+class Statistics:
+    """Some data, and the sufficient statistics of their idealised trajectories.
 
     ``inputs`` (points, inputs), ``targets`` a (points, units), ``sums`` (points, units) of x over time, ``gram``
     float64 (units, units), the sum over points and time of x x^T.
@@ -53,33 +53,38 @@ class Lesson:
     gram: Array
 
     @classmethod
-    def of(cls, inputs: Array, targets: Array, physics: Physics) -> "Lesson":
+    def of(cls, inputs: Array, targets: Array, physics: Physics) -> "Statistics":
         """Runs the idealised trajectories, in the dtype of ``targets``."""
-        sums, gram = np.empty_like(targets), np.empty((targets.shape[1],) * 2)
-        onsager_machlup.teach(targets, physics.steps, physics.kernel, sums, gram)
+        points, units = targets.shape
+        sums, gram, part = np.empty_like(targets), np.zeros((units, units)), np.empty((units, units))
+        length = max(1, int(_CALL // (physics.steps * units**2)))
+        for first in range(0, points, length):
+            some = slice(first, first + length)
+            onsager_machlup.teach(targets[some], physics.steps, physics.kernel, sums[some], part)
+            gram += part
         return cls(inputs, targets, sums, gram)
 
 
-def mean_action(lesson: Lesson, parameters: Parameters, physics: Physics) -> float:
+def mean_action(statistics: Statistics, parameters: Parameters, physics: Physics) -> float:
     """S averaged over the data."""
-    return gradient(lesson, parameters, physics)[0]
+    return gradient(statistics, parameters, physics)[0]
 
 
-def gradient(lesson: Lesson, p: Parameters, physics: Physics) -> tuple[float, Parameters]:
+def gradient(statistics: Statistics, p: Parameters, physics: Physics) -> tuple[float, Parameters]:
     """S and its gradient, averaged over the data; that of J_ij counts both places of the pair (Eqs. 8 to 10)."""
-    points, steps = len(lesson.inputs), physics.steps
+    points, steps = len(statistics.inputs), physics.steps
     scale = physics.mobility * physics.dt / (2.0 * physics.kT * points)
-    still = lesson.targets + lesson.inputs @ p.W.T + p.b
-    pull = lesson.sums @ p.J
+    still = statistics.targets + statistics.inputs @ p.W.T + p.b
+    pull = statistics.sums @ p.J
     residuals = steps * still + pull
-    action = 0.5 * scale * (_dot(still, residuals) + _dot(still, pull) + _dot(p.J @ lesson.gram, p.J))
-    slope = still.T @ lesson.sums + p.J @ lesson.gram
-    slope += slope.T
-    np.fill_diagonal(slope, 0.0)
+    action = 0.5 * scale * (_dot(still, residuals) + _dot(still, pull) + _dot(p.J @ statistics.gram, p.J))
+    by_pair = still.T @ statistics.sums + p.J @ statistics.gram
+    by_pair += by_pair.T
+    np.fill_diagonal(by_pair, 0.0)
     return float(action), Parameters(
-        (scale * (residuals.T @ lesson.inputs)).astype(p.W.dtype),
+        (scale * (residuals.T @ statistics.inputs)).astype(p.W.dtype),
         (scale * residuals.sum(axis=0)).astype(p.b.dtype),
-        (scale * slope).astype(p.J.dtype),
+        (scale * by_pair).astype(p.J.dtype),
     )
 
 
@@ -87,7 +92,7 @@ def _dot(a: Array, b: Array) -> float:
     return float(np.einsum("ij,ij->", a, b, dtype=float))
 
 
-def minimise(lesson: Lesson, physics: Physics, mask: Array, weight_decay: float) -> tuple[Parameters, float]:
+def minimise(statistics: Statistics, physics: Physics, mask: Array, weight_decay: float) -> tuple[Parameters, float]:
     """The (W, b, J) of least mean action plus half of ``weight_decay`` times the sum of squared couplings.
 
     ``mask`` bool (units, inputs + units): which couplings there are.  W and b are eliminated, for every set of inputs
@@ -97,10 +102,10 @@ def minimise(lesson: Lesson, physics: Physics, mask: Array, weight_decay: float)
     0 unless they are singular, as they are where inputs repeat one another.  Raises RunError where the pairs' equations
     do not converge.
     """
-    points, inputs = lesson.inputs.shape
-    units = lesson.targets.shape[1]
-    steps, a, m = physics.steps, lesson.targets.astype(float), lesson.sums.astype(float)
-    u = np.hstack([lesson.inputs.astype(float), np.ones((points, 1))])
+    points, inputs = statistics.inputs.shape
+    units = statistics.targets.shape[1]
+    steps, a, m = physics.steps, statistics.targets.astype(float), statistics.sums.astype(float)
+    u = np.hstack([statistics.inputs.astype(float), np.ones((points, 1))])
     scale = physics.mobility * physics.dt / (2.0 * physics.kT * points)
     moments, by_target, by_sum = u.T @ u, u.T @ a, u.T @ m
     decay = np.append(np.full(inputs, weight_decay / (scale * steps)), 0.0)
@@ -119,7 +124,7 @@ def minimise(lesson: Lesson, physics: Physics, mask: Array, weight_decay: float)
         to_target = scipy.linalg.cho_solve(factor, by_target[np.ix_(columns, rows)])
         direct[rows] -= to_target.T @ by_sum[columns]
         solved[np.ix_(rows, columns)] = to_target.T
-        groups.append(_Group(rows, columns, lesson.gram - by_sum[columns].T @ to_sum / steps, to_sum))
+        groups.append(_Group(rows, columns, statistics.gram - by_sum[columns].T @ to_sum / steps, to_sum))
 
     J = _solve_pairs(groups, direct, mask[:, inputs:], weight_decay / scale)
     for each in groups:
@@ -161,7 +166,7 @@ def _solve_pairs(groups: list[_Group], direct: Array, allowed: Array, decay: flo
     for group in groups:
         diagonals[group.rows] = np.diag(group.S)
     stiffness = diagonals[i, j] + diagonals[j, i] + decay
-    # A unit that never moves has no say: its pairs are left at zero.
+    # A unit that never moves does not matter: its pairs are left at zero.
     moving = stiffness > 1e-14 * stiffness.max()
     i, j, stiffness = i[moving], j[moving], stiffness[moving]
 
@@ -170,7 +175,7 @@ def _solve_pairs(groups: list[_Group], direct: Array, allowed: Array, decay: flo
         J[i, j] = J[j, i] = pairs.ravel()
         return J
 
-    def slope(pairs: Array) -> Array:
+    def gradient_of(pairs: Array) -> Array:
         J, each = symmetric(pairs), np.empty((units, units))
         for group in groups:
             each[group.rows] = J[group.rows] @ group.S
@@ -179,7 +184,7 @@ def _solve_pairs(groups: list[_Group], direct: Array, allowed: Array, decay: flo
 
     size = (len(i), len(i))
     pairs, failed = scipy.sparse.linalg.cg(
-        scipy.sparse.linalg.LinearOperator(size, slope, dtype=float),
+        scipy.sparse.linalg.LinearOperator(size, gradient_of, dtype=float),
         -(direct[i, j] + direct[j, i]),
         rtol=_TOLERANCE,
         maxiter=_MOST_ITERATIONS,

@@ -1,15 +1,13 @@
 """Gradient descent on the mean action, minibatch by minibatch: plain, with momentum, or Adam."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from thermorun.computer.action import Lesson, Parameters, gradient
+from thermorun.arrays import Array
+from thermorun.computer.action import Parameters, Statistics, gradient
 from thermorun.computer.spec import ComputerTraining
-
-Array = NDArray[Any]
 
 _MOMENTUM = 0.9
 # Adam's memories and the addition to its root (Kingma & Ba 2015).
@@ -31,10 +29,9 @@ def default_rate(spec: ComputerTraining, inputs: Array, targets: Array) -> float
     if spec.optimiser == "adam":
         return _ADAM_STEP * float(np.abs(targets).max()) / float(np.sqrt((inputs**2).sum(axis=1).mean()))
     some = slice(None, None, -(-len(inputs) // 1024))
-    lesson = Lesson.of(inputs[some], np.ascontiguousarray(targets[some]), spec.physics)
-    squares = spec.physics.steps * ((inputs**2).sum(axis=1, dtype=float).mean() + 1) + np.trace(lesson.gram) / len(
-        lesson.inputs
-    )
+    statistics = Statistics.of(inputs[some], np.ascontiguousarray(targets[some]), spec.physics)
+    squares = spec.physics.steps * ((inputs**2).sum(axis=1, dtype=float).mean() + 1)
+    squares += np.trace(statistics.gram) / len(statistics.inputs)
     physics = spec.physics
     rate = 2 * physics.kT / (physics.mobility * physics.dt * squares) * min(1.0, spec.batch / _QUIET_BATCH)
     return float(rate if spec.optimiser == "plain" else rate * (1 - _MOMENTUM))
@@ -70,12 +67,15 @@ class Descent:
         allowed = self.mask.astype(self.spec.dtype)
         self._allowed = {"W": np.ascontiguousarray(allowed[:, :inputs]), "J": np.ascontiguousarray(allowed[:, inputs:])}
 
-    def advance(self, updates: int) -> float:
-        """Takes so many updates and returns the mean action over their minibatches, each before its update."""
-        total = 0.0
-        for _ in range(updates):
-            total += self._one()
-        return total / updates
+    @classmethod
+    def of(cls, spec: ComputerTraining, inputs: Array, targets: Array, mask: Array) -> Self:
+        """At the start, in the precision of the spec."""
+        return cls(spec, inputs.astype(spec.dtype), targets.astype(spec.dtype), mask)
+
+    @property
+    def learned(self) -> Parameters:
+        """The parameters as they are."""
+        return Parameters(*(self.parameters[name] for name in NAMES))
 
     @property
     def state(self) -> dict[str, Array]:
@@ -83,14 +83,15 @@ class Descent:
         memories = (("", self.parameters), ("first_", self.first), ("second_", self.second))
         return {prefix + name: memory[name] for prefix, memory in memories for name in NAMES}
 
-    def _one(self) -> float:
+    def step(self) -> float:
+        """One update; returns the mean action over its minibatch, before it."""
         spec, p = self.spec, self.parameters
         chosen = self._minibatch()
-        lesson = Lesson.of(self.inputs[chosen], self.targets[chosen], spec.physics)
-        action, slope = gradient(lesson, Parameters(p["W"], p["b"], p["J"]), spec.physics)
+        statistics = Statistics.of(self.inputs[chosen], self.targets[chosen], spec.physics)
+        action, by = gradient(statistics, self.learned, spec.physics)
         rate = self.rate * (1.0 - self.update / spec.updates)
         self.update += 1
-        for name, g in (("W", slope.W), ("b", slope.b), ("J", slope.J)):
+        for name, g in (("W", by.W), ("b", by.b), ("J", by.J)):
             if name != "b":
                 g *= self._allowed[name]
                 if spec.weight_decay:

@@ -7,21 +7,24 @@ a unit, inputs first.
 """
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from thermorun.arrays import Array
+from thermorun.computer.images import Origin, fingerprint, hashes
 from thermorun.computer.machine import Machine, Physics, Pixels
+from thermorun.computer.spec import ComputerTraining
+from thermorun.datasets import Images
 from thermorun.errors import InputError
-from thermorun.store import Axis, RunFile, Variable, read_command, read_spec
-
-Array = NDArray[Any]
+from thermorun.store import Axis, RunFile, Variable, read_command
 
 SECTION = "machine"
-_CONSTANTS = (*(field.name for field in fields(Physics)), "pixel_mean", "pixel_deviation", "pixel_norm")
+_PHYSICS, _PIXELS = (tuple(field.name for field in fields(kind)) for kind in (Physics, Pixels))
+_CONSTANTS = (*_PHYSICS, *(f"pixel_{name}" for name in _PIXELS))
+_OUTPUTS = 10
 # Couplings between inputs that the text holds for each input.
 _INERT_BONDS = 2
 
@@ -54,7 +57,6 @@ def add_section(file: RunFile, inputs: int, hidden: int, outputs: int, inert: in
 def write_section(file: RunFile, machine: Machine) -> None:
     """Queues a machine for the place that ``add_section`` made."""
     physics, pixels = machine.physics, machine.pixels
-    values = [getattr(physics, field.name) for field in fields(Physics)]
     arrays = {
         "input_couplings": machine.input_couplings,
         "couplings": machine.couplings,
@@ -62,7 +64,7 @@ def write_section(file: RunFile, machine: Machine) -> None:
         "input_mask": machine.allowed[:, : machine.inputs],
         "mask": machine.allowed[:, machine.inputs :],
         "class": np.array(machine.classes),
-        "value": np.array([*values, pixels.mean, pixels.deviation, pixels.norm]),
+        "value": np.array([*asdict(physics).values(), *asdict(pixels).values()]),
     }
     if machine.inert.size:
         arrays["inert"] = machine.inert
@@ -77,12 +79,39 @@ def read_section(file: RunFile) -> Machine:
         raise InputError(f"{file.path} holds no machine.") from None
     if not np.isfinite(stored["bias"]).all():
         raise InputError(f"{file.path} holds no machine yet: its training has not finished; resume it.")
-    *physics, mean, deviation, norm = (float(value) for value in stored["value"])
+    # A file from before there was a range has none.
+    constants = dict.fromkeys(_CONSTANTS, np.nan)
+    constants |= {name: float(value) for name, value in zip(_names(stored), stored["value"], strict=True)}
     return Machine(
-        stored["input_couplings"], stored["couplings"], stored["bias"], len(stored["class"]), Physics(*physics),
-        Pixels(mean, deviation, norm), tuple(int(k) for k in stored["class"]),
-        np.hstack([stored["input_mask"], stored["mask"]]).astype(bool), stored.get("inert", np.empty(0)),
+        stored["input_couplings"], stored["couplings"], stored["bias"], len(stored["class"]),
+        Physics(*(constants[name] for name in _PHYSICS)), Pixels(*(constants[f"pixel_{name}"] for name in _PIXELS)),
+        tuple(int(k) for k in stored["class"]), np.hstack([stored["input_mask"], stored["mask"]]).astype(bool),
+        stored.get("inert", np.empty(0)),
     )  # fmt: skip
+
+
+def _names(stored: dict[str, Array]) -> list[str]:
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in stored["constant"]]
+
+
+def add_origin(file: RunFile, images: Images) -> None:
+    """Writes what tells whether an image is one of the training's: nothing of the image itself."""
+    seen = hashes(images.x)
+    file.add_section(
+        "training_images",
+        [Axis("training_image", np.arange(len(seen)), "1", "image that the machine was trained on")],
+        [Variable("hash", ("training_image",), "1", "BLAKE2 of its float32 pixels, 64 bits", "uint64")],
+    )
+    file.write_whole("training_images", {"hash": seen})
+    file.note(images_fingerprint=fingerprint(images.x, images.classes[images.labels]))
+
+
+def read_origin(file: RunFile, spec: ComputerTraining) -> Origin | None:
+    """What a training's file says of its images; None for a file from before they did."""
+    known = file.noted("images_fingerprint")
+    if known is None or not isinstance(spec.dataset, str):
+        return None
+    return Origin(spec.dataset, spec.classes, int(known), file.read("training_images")["hash"])
 
 
 def save(machine: Machine, path: Path | str) -> None:
@@ -95,7 +124,7 @@ def save(machine: Machine, path: Path | str) -> None:
         file.publish({})
 
 
-def load(path: Path | str, inputs: int = 784, outputs: int = 10) -> Machine:
+def load(path: Path | str, inputs: int = 784, outputs: int | None = None) -> Machine:
     """The machine in a file: one of ours, or, where it is not HDF5, the author's text.
 
     ``inputs`` and ``outputs`` are those of a text, which does not say.  Raises InputError.
@@ -103,27 +132,36 @@ def load(path: Path | str, inputs: int = 784, outputs: int = 10) -> Machine:
     path = Path(path)
     if is_text(path):
         return read_text(path, inputs, outputs)
-    if read_command(path) not in ("computer", "computer-machine"):
+    if read_command(path) not in (ComputerTraining.command, "computer-machine"):
         raise InputError(f"{path} holds a run of {read_command(path)}, not a machine.")
-    with RunFile.reopen(path, read_spec(path), write=False) as file:
+    with RunFile.open_to_read(path) as file:
         return read_section(file)
 
 
 def is_text(path: Path) -> bool:
     """Whether a file is something else than HDF5.  Raises InputError where there is none."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"file is {path}, which is no file; name a training, a machine, or a text of parameters.")
     try:
         with open(path, "rb") as stream:
             return stream.read(8) != b"\x89HDF\r\n\x1a\n"
     except OSError as error:
-        raise InputError(f"FILE is {path}, which cannot be read ({error.strerror}).") from error
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise InputError(f"file is {path}, which {reason}.") from error
 
 
-def read_text(path: Path | str, inputs: int = 784, outputs: int = 10) -> Machine:
-    """The machine in a text of the author's, with the paper's physics; as many hidden units as the numbers make.
+def read_text(path: Path | str, inputs: int = 784, outputs: int | None = None) -> Machine:
+    """The machine in a text of the author's; as many hidden units as the numbers make.
 
-    Raises InputError for a text that is cut short, or is not of this kind.
+    Physics, pixels, classes and outputs are those in the text's companion, TEXT.json, that `write_text` made; without
+    one they are the paper's.  Raises InputError for a text that is cut short, or is not of this kind.
     """
     path = Path(path)
+    said = _companion(path)
+    classes = tuple(int(k) for k in said.get("classes", ()))
+    if classes and outputs not in (None, len(classes)):
+        raise InputError(f"outputs is {outputs}, but {path}.json says that {path} has {len(classes)}.")
+    outputs = outputs or len(classes) or _OUTPUTS
     try:
         numbers = np.array(path.read_text(encoding="ascii").split(), np.float64)
     except (OSError, UnicodeDecodeError, ValueError) as error:
@@ -146,14 +184,16 @@ def read_text(path: Path | str, inputs: int = 784, outputs: int = 10) -> Machine
     couplings[hidden:, :hidden] = ho.reshape(hidden, outputs).T
     return Machine(
         np.vstack([ih.reshape(inputs, hidden).T, io.reshape(inputs, outputs).T]),
-        couplings + couplings.T, biases[inputs:], outputs, inert=np.concatenate([bonds, biases[:inputs]]),
+        couplings + couplings.T, biases[inputs:], outputs, Physics(**said.get("physics", {})),
+        Pixels(**said.get("pixels", {})), classes, inert=np.concatenate([bonds, biases[:inputs]]),
     )  # fmt: skip
 
 
 def write_text(machine: Machine, path: Path | str) -> None:
     """Writes a machine as the author's text, every number to its last bit; what it has not of inputs' own is zeros.
 
-    Physics, pixels, classes and mask have no place in it.  Raises InputError where the file exists.
+    Physics, pixels and classes, which have no place in it, go to TEXT.json beside it; the mask goes nowhere.  Raises
+    InputError where one of the two exists.
     """
     hidden, inputs = machine.hidden, machine.inputs
     bonds = _INERT_BONDS * inputs
@@ -169,11 +209,27 @@ def write_text(machine: Machine, path: Path | str) -> None:
         machine.bias,
     ]
     text = " ".join(repr(float(number)) for block in blocks for number in block)
+    said = {"classes": list(machine.classes), "physics": asdict(machine.physics), "pixels": asdict(machine.pixels)}
+    for place, content in ((Path(path), text), (Path(f"{path}.json"), json.dumps(said))):
+        try:
+            with open(place, "x", encoding="ascii") as stream:
+                stream.write(content + "\n")
+        except OSError as error:
+            raise InputError(f"{place} cannot be written ({error.strerror}).") from error
+
+
+def _companion(path: Path) -> dict[str, Any]:
+    """What TEXT.json says of a text; nothing where there is none.  Raises InputError where it is of another kind."""
+    place = Path(f"{path}.json")
+    if not place.exists():
+        return {}
     try:
-        with open(path, "x", encoding="ascii") as stream:
-            stream.write(text + "\n")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}).") from error
+        said = json.loads(place.read_text(encoding="ascii"))
+        Physics(**said["physics"]), Pixels(**said["pixels"]), [int(k) for k in said["classes"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{place} does not say what belongs to {path} ({error}); remove or restore it.") from error
+    found: dict[str, Any] = said
+    return found
 
 
 def _text_sizes(inputs: int, hidden: int, outputs: int) -> list[int]:

@@ -1,21 +1,26 @@
 """A thermodynamic computer: its couplings, its physics, how it sees an image, and its trajectories (Whitelam 2025)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thermokernels import network
+from thermorun.arrays import Array
 from thermorun.datasets import Images
 from thermorun.errors import InputError, RunError, require_number, require_positive
-
-Array = NDArray[Any]
+from thermorun.streams import Streams
 
 CONNECTIVITIES = ("all-to-all", "no-hidden-hidden", "feed-forward")
 # Images on whose noise-free trajectories the time step is tried.
 _PILOTS = 64
+# Multiplications of one kernel call: a second or two, after which Ctrl-C is heard.  It decides the rounding of heats.
+_CALL = 2**34
+# So many kT above its minimum a well is still visited.
+_VISITED = 30.0
+# Images may be this much brighter than the training's, and must be this bright, in units of the training's range.
+_BRIGHTER, _BRIGHT = 0.5, 0.1
 
 
 class KernelPhysics(NamedTuple):
@@ -57,8 +62,10 @@ class Physics:
 
     def step_of(self, time: float) -> int:
         """The number of steps that make ``time``.  Raises InputError where it is no whole number, or none."""
-        steps = round(time / self.dt)
-        if steps < 1 or steps >= 2**31 or abs(steps * self.dt - time) > 1e-6 * time:
+        steps = round(time / self.dt) if np.isfinite(time / self.dt) else 2**31
+        if steps >= 2**31:
+            raise InputError(f"observation_time is {time:g}, of more than 2^31 steps of dt = {self.dt:g}.")
+        if steps < 1 or abs(steps * self.dt - time) > 1e-6 * time:
             raise InputError(f"observation_time is {time}, which is no whole number of steps dt = {self.dt}.")
         return steps
 
@@ -77,16 +84,19 @@ class Physics:
 class Pixels:
     """How an image becomes inputs: (brightness - mean) / deviation, then each image scaled to one L2 norm.
 
-    The defaults are the paper's for MNIST.
+    ``low`` and ``high`` are the least and the largest pixel of the training images; NaN where they are not known.  The
+    defaults are the paper's for MNIST.
     """
 
     mean: float = 0.13066
     deviation: float = 0.3081
     norm: float = 44.48
+    low: float = 0.0
+    high: float = 1.0
 
     @classmethod
     def of(cls, images: Images) -> "Pixels":
-        """Mean and deviation of all training pixels, and the largest norm that they give to a held-out image.
+        """Mean, deviation and range of all training pixels, and the largest norm that they give to a held-out image.
 
         So does the paper's published code: on MNIST this gives its numbers.
         """
@@ -94,7 +104,24 @@ class Pixels:
         if deviation == 0:
             raise InputError(f"all pixels of {images.name} are {mean:g}; there is nothing to tell images apart.")
         norms = np.linalg.norm((images.test_x - mean) / deviation, axis=1)
-        return cls(mean, deviation, float(norms.max()))
+        return cls(mean, deviation, float(norms.max()), float(images.x.min()), float(images.x.max()))
+
+    def changed(self, mean: float | None, deviation: float | None, norm: float | None) -> "Pixels":
+        """With other numbers where they are not None; another mean or deviation is of another range, not known."""
+        unknown = {} if mean is None and deviation is None else {"low": np.nan, "high": np.nan}
+        given = {"mean": mean, "deviation": deviation, "norm": norm}
+        return replace(self, **{name: value for name, value in given.items() if value is not None}, **unknown)
+
+    def require_unit(self, x: Array, name: str) -> None:
+        """Raises InputError where brightnesses cannot be in the unit of the images that the machine was trained on."""
+        low, high, span = float(x.min()), float(x.max()), self.high - self.low
+        inside = self.low - _BRIGHTER * span <= low and high <= self.high + _BRIGHTER * span
+        dark = low >= self.low and self.low < high < self.low + _BRIGHT * span
+        if np.isfinite(span) and (not inside or dark):
+            raise InputError(
+                f"pixels of {name} go from {low:g} to {high:g}, but those that the machine was trained on from"
+                f" {self.low:g} to {self.high:g}; bring them to that unit."
+            )
 
     def inputs(self, x: Array, dtype: Any = np.float64) -> Array:
         """Inputs of images, (points, D)."""
@@ -177,12 +204,6 @@ class Machine:
         if np.any(whole[~self.allowed] != 0):
             raise InputError(f"{int(np.sum(whole[~self.allowed] != 0))} couplings are not zero where the mask forbids.")
 
-    @classmethod
-    def blank(cls, inputs: int, hidden: int, outputs: int, **others: Any) -> "Machine":
-        """A machine with zero couplings and biases."""
-        units = hidden + outputs
-        return cls(np.zeros((units, inputs)), np.zeros((units, units)), np.zeros(units), outputs, **others)
-
     @property
     def allowed(self) -> Array:
         """``mask``, which is never None once the machine exists."""
@@ -232,45 +253,58 @@ class Machine:
         return total
 
     def run(
-        self, fields: Array, *, steps: int | None = None, x: Array | None = None, first: int = 0, seed: int = 0,
-        stream: int = 0, recorded: Sequence[int] = (),
+        self, fields: Array, *, steps: int | None = None, x: Array | None = None, first: int = 0,
+        seed: Streams | int = 0, recorded: Sequence[int] = (), pause: Callable[[], None] = lambda: None,
     ) -> Trajectories:  # fmt: skip
         """One trajectory in each row of ``fields`` (trajectories, units), float32 or float64, which is its precision.
 
         From ``x`` (zero by default) at step ``first``; ``steps`` of them, to the observation time by default.
-        ``recorded`` are the numbers of steps after which to keep x.  Equal seed and stream give equal noise.
+        ``recorded`` are the numbers of steps after which to keep x.  Equal ``seed``, a number or a random stream, gives
+        equal noise.  ``pause`` is called every second or two.
 
-        Raises RunError where a trajectory blows up, naming it, its step, and a dt that would do.
+        Raises RunError where a trajectory diverges, naming it, its step, and a smaller dt.
         """
         count = self.physics.steps if steps is None else steps
         fields = np.ascontiguousarray(fields)
         state = np.zeros_like(fields) if x is None else np.array(x, fields.dtype, order="C")
         rows = np.array(sorted(recorded), np.intp)
-        heat, status = np.zeros(len(fields)), np.zeros(len(fields), np.int64)
         paths = np.empty((len(rows), *fields.shape), fields.dtype)
-        network.simulate(
-            state, heat, status, fields, self.couplings, self.physics.kernel, first, count, np.uint64(seed),
-            np.uint64(stream), rows, paths,
-        )  # fmt: skip
+        streams = Streams(seed) if isinstance(seed, int) else seed
+        heat, status = self._simulate(state, fields, self.physics, first, count, streams, rows, paths, pause)
         if status.any():
-            blown = np.flatnonzero(status)
-            cure = self.stable_dt(fields[blown[:_PILOTS]])
+            diverged = np.flatnonzero(status)
+            cure = self._smaller_dt(fields[diverged[:_PILOTS]])
             raise RunError(
-                f"{len(blown)} of {len(fields)} trajectories blew up, the first being number {blown[0]} at step"
-                f" {status[blown[0]] - 1} with dt = {self.physics.dt:g}; dt = {cure:.6g} would do."
+                f"{len(diverged)} of {len(fields)} trajectories diverged, the first being number {diverged[0]} at step"
+                f" {status[diverged[0]] - 1} with dt = {self.physics.dt:g}; dt = {cure:.6g} would do."
             )
         return Trajectories(state, heat, paths, rows)
+
+    def _simulate(
+        self, x: Array, fields: Array, physics: Physics, first: int, steps: int, streams: Streams, rows: Array,
+        paths: Array, pause: Callable[[], None] = lambda: None,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """Moves ``x`` on, one kernel call after the other, and writes ``paths``; returns heat and status."""
+        heat, status = np.zeros(len(x)), np.zeros(len(x), np.int64)
+        length = max(1, _CALL // max(1, x.size * self.units))
+        for done in range(0, max(1, steps), length):
+            count, written = min(length, steps - done), np.searchsorted(rows, done, "left" if done == 0 else "right")
+            part = slice(written, np.searchsorted(rows, done + count, "right"))
+            network.simulate(
+                x, heat, status, fields, self.couplings, physics.kernel, first + done, count, *streams.take(),
+                rows[part] - done, paths[part],
+            )  # fmt: skip
+            pause()
+        return heat, status
 
     def is_stable(self, fields: Array) -> bool:
         """Whether noise-free trajectories in up to 64 of these fields stay finite, and where they end
         mu dt times the largest curvature of V is below 2."""
         trial = np.ascontiguousarray(fields[:: -(-len(fields) // _PILOTS)])
         physics = replace(self.physics, kT=0.0)
-        x, heat, status = np.zeros_like(trial), np.zeros(len(trial)), np.zeros(len(trial), np.int64)
-        network.simulate(
-            x, heat, status, trial, self.couplings, physics.kernel, 0, physics.steps, np.uint64(0), np.uint64(0),
-            np.empty(0, np.intp), np.empty((0, *trial.shape)),
-        )  # fmt: skip
+        x = np.zeros_like(trial)
+        nothing = np.empty(0, np.intp), np.empty((0, *trial.shape), trial.dtype)
+        _, status = self._simulate(x, trial, physics, 0, physics.steps, Streams(), *nothing)
         if status.any():
             return False
         curvature = self.couplings + np.zeros((len(x), 1, 1))
@@ -278,17 +312,24 @@ class Machine:
         curvature[:, diagonal, diagonal] = 2 * self.physics.J2 + 12 * self.physics.J4 * x**2
         return bool(self.physics.mobility * self.physics.dt * np.linalg.eigvalsh(curvature).max() < 2)
 
-    def stable_dt(self, fields: Array) -> float:
+    def stable_dt(self, fields: Array, beyond: float = 0.0) -> float:
         """A dt with which trajectories without noise are stable, a whole number of steps to the observation time.
 
         Where no |x_i| exceeds the largest root X of 4 J4 X^3 + 2 J2 X = max |h| + |J| X, |J| being the largest sum of a
-        row, none ever will if dt is below one over the largest curvature, mu (2 J2 + 12 J4 X^2 + |J|).
+        row, none ever will if dt is below one over the largest curvature, mu (2 J2 + 12 J4 X^2 + |J|).  ``beyond`` is
+        added to X.
         """
         p, pairs = self.physics, float(np.abs(self.couplings).sum(axis=1).max())
         reach = np.roots([4 * p.J4, 0.0, 2 * p.J2 - pairs, -float(np.abs(fields).max())])
         x = float(reach.real[np.abs(reach.imag) < 1e-9 * (1 + np.abs(reach))].max(initial=0.0)) if p.J4 else 0.0
-        rate = p.mobility * (2 * p.J2 + 12 * p.J4 * x**2 + pairs)
+        rate = p.mobility * (2 * p.J2 + 12 * p.J4 * (x + beyond) ** 2 + pairs)
         return p.observation_time / float(np.ceil(p.observation_time * rate))
+
+    def _smaller_dt(self, fields: Array) -> float:
+        """A dt for noisy trajectories that diverged: below the present one, and for wells as high as noise climbs."""
+        p = self.physics
+        climbed = np.sqrt((np.sqrt(p.J2**2 + 4 * p.J4 * _VISITED * p.kT) - p.J2) / (2 * p.J4)) if p.J4 else 0.0
+        return min(self.stable_dt(fields, float(climbed)), p.observation_time / (2 * p.steps))
 
     def require_stable(self, fields: Array) -> None:
         """Raises InputError, with a dt that would do, unless ``is_stable``; and where V has no minimum."""
@@ -296,7 +337,7 @@ class Machine:
             raise InputError("J4 is 0 and the couplings are stronger than the wells: V has no minimum; no dt helps.")
         if not self.is_stable(fields):
             raise InputError(
-                f"dt is {self.physics.dt:g}, too large for this machine's couplings: trajectories without noise blow up"
+                f"dt is {self.physics.dt:g}, too large for this machine's couplings: trajectories without noise diverge"
                 f" or end where mu dt times the curvature exceeds 2; dt = {self.stable_dt(fields):.6g} would do."
             )
 

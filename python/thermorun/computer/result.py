@@ -1,170 +1,286 @@
-"""What a training gave, and where a file keeps it."""
+"""What trainings, classifications and sweeps gave."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from thermorun.computer import files as machine_files
+from thermorun.arrays import Array
+from thermorun.computer.layout import Portrait
 from thermorun.computer.machine import Machine
-from thermorun.computer.score import Score, advantage
-from thermorun.computer.spec import ComputerTraining
-from thermorun.computer.teacher import Teacher, layers
-from thermorun.datasets import Images
-from thermorun.errors import InputError
-from thermorun.store import Axis, RunFile, Variable
+from thermorun.computer.score import Accuracy, Score, advantage
+from thermorun.computer.spec import TRAINED, Classification, ComputerTraining, Sweep, Value, stem
+from thermorun.estimates import Estimate, finite_or_none
+from thermorun.results import Result
+from thermorun.tables import Table
 
-Array = NDArray[Any]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-# Points at which gradient descent is recorded.
-RECORDS = 50
-FACTS = ("teacher_accuracy", "teacher_seconds", "train_seconds", "action", "ridge")
-SHOT_VARIABLES = {
-    "output": (("shot", "image", "class"), "length", "outputs at the observation time", "float32"),
-    "heat": (("shot", "image"), "energy", "heat absorbed from the bath during the classification", "float64"),
-    "work": (("shot", "image"), "energy", "work of switching the fields on at x = 0 and off at the end", "float64"),
-}
+# Answers that a table shows.
+_SHOWN = 20
+TITLES = {
+    "observation-time": "observation time", "temperature": "temperature", "timestep": "time step",
+    "connectivity": "connectivity", "hidden": "number of hidden units",
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class TrainingResult:
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class TrainingResult(Result):
     """A trained machine and how well it does.
 
     ``loss`` and ``accuracy`` float64 (records,) along gradient descent, after ``updates`` of it: mean action since the
     last record, accuracy of one shot at up to 2,000 held-out images; empty for the closed form.  ``facts`` holds
-    ``FACTS``: accuracy of the teacher on held-out images (NaN if its activations were given), seconds, final mean
-    action, and the relative ridge that singular normal equations needed.
+    accuracy of the teacher on held-out images (NaN if its activations were given), seconds, final mean action, and the
+    relative ridge that singular normal equations needed.  ``portrait`` is what a picture of activations shows,
+    ``shape`` that of an image, ``notes`` sentences about the images.
     """
 
     spec: ComputerTraining
-    images: Images
     machine: Machine
     score: Score
     updates: Array
     loss: Array
     accuracy: Array
     facts: dict[str, float]
-    file: Path | None
-    threads: int
+    portrait: Portrait | None
+    shape: tuple[int, int]
+    notes: tuple[str, ...]
 
     @property
     def advantage(self) -> float:
         """Energy of the digital teacher over the heat of one classification at 300 K, both estimates."""
         return advantage(self.score, self.machine, self.spec.hidden)
 
+    def rows(self) -> list[dict[str, Any]]:
+        facts = {name: finite_or_none(value) for name, value in self.facts.items()}
+        return [_row(self.score, self.machine, self.advantage) | facts]
+
     def to_dict(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
-        physics = self.machine.physics
-        facts = {name: value if np.isfinite(value) else None for name, value in self.facts.items()}
-        return (
-            self.score.to_dict()
-            | {
-                "kT": physics.kT,
-                "observation_time": physics.observation_time,
-                "timestep": physics.dt,
-                "parameters": self.machine.parameters,
-                "energy_advantage": self.advantage,
-                "file": None if self.file is None else str(self.file),
-                "seed": self.spec.seed,
-                "threads": self.threads,
-                "precision": self.spec.precision,
-                "spec": self.spec.to_dict(),
-            }
-            | facts
+        return super().to_dict() | {"notes": list(self.notes)}
+
+    def tables(self) -> list[Table]:
+        spec, facts = self.spec, self.facts
+        teacher = "given activations"
+        if spec.teacher is None:
+            teacher = f"teacher: {100 * facts['teacher_accuracy']:.2f} percent, {facts['teacher_seconds']:.1f} s"
+        notes = [
+            f"{spec.method}, {spec.connectivity if len(spec.connectivity) < 20 else 'a mask of its own'},"
+            f" {self.machine.parameters:,} parameters in {facts['train_seconds']:.1f} s; {teacher}"
+        ]
+        if facts["ridge"] > 0:
+            notes.append(
+                "the inputs repeat one another, so their normal equations are singular: solved with a ridge of"
+                f" {facts['ridge']:.0e} of their mean diagonal"
+            )
+        notes.append(
+            "energy: the digital teacher, at 1 pJ a multiply-accumulate, takes"
+            f" {self.advantage:.1e} times the heat of a classification at 300 K"
         )
+        title = f"Thermodynamic computer trained on {_named(spec.dataset)}"
+        what = "held-out images" if self.file is None or self.score.shots == spec.shots else "held-out images so far"
+        return _tables(title, self.score, self.machine, what, [*notes, *self.notes])
+
+    def figures(self) -> "dict[str, Figure]":
+        from thermorun.computer import figures
+
+        drawn = {"confusion": figures.answers(self.score, self.machine.classes)}
+        if self.portrait is not None and np.isfinite(self.portrait.paths).all():
+            drawn["activations"] = figures.activations(self.machine, self.portrait)
+        drawn["couplings"] = figures.all_couplings(self.machine, self.shape)
+        if len(self.updates):
+            drawn["descent"] = figures.descent(self)
+        return drawn
 
 
-def record_points(spec: ComputerTraining) -> NDArray[np.int64]:
-    """The updates after which gradient descent is recorded, ascending; none for the closed form."""
-    if spec.method == "closed-form":
-        return np.empty(0, np.int64)
-    return np.unique(np.linspace(0, spec.updates, min(RECORDS, spec.updates) + 1).round().astype(np.int64)[1:])
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class ClassificationResult(Result):
+    """What a machine said of images.
+
+    ``answers`` int64 (images,) are labels, by the largest mean output of all shots; ``agreement`` (images,) the share
+    of shots that gave the same; ``outputs`` (images, classes) the mean outputs; ``labels`` (images,) the true labels as
+    given, or None; ``notes`` sentences about how images and machine belong together.
+    """
+
+    spec: Classification
+    machine: Machine
+    score: Score
+    answers: Array
+    agreement: Array
+    outputs: Array
+    labels: Array | None
+    notes: tuple[str, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [_row(self.score, self.machine, advantage(self.score, self.machine, self.machine.hidden))]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints: the score, and the answer for every image."""
+        answers = [
+            {"image": i, "answer": int(answer), "agreement": float(share), "outputs": [float(x) for x in outputs]}
+            | ({} if self.labels is None else {"label": int(self.labels[i])})
+            for i, (answer, share, outputs) in enumerate(zip(self.answers, self.agreement, self.outputs, strict=True))
+        ]
+        return super().to_dict() | {"answers": answers, "notes": list(self.notes)}
+
+    def tables(self) -> list[Table]:
+        spec = self.spec
+        what = f"{'held-out ' if spec.part == 'held-out' else ''}images of {_named(spec.dataset)}"
+        found = _tables(f"The machine in {_named(spec.file)}", self.score, self.machine, what, list(self.notes))
+        if self.labels is None:
+            rows = [
+                (str(i), str(self.answers[i]), f"{100 * self.agreement[i]:.0f}")
+                for i in range(min(_SHOWN, len(self.answers)))
+            ]
+            more = len(self.answers) - len(rows)
+            notes = [f"{more:,} more in the file and in JSON"] if more else []
+            found.append(Table("Answers", ("image", "answer", "shots that agree / %"), rows, notes))
+        return found
+
+    def figures(self) -> "dict[str, Figure]":
+        from thermorun.computer import figures
+
+        if self.labels is None:
+            return {"answers": figures.counts(self)}
+        return {"confusion": figures.answers(self.score, self.machine.classes)}
 
 
-def lay_out(file: RunFile, spec: ComputerTraining, images: Images) -> None:
-    """Allocates everything but publishes nothing."""
-    classes = len(images.classes)
-    machine_files.add_section(file, images.x.shape[1], spec.hidden, classes)
-    if spec.teacher is None:
-        add_teacher(file, spec, images.x.shape[1], classes)
-    file.add_section(
-        "facts", [Axis("fact", np.array(FACTS), "1", "name")], [Variable("value", ("fact",), "1", "its value")]
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class SweepResult(Result):
+    """The machine at the ``values`` that are done; ``columns`` holds one ``Estimate`` a value for each of
+    ``accuracy``, ``top2``, ``vote`` and ``heat``, and the number of ``parameters``.  ``standard`` is the machine's own
+    value, None where the file does not say."""
+
+    spec: Sweep
+    values: tuple[Value, ...]
+    columns: dict[str, list[Estimate]]
+    parameters: Array
+    standard: Value | None
+    notes: tuple[str, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {self.spec.over.replace("-", "_"): value}
+            | {name: column[i].to_dict() for name, column in self.columns.items()}
+            | {"parameters": int(self.parameters[i])}
+            for i, value in enumerate(self.values)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        return super().to_dict() | {"over": self.spec.over, "standard": self.standard, "notes": list(self.notes)}
+
+    def tables(self) -> list[Table]:
+        c, rows, trained = self.columns, [], self.spec.over in TRAINED
+        for i, value in enumerate(self.values):
+            accuracy, top2 = c["accuracy"][i], c["top2"][i]
+            rows.append(
+                (
+                    value if isinstance(value, str) else f"{value:g}",
+                    str(accuracy), *_parts(accuracy), str(top2), str(c["heat"][i]),
+                    *([f"{self.parameters[i]:,.0f}"] if trained else []),
+                )
+            )  # fmt: skip
+        notes = [
+            f"{self.spec.shots} shots an image; accuracy of single shots, its standard error and the two parts of it",
+            *_why_unknown(self.spec.shots),
+            *self.notes,
+        ]
+        if not trained and len(rows):
+            notes.append(f"{self.parameters[0]:,.0f} parameters")
+        if self.spec.over == "observation-time":
+            notes.append("all rows are read from the same trajectories: their noise is one")
+        elif self.spec.over in ("temperature", "timestep"):
+            notes.append("all rows have the same images and random numbers: their errors go together")
+        headings = (
+            self.spec.over, "accuracy / %", "± images", "± noise", "top 2 / %", "heat / energy",
+            *(["parameters"] if trained else []),
+        )  # fmt: skip
+        return [Table(f"Sweep over the {TITLES[self.spec.over]}", headings, rows, notes)]
+
+    def figures(self) -> "dict[str, Figure]":
+        from thermorun.computer import figures
+
+        return {"": figures.swept(self)}
+
+
+def _row(score: Score, machine: Machine, energy_advantage: float) -> dict[str, Any]:
+    """A score and what was measured, in JSON's types."""
+    physics = machine.physics
+    return score.to_dict() | {
+        "classes": [
+            {"class": k, "accuracy": one.to_dict()} for k, one in zip(machine.classes, score.by_class, strict=False)
+        ],
+        "kT": physics.kT,
+        "observation_time": physics.observation_time,
+        "timestep": physics.dt,
+        "parameters": machine.parameters,
+        "energy_advantage": finite_or_none(energy_advantage),
+    }
+
+
+def _tables(title: str, score: Score, machine: Machine, what: str, notes: list[str]) -> list[Table]:
+    """The score, and class by class."""
+    physics, rows = machine.physics, []
+    what = what if score.images > 1 else what.replace("images", "image")
+    for name, share in (("accuracy / %", score.accuracy), ("top 2 / %", score.top2)):
+        if share is not None:
+            rows.append((name, str(share), *_parts(share)))
+    if score.vote is not None and score.shots > 1:
+        rows.append((f"vote of {score.shots} / %", str(score.vote), "", ""))
+    rows += [("heat / energy", str(score.heat), "", ""), ("work / energy", str(score.work), "", "")]
+    below = [
+        *notes,
+        f"{score.images:,} {what}, shots each: {score.shots}; kT = {physics.kT:g}, read at"
+        f" {physics.observation_time:g}, dt = {physics.dt:g}",
+        "heat: absorbed from the bath by then; work: of switching the fields on at x = 0 and off at the end",
+        *_why_unknown(score.shots if score.accuracy is not None else 2, score.images),
+    ]
+    found = [Table(title, ("", "mean ± stderr", "± images", "± noise"), rows, below)]
+    if score.by_class:
+        found.append(_by_class(score, machine.classes))
+    return found
+
+
+def _by_class(score: Score, classes: Sequence[int]) -> Table:
+    rows = []
+    for place, one in enumerate(score.by_class):
+        wrong = score.confusion[place].copy()
+        wrong[place] = 0
+        taken = f"{classes[int(wrong.argmax())]} ({wrong.max() / max(1, score.confusion[place].sum()):.1%})"
+        rows.append(
+            (
+                str(classes[place]),
+                f"{one.samples if np.isfinite(one.mean) else 0:,}",
+                str(one),
+                taken if wrong.any() else "",
+            )
+        )
+    missing = any(math.isnan(one.mean) for one in score.by_class)
+    notes = ["? where a class has no image here"] if missing else []
+    return Table("By class", ("class", "images", "accuracy / %", "most often taken for"), rows, notes)
+
+
+def _parts(share: Estimate) -> tuple[str, str]:
+    """The two parts of a standard error, in percent."""
+    assert isinstance(share, Accuracy)
+    first, second = (
+        "?" if math.isnan(part) else f"{100 * part:.2f}" for part in (share.stderr_images, share.stderr_noise)
     )
-    if spec.method != "closed-form":
-        file.add_section(
-            "descent",
-            [Axis("update", record_points(spec), "1", "updates done")],
-            [
-                Variable("loss", ("update",), "1", "mean action a trajectory since the last record"),
-                Variable("accuracy", ("update",), "1", "of one shot at up to 2,000 held-out images"),
-            ],
-        )
-    add_shots(file, spec.shots, images)
+    return first, second
 
 
-def sections(spec: ComputerTraining) -> dict[str, int]:
-    """The sections written row by row, and the rows that complete them."""
-    descent = {} if spec.method == "closed-form" else {"descent": len(record_points(spec))}
-    return descent | {"shots": spec.shots}
+def _why_unknown(shots: int, images: int = 2) -> list[str]:
+    """The reason of question marks."""
+    reasons = []
+    if images < 2:
+        reasons.append("±: one image tells no standard error")
+    elif shots < 2:
+        reasons.append("± images and ± noise: one shot an image cannot tell them apart; take more shots")
+    return reasons
 
 
-def add_shots(file: RunFile, shots: int, images: Images) -> None:
-    """Allocates the place of every shot at every held-out image."""
-    axes = [
-        Axis("shot", np.arange(shots), "1", "noisy trajectories of an image, each with its own random stream"),
-        Axis("image", np.arange(len(images.test_x)), "1", "held-out image"),
-        Axis("class", images.classes, "1", "label that an output stands for"),
-    ]
-    variables = [Variable(name, *about) for name, about in SHOT_VARIABLES.items()]
-    file.add_section("shots", axes, [*variables, Variable("label", ("image",), "1", "label of each image")])
-    file.write_whole("shots", {"label": images.classes[images.test_labels]})
-
-
-def read_score(file: RunFile, images: Images) -> Score:
-    """The score of all shots in a file."""
-    stored = file.read("shots")
-    return Score.of(stored["output"], stored["heat"], stored["work"], images.test_labels)
-
-
-def add_teacher(file: RunFile, spec: ComputerTraining, inputs: int, classes: int) -> None:
-    """Allocates the teacher's weights."""
-    first, second = layers(spec)
-    axes = [
-        Axis(name, np.arange(size), "1", "units of a layer of the teacher")
-        for name, size in (("layer_0", inputs), ("layer_1", first), ("layer_2", second), ("layer_3", classes))
-    ]
-    variables = []
-    for k in range(3):
-        variables.append(
-            Variable(f"weight_{k}", (f"layer_{k}", f"layer_{k + 1}"), "1", "weights of a layer", "float32")
-        )
-        variables.append(Variable(f"bias_{k}", (f"layer_{k + 1}",), "1", "biases of a layer", "float32"))
-    file.add_section("teacher", axes, variables)
-
-
-def write_teacher(file: RunFile, teacher: Teacher) -> None:
-    """Queues the teacher's weights."""
-    arrays = {f"weight_{k}": weight for k, weight in enumerate(teacher.weights)}
-    file.write_whole("teacher", arrays | {f"bias_{k}": bias for k, bias in enumerate(teacher.biases)})
-
-
-def read_teacher(file: RunFile) -> Teacher:
-    """The teacher in a file."""
-    stored = file.read("teacher")
-    return Teacher(tuple(stored[f"weight_{k}"] for k in range(3)), tuple(stored[f"bias_{k}"] for k in range(3)))
-
-
-def read(file: RunFile, spec: ComputerTraining, images: Images, path: Path) -> TrainingResult:
-    """The finished training in a file.  Raises InputError where it has not finished."""
-    if file.committed("shots") < spec.shots:
-        raise InputError(f"{path} holds a training that has not finished; go on with 'thermorun resume {path}'.")
-    descent = {"update": np.empty(0, np.int64), "loss": np.empty(0), "accuracy": np.empty(0)}
-    if spec.method != "closed-form":
-        descent = file.read("descent")
-    facts = dict(zip(FACTS, (float(value) for value in file.read("facts")["value"]), strict=True))
-    return TrainingResult(
-        spec, images, machine_files.read_section(file), read_score(file, images), descent["update"], descent["loss"],
-        descent["accuracy"], facts, path, file.threads,
-    )  # fmt: skip
+def _named(source: Any) -> str:
+    """A data set or a machine's file, short."""
+    return stem(source) if source is not None else "?"

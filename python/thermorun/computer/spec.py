@@ -1,101 +1,151 @@
-"""What a training of a thermodynamic computer is: everything that decides its numbers, and nothing else."""
+"""What a training, a classification and a sweep are: everything that decides their numbers, and nothing else."""
 
-import json
-from dataclasses import dataclass, fields
+import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 
+from thermorun import specs
+from thermorun.arrays import Array
 from thermorun.computer.machine import CONNECTIVITIES, Physics
-from thermorun.errors import InputError, require_count, require_number, require_positive
+from thermorun.errors import InputError, require_number, require_positive, short
+from thermorun.specs import Choice, Parameter, Spec, count, several
 
+# In the place of a data set's name where a run was given arrays.
+ARRAYS = "arrays"
 METHODS = ("closed-form", "onsager-machlup")
 TARGETS = ("tanh", "linear", "one-hot")
 OPTIMISERS = ("adam", "momentum", "plain")
-PRECISIONS = ("float32", "float64")
+OVER = ("observation-time", "temperature", "timestep", "connectivity", "hidden")
+# Those of them that train a machine for every value.
+TRAINED = ("connectivity", "hidden")
 # The closed form keeps one matrix of all pairs of units for every unit.
 _MOST_HIDDEN = 512
 
+Source = str | Array
+Value = float | str
 
-@dataclass(frozen=True)
-class ComputerTraining:
+
+def place(name: str, value: Any) -> str:
+    """A path, or the name of something, as text."""
+    return specs.text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+def source(name: str, value: Any) -> Source:
+    """The name of a data set, a path, or an array of images."""
+    if isinstance(value, str | os.PathLike):
+        return place(name, value)
+    return _numbers(name, value, "a name, a path, or an array of numbers")
+
+
+def array(name: str, value: Any) -> Array:
+    """Any array; whether it fits is seen beside the images."""
+    return _numbers(name, value, "an array of numbers")
+
+
+def _numbers(name: str, value: Any, allowed: str) -> Array:
+    try:
+        numbers = np.asarray(value)
+    except ValueError:
+        numbers = np.empty(0, object)
+    if not (numbers.ndim and numbers.size and numbers.dtype.kind in "buif"):
+        raise InputError(f"{name} is {short(value)}; it must be {allowed}.")
+    return numbers
+
+
+_CLASSES = Parameter(several(count(-(2**63), 2**63 - 1)), "only these classes of the data set")
+_LABELS = Parameter(array, "of an array of images, one whole number each")
+_SHOTS = Parameter(count(), "noisy trajectories of every image that is classified")
+_FINGERPRINT = Parameter(count(0, 2**32 - 1), "of what was read, filled in when it is")
+
+
+class _OfImages(Spec):
+    """Specs of images: arrays have no place in a file, where the word ``arrays`` stands for them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in specs.parameters(type(self))}
+        if not isinstance(values["dataset"], str | None):
+            values["dataset"] = ARRAYS
+        return {name: specs.to_json_types(value) for name, value in values.items()} | {"labels": None}
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        arrays = ((getattr(self, name), getattr(other, name)) for name in ("dataset", "labels"))
+        return self.to_json() == other.to_json() and all(np.array_equal(mine, theirs) for mine, theirs in arrays)
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ComputerTraining(_OfImages):
     """Training of a machine by the Onsager-Machlup action of idealised trajectories (Whitelam 2025, Sect. II).
 
-    The default is the paper's machine on the bundled digits; ``dataset="mnist"`` is the paper's own task.
-    ``connectivity`` is one of ``CONNECTIVITIES`` or a .npy file with a mask.  ``teacher`` None trains a network
-    inputs - hidden/2 - hidden/2 - classes for ``teacher_epochs``; a .npz file gives its own activations instead.
-    ``targets`` and ``softness`` say how outputs' targets are formed, ``scale`` is c: see ``teacher.targets``.
-
-    ``method`` closed-form solves the normal equations; onsager-machlup descends the gradient, ``batch`` trajectories a
-    step, ``trajectories`` in all, by ``optimiser`` with ``learning_rate`` (None: one that suits the data, see
-    ``descent.default_rate``) falling linearly to zero.  ``weight_decay`` adds half of it times the sum of squared
-    couplings to the mean action.
-
-    ``shots`` noisy trajectories a held-out image measure the accuracy.  ``fingerprint`` is that of data, mask and given
-    activations, filled in when they are read.
-
-    Raises InputError (a ValueError) for whatever cannot run.
+    The default is the paper's machine on the bundled digits; ``dataset="mnist"`` is the paper's own task.  Its fields
+    are the parameters of `train`.  Raises InputError (a ValueError) for whatever cannot run.
     """
 
-    dataset: str = "digits"
-    classes: tuple[int, ...] | None = None
-    method: str = "closed-form"
-    hidden: int = 64
-    connectivity: str = "all-to-all"
-    teacher: str | None = None
-    teacher_epochs: int = 30
-    targets: str = "tanh"
-    softness: float = 10.0
-    scale: float = 400.0
-    J2: float = 1.0
-    J4: float = 1.0
-    kT: float = 1.0
-    mobility: float = 1.0
-    dt: float = 1e-3
-    observation_time: float = 0.2
-    weight_decay: float = 0.0
-    optimiser: str = "adam"
-    learning_rate: float | None = None
-    batch: int = 128
-    trajectories: int = 500_000
-    shots: int = 4
-    seed: int = 0
-    precision: str = "float32"
-    fingerprint: int | None = None
+    command = "computer"
+    runner = "thermorun.computer.training"
 
-    def __post_init__(self) -> None:
-        if self.classes is not None:
-            object.__setattr__(self, "classes", tuple(self.classes))
-        for name, allowed in (
-            ("method", METHODS), ("targets", TARGETS), ("optimiser", OPTIMISERS), ("precision", PRECISIONS),
-        ):  # fmt: skip
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
+    dataset: Annotated[
+        Source, Parameter(source, "digits, mnist, a file of images and labels, or an array of images")
+    ] = "digits"
+    labels: Annotated[Array | None, _LABELS] = None
+    classes: Annotated[tuple[int, ...] | None, _CLASSES] = None
+    method: Annotated[
+        str, Parameter(Choice(*METHODS), "the normal equations, or stochastic descent of the mean action")
+    ] = "closed-form"
+    hidden: Annotated[int, Parameter(count(2, _MOST_HIDDEN), "hidden units")] = 64
+    connectivity: Annotated[str, Parameter(place, f"{', '.join(CONNECTIVITIES)}, or a .npy file with a mask")] = (
+        "all-to-all"
+    )
+    teacher: Annotated[
+        str | None, Parameter(place, "a .npz file of your own activations: arrays hidden and logits")
+    ] = None
+    teacher_epochs: Annotated[int, Parameter(count(), "of the network that is trained otherwise")] = 30
+    targets: Annotated[
+        str, Parameter(Choice(*TARGETS), "of outputs: tanh(logit / softness), logit / softness, or 1 and -1")
+    ] = "tanh"
+    softness: Annotated[float, Parameter(specs.positive, "what logits are divided by")] = 10.0
+    scale: Annotated[float, Parameter(specs.positive, "c: idealised trajectories have biases -c A", "energy")] = 400.0
+    J2: Annotated[float, Parameter(specs.number, "quadratic part of a well", "energy")] = 1.0
+    J4: Annotated[float, Parameter(specs.number, "quartic part of a well", "energy")] = 1.0
+    kT: Annotated[float, Parameter(specs.positive, "temperature", "energy")] = 1.0
+    mobility: Annotated[float, specs.MOBILITY] = 1.0
+    dt: Annotated[float, Parameter(specs.positive, "time step", "time")] = 1e-3
+    observation_time: Annotated[float, Parameter(specs.positive, "when outputs are read", "time")] = 0.2
+    weight_decay: Annotated[
+        float, Parameter(specs.not_negative, "adds half of it times the sum of squared couplings to the mean action")
+    ] = 0.0
+    optimiser: Annotated[str, Parameter(Choice(*OPTIMISERS), "of the descent")] = "adam"
+    learning_rate: Annotated[
+        float | None, Parameter(specs.positive, "at the start, falling linearly to zero; by default one that suits")
+    ] = None
+    batch: Annotated[int, Parameter(count(), "trajectories an update")] = 128
+    trajectories: Annotated[int, Parameter(count(), "of the descent, in all")] = 500_000
+    shots: Annotated[int, _SHOTS] = 4
+    precision: Annotated[str, specs.PRECISION] = "float32"
+    fingerprint: Annotated[int | None, _FINGERPRINT] = None
+
+    def validate(self) -> None:
         if self.connectivity not in CONNECTIVITIES and Path(self.connectivity).suffix != ".npy":
             raise InputError(
                 f"connectivity is {self.connectivity!r}; it must be {', '.join(CONNECTIVITIES)}, or a .npy file."
             )
         if self.teacher is not None and Path(self.teacher).suffix != ".npz":
             raise InputError(f"teacher is {self.teacher!r}; it must be a .npz file with activations.")
-        require_count("hidden", self.hidden, 2)
-        if self.hidden > _MOST_HIDDEN:
-            raise InputError(f"hidden is {self.hidden}; it must be at most {_MOST_HIDDEN}.")
-        for name in ("teacher_epochs", "batch", "trajectories", "shots"):
-            require_count(name, getattr(self, name))
-        for name in ("softness", "scale"):
-            require_positive(name, getattr(self, name))
-        require_number("weight_decay", self.weight_decay)
-        if self.weight_decay < 0:
-            raise InputError(f"weight_decay is {self.weight_decay}; it must be at least 0.")
-        if self.learning_rate is not None:
-            require_positive("learning_rate", self.learning_rate)
-        require_count("seed", self.seed, 0)
-        if self.seed >= 2**64:
-            raise InputError(f"seed is {self.seed}; it must be below 2^64.")
-        if self.kT <= 0:
-            raise InputError(f"kT is {self.kT}; the action needs kT > 0.")
-        assert self.physics.steps >= 1
+        _require_labels(self.dataset, self.labels)
+        _ = self.physics
+
+    def resolved(self) -> Self:
+        """With the fingerprint of data, mask and activations, and with whole paths."""
+        from thermorun.computer.task import Task
+
+        return self.replace(**Task.of(self).noted)
 
     @property
     def physics(self) -> Physics:
@@ -112,20 +162,131 @@ class ComputerTraining:
         """Steps of gradient descent."""
         return -(-self.trajectories // self.batch)
 
-    def to_dict(self) -> dict[str, Any]:
-        """All fields in JSON's types."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["classes"] = None if self.classes is None else list(self.classes)
-        return values
+    def file_name(self) -> str:
+        return f"computer-{stem(self.dataset)}-seed{self.seed}"
 
-    def to_json(self) -> str:
-        """One line of JSON, the same for equal specs."""
-        return json.dumps(self.to_dict(), sort_keys=True, allow_nan=False)
 
-    @classmethod
-    def from_json(cls, text: str) -> "ComputerTraining":
-        """The spec that ``to_json`` wrote.  Raises InputError for anything else."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measurement(_OfImages):
+    """What classifications and sweeps share: shots of the machine in a file at images."""
+
+    file: Annotated[str | Path, Parameter(place, "a training, a machine, or a text of parameters")]
+    dataset: Annotated[
+        Source | None, Parameter(source, "images as of a training, labels not needed; by default those of the training")
+    ] = None
+    labels: Annotated[Array | None, _LABELS] = None
+    classes: Annotated[tuple[int, ...] | None, _CLASSES] = None
+    part: Annotated[
+        str | None,
+        Parameter(
+            Choice("held-out", "all"),
+            "of the data set; by default the part held out where it has one or is that of the training, else all",
+        ),
+    ] = None
+    shots: Annotated[int, _SHOTS] = 4
+    outputs: Annotated[
+        int | None, Parameter(count(), "outputs of a text of parameters; by default the author's 10")
+    ] = None
+    pixel_mean: Annotated[
+        float | None, Parameter(specs.number, "taken off each pixel, the machine's own by default, 0.13066 for a text")
+    ] = None
+    pixel_deviation: Annotated[
+        float | None, Parameter(specs.positive, "which pixels are divided by, 0.3081 for a text")
+    ] = None
+    pixel_norm: Annotated[float | None, Parameter(specs.positive, "of the inputs of an image, 44.48 for a text")] = None
+    precision: Annotated[str, specs.PRECISION] = "float32"
+    fingerprint: Annotated[int | None, _FINGERPRINT] = None
+
+    def validate(self) -> None:
+        _require_labels(self.dataset, self.labels)
+
+    def resolved(self) -> Self:
+        """With the fingerprint of machine and images, the part of the data set, and whole paths."""
+        from thermorun.computer.subject import Subject
+
+        return self.replace(**Subject.of(self).noted)
+
+    @property
+    def changes(self) -> dict[str, float]:
+        """The physics that are not the machine's own."""
+        return {}
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of trajectories."""
+        return np.dtype(self.precision)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Classification(Measurement):
+    """One measurement; ``kT``, ``dt`` and ``observation_time`` are the machine's where None.
+
+    Its fields are the parameters of `classify`.  Raises InputError (a ValueError) for whatever cannot run.
+    """
+
+    command = "computer-classify"
+    runner = "thermorun.computer.classification"
+
+    kT: Annotated[float | None, Parameter(specs.not_negative, "another temperature", "energy")] = None
+    dt: Annotated[float | None, Parameter(specs.positive, "another time step", "time")] = None
+    observation_time: Annotated[float | None, Parameter(specs.positive, "another time of reading", "time")] = None
+
+    @property
+    def changes(self) -> dict[str, float]:
+        names = ("kT", "dt", "observation_time")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def file_name(self) -> str:
+        return f"computer-classify-{stem(self.file)}-seed{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sweep(Measurement):
+    """The machine at many values of one setting.  Its fields are the parameters of `sweep`.
+
+    Raises InputError (a ValueError) for whatever cannot run.
+    """
+
+    command = "computer-sweep"
+    runner = "thermorun.computer.sweeping"
+
+    over: Annotated[
+        str, Parameter(Choice(*OVER), "what differs; connectivity and hidden train a machine for every value")
+    ] = "observation-time"
+    values: Annotated[
+        tuple[Value, ...] | None,
+        Parameter(several(specs.anything), "of it, with commas between; by default usual ones"),
+    ] = None
+
+    def validate(self) -> None:
+        super().validate()
+        if self.values is not None:
+            object.__setattr__(self, "values", tuple(self._value(value) for value in self.values))
+
+    def _value(self, value: Any) -> Value:
+        if self.over == "connectivity":
+            return place("values", value)
         try:
-            return cls(**json.loads(text))
-        except (TypeError, json.JSONDecodeError) as error:
-            raise InputError(f"spec {text[:80]!r} is not that of a training of a computer ({error}).") from error
+            number = require_number("values", float(value) if isinstance(value, str) else value)
+        except ValueError as error:
+            raise InputError(f"values holds {value!r}; it must hold finite numbers.") from error
+        if self.over == "temperature":
+            specs.not_negative("values", number)
+        else:
+            require_positive("values", number)
+        if self.over == "hidden":
+            return float(count(2, _MOST_HIDDEN)("values", int(number) if number == int(number) else value))
+        return number
+
+    def file_name(self) -> str:
+        return f"computer-sweep-{self.over}-{stem(self.file)}-seed{self.seed}"
+
+
+def stem(name: Source | Path) -> str:
+    """What a file of images or of a machine is called, short."""
+    return Path(name).stem if isinstance(name, str | Path) else ARRAYS
+
+
+def _require_labels(dataset: Source | None, labels: Array | None) -> None:
+    if labels is not None and (dataset is None or isinstance(dataset, str)):
+        raise InputError(f"labels has shape {labels.shape} and dataset is {dataset!r}; labels go with an array only.")

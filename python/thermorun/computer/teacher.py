@@ -3,17 +3,14 @@
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from thermorun.arrays import Array
 from thermorun.computer.spec import ComputerTraining
 from thermorun.datasets import Images, read_arrays
 from thermorun.errors import InputError
 from thermorun.progress import Advance
-
-Array = NDArray[Any]
 
 # The network sees inputs of this norm: of the norm that machines like, they saturate its tanh from the start.
 _NORM = 10.0

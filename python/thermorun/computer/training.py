@@ -1,335 +1,307 @@
-"""Trains a machine: teacher, closed form or descent, and shots at the held-out images, each streamed to the file."""
+"""Trains a machine: teacher, closed form or descent, then shots at the held-out images, each streamed to the file."""
 
 import time as clock
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from thermorun import datasets
-from thermorun.computer import action, teacher
-from thermorun.computer import files as machine_files
-from thermorun.computer import result as results
-from thermorun.computer.descent import NAMES, Descent
-from thermorun.computer.machine import CONNECTIVITIES, Machine, Physics, Pixels, connectivity, mask_from_array
+from thermorun import streams
+from thermorun.arrays import Array
+from thermorun.computer import action, files, layout, shots, teacher
+from thermorun.computer.action import Statistics
+from thermorun.computer.descent import Descent
+from thermorun.computer.machine import Machine
 from thermorun.computer.result import TrainingResult
-from thermorun.computer.score import Score, shoot
-from thermorun.computer.spec import ComputerTraining
-from thermorun.datasets import Images
+from thermorun.computer.score import Score
+from thermorun.computer.spec import ComputerTraining, Source
+from thermorun.computer.task import Task
+from thermorun.computer.teacher import Teacher
 from thermorun.errors import InputError, RunError
-from thermorun.progress import Advance, deferred_interrupt, progress
-from thermorun.store import RunFile, read_spec, run_file
-from thermorun.threads import on_threads
+from thermorun.runs import Session, session
+from thermorun.specs import documented, given
+from thermorun.store import RunFile, is_complete, read_command, read_spec
 
-Array = NDArray[Any]
-
-# Held-out images of the accuracy along a descent, and their random stream.
+# Held-out images of the accuracy along a descent.
 _WATCHED = 2000
-_WATCH = 1 << 32
 
 
+@documented(ComputerTraining)
 def train(
-    spec: ComputerTraining | None = None,
+    dataset: Source = "digits",
+    labels: Array | None = None,
+    classes: tuple[int, ...] | None = None,
+    method: str = "closed-form",
+    hidden: int = 64,
+    connectivity: str = "all-to-all",
+    teacher: str | None = None,
+    teacher_epochs: int = 30,
+    targets: str = "tanh",
+    softness: float = 10.0,
+    scale: float = 400.0,
+    J2: float = 1.0,
+    J4: float = 1.0,
+    kT: float = 1.0,
+    mobility: float = 1.0,
+    dt: float = 1e-3,
+    observation_time: float = 0.2,
+    weight_decay: float = 0.0,
+    optimiser: str = "adam",
+    learning_rate: float | None = None,
+    batch: int = 128,
+    trajectories: int = 500_000,
+    shots: int = 4,
+    precision: str = "float32",
+    fingerprint: int | None = None,
+    seed: int = 0,
     *,
-    images: Images | None = None,
     out: Path | str | None = None,
     resume: bool = False,
     threads: int | None = None,
     show_progress: bool = False,
-    checkpoint_every: float = 20.0,
-    **fields: Any,
 ) -> TrainingResult:
-    """Trains the machine of ``spec`` and measures its accuracy.
+    """Trains a thermodynamic computer, and measures its accuracy at held-out images.
 
-    ``fields`` are those of ``ComputerTraining``, replacing the spec's.  ``images`` replace the data set that the spec
-    names.  With ``out`` everything streams to that HDF5 file, and ``resume`` goes on with it after a kill: to the last
-    bit as if nothing had happened.
+    A teacher's activations A are what the machine's units learn to follow: the mean Onsager-Machlup action of
+    idealised trajectories with biases -c A is minimised over all couplings and biases (Whitelam 2025, Eqs. 5 to 10).
+    The teacher is a network inputs - hidden/2 - hidden/2 - classes that is trained first, or a user's own activations.
 
-    Raises InputError (a ValueError) before anything is written for input that cannot run, RunError where the descent
-    runs away or the file cannot be written, and KeyboardInterrupt after Ctrl-C, with all that is done saved.
+    Parameters
+    ----------
+    {parameters}
+
+    Returns
+    -------
+    TrainingResult
+        The machine, its accuracy with its standard error, and the heat and work of a classification.
+
+    Raises
+    ------
+    InputError
+        Before anything is written, for input that cannot run.
+    RunError
+        Where a descent or a trajectory diverges, or the file cannot be written.
+    Stopped
+        After Ctrl-C (a KeyboardInterrupt), with all that is done saved.
+
+    Examples
+    --------
+    >>> from thermorun import computer
+    >>> result = computer.train(classes=(0, 1), hidden=6, teacher_epochs=5, scale=100.0, shots=1)
+    >>> result.score.accuracy.mean > 0.9
+    True
     """
-    spec = ComputerTraining(**fields) if spec is None else replace(spec, **fields)
-    images = datasets.load_images(spec.dataset, spec.classes) if images is None else images
-    task = Task.of(spec, images)
-    with (
-        on_threads(threads) as count,
-        deferred_interrupt() as stop,
-        run_file("computer", task.spec, out, resume, count) as file,
-    ):
-        run = _Run(task, file, checkpoint_every, stop, show_progress)
-        outcome = run.finish(None if out is None else Path(out), count, resume)
-        if file is not None:
-            file.finish()
-    return outcome
+    spec = ComputerTraining(**given(ComputerTraining, locals()))
+    result: TrainingResult = spec.run(out=out, resume=resume, threads=threads, show_progress=show_progress)
+    return result
 
 
-def load(path: Path | str, images: Images | None = None) -> TrainingResult:
-    """The finished training in a file.  Raises InputError."""
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"FILE is {path}, which does not exist.")
-    spec = ComputerTraining.from_json(read_spec(path))
-    task = Task.of(spec, datasets.load_images(spec.dataset, spec.classes) if images is None else images)
-    with RunFile.reopen(path, task.spec.to_json(), write=False) as file:
-        return results.read(file, task.spec, task.images, path)
+def run(
+    spec: ComputerTraining, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
+    show_progress: bool = False,
+) -> TrainingResult:  # fmt: skip
+    """Runs a spec, stage by stage: see `train`."""
+    with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
+        if under_way.resuming and finished(spec, under_way.out):
+            file = under_way.open(lambda file: None)
+            return read(file, spec)
+        task = Task.of(spec)
+        spec = under_way.spec = as_stored(task.spec, under_way)
+        images, classes = task.images, tuple(int(k) for k in task.images.classes)
+        need = shots.need(spec.shots, len(images.test_x), len(classes))
+        under_way.require_memory(2 * need, f"shots is {spec.shots}")
+        facts: dict[str, float] = {}
+        network = None if under_way.resuming or task.activations else _teach(task, facts, under_way)
+        file = under_way.open(lambda file: _lay_out(file, task, network, facts))
+        if under_way.resuming and task.activations is None:
+            network = layout.read_teacher(file)
+        machine = _stored_machine(file)
+        if machine is None:
+            facts = layout.read_facts(file)
+            machine = _fit(task, network, facts, under_way)
+            with under_way.unsaved():
+                machine.require_stable(machine.fields(task.test_inputs, spec.dtype))
+            files.write_section(file, machine)
+            layout.write_facts(file, facts)
+            file.wait()
+        with under_way.unsaved():
+            layout.write_portrait(file, machine, spec, images)
+        shots.take_into(file, machine, machine.fields(task.test_inputs, spec.dtype), spec.shots, under_way)
+        result = read(file, spec)
+        layout.write_score(file, result.score)
+        return result
 
 
-@dataclass(frozen=True)
-class Task:
-    """A spec with all that it names read from files: images, mask, and activations if they are given."""
-
-    spec: ComputerTraining
-    images: Images
-    mask: Array
-    activations: tuple[Array, Array] | None
-    pixels: Pixels
-
-    @classmethod
-    def of(cls, spec: ComputerTraining, images: Images) -> "Task":
-        """Reads and checks; notes the fingerprint of what was read in the spec.  Raises InputError."""
-        inputs, classes = images.x.shape[1], len(images.classes)
-        if spec.connectivity in CONNECTIVITIES:
-            mask = connectivity(spec.connectivity, inputs, spec.hidden, classes)
-        else:
-            path = Path(spec.connectivity)
-            mask = mask_from_array(datasets.read_arrays(path)[""], inputs, spec.hidden, classes, str(path))
-        given = None if spec.teacher is None else teacher.given_activations(Path(spec.teacher), spec, images)
-        fingerprint = zlib.crc32(np.packbits(mask).tobytes(), images.fingerprint)
-        for array in given or ():
-            fingerprint = zlib.crc32(np.ascontiguousarray(array).tobytes(), fingerprint)
-        if spec.fingerprint is not None and spec.fingerprint != fingerprint:
-            raise InputError(
-                f"the data set {images.name}, its mask or its teacher's activations are not those of this training"
-                f" (fingerprint {fingerprint}, not {spec.fingerprint})."
-            )
-        largest = 1.0 if spec.targets != "linear" else 0.0
-        require_ideal_stable(spec.physics, spec.scale * largest)
-        return cls(replace(spec, fingerprint=fingerprint), images, mask, given, Pixels.of(images))
-
-
-def require_ideal_stable(physics: Physics, target: float) -> None:
-    """Raises InputError, with a dt that would do, where idealised trajectories of this largest bias are unstable.
-
-    Such a trajectory ends where 2 J2 x + 4 J4 x^3 = c A; explicit steps need mu dt (2 J2 + 12 J4 x^2) < 2 there.
-    """
-    roots = np.roots([4 * physics.J4, 0.0, 2 * physics.J2, -target])
-    x = float(np.abs(roots.real[np.abs(roots.imag) < 1e-9]).max(initial=0.0))
-    curvature = physics.mobility * (2 * physics.J2 + 12 * physics.J4 * x**2)
-    if physics.dt * curvature >= 2:
+def read(file: RunFile, spec: ComputerTraining) -> TrainingResult:
+    """The results in a file, of the shots that are complete.  Raises InputError where there are none yet."""
+    tally = shots.read_tally(file)
+    if not tally.shots:
         raise InputError(
-            f"dt is {physics.dt:g}, too large for targets of {target:g}: mu dt times the curvature of a well is"
-            f" {physics.dt * curvature:.3g}, and must be below 2; dt = {1 / curvature:.2g} would do."
+            f"{file.path} holds a training that has not come to its shots; go on with 'thermorun resume {file.path}'."
+        )
+    descent = {name: np.empty(0) for name in ("update", "loss", "accuracy")}
+    if spec.method != "closed-form":
+        descent = file.read("descent")
+    return TrainingResult(
+        spec=spec, threads=file.threads, file=file.path, stored=None if file.path else file.contents(),
+        machine=files.read_section(file), score=Score.of(tally), updates=descent["update"], loss=descent["loss"],
+        accuracy=descent["accuracy"], facts=layout.read_facts(file), portrait=layout.read_portrait(file),
+        shape=(int(file.noted("rows") or 1), int(file.noted("columns") or 0)), notes=layout.read_sentences(file),
+    )  # fmt: skip
+
+
+def fit(task: Task) -> Machine:
+    """The machine of a task, without a file: the same that a run trains.  Raises RunError where it diverges."""
+    network = None if task.activations is not None else teacher.train(
+        task.spec, task.inputs, task.images.labels, lambda amount: None
+    )  # fmt: skip
+    targets = task.targets(network)
+    if task.spec.method == "closed-form":
+        machine = closed_form(task, targets, {})
+    else:
+        descent = Descent.of(task.spec, task.inputs, targets, task.mask)
+        while descent.update < task.spec.updates:
+            _require_finite(descent.step(), descent)
+        machine = task.machine(descent.learned)
+    machine.require_stable(machine.fields(task.test_inputs, task.spec.dtype))
+    return machine
+
+
+def closed_form(task: Task, targets: Array, facts: dict[str, float]) -> Machine:
+    """The machine of least mean action; notes seconds, action and ridge in ``facts``."""
+    spec = task.spec
+    Statistics.of(task.inputs[:1], targets[:1], spec.physics)  # compiles, so that no timing counts it
+    began = clock.perf_counter()
+    statistics = Statistics.of(task.inputs, targets, spec.physics)
+    parameters, facts["ridge"] = action.minimise(statistics, spec.physics, task.mask, spec.weight_decay)
+    facts["action"] = action.mean_action(statistics, parameters, spec.physics)
+    facts["train_seconds"] = clock.perf_counter() - began
+    return task.machine(parameters)
+
+
+def finished(spec: Any, path: Path | None) -> bool:
+    """Whether a file holds this very run, complete: then its data are not needed any more."""
+    if path is None or not path.is_file() or spec.fingerprint is None:
+        return False
+    return read_spec(path) == spec.to_json() and is_complete(path)
+
+
+def as_stored(spec: Any, under_way: Session) -> Any:
+    """The spec in the file that is resumed, where fingerprints say that it is this run on data that moved since."""
+    path = under_way.out
+    if not under_way.resuming or path is None or not path.is_file() or read_command(path) != spec.command:
+        return spec
+    stored = type(spec).from_json(read_spec(path))
+    if stored.fingerprint != spec.fingerprint:
+        return spec
+    moved = ("dataset", "connectivity", "teacher", "file")
+    return spec.replace(**{name: getattr(stored, name) for name in moved if hasattr(spec, name)})
+
+
+def _teach(task: Task, facts: dict[str, float], under_way: Session) -> Teacher:
+    began = clock.perf_counter()
+    under_way.stage("teacher", task.spec.teacher_epochs, "epochs")
+    with under_way.unsaved():
+        network = teacher.train(task.spec, task.inputs, task.images.labels, under_way.advance)
+    facts["teacher_seconds"] = clock.perf_counter() - began
+    facts["teacher_accuracy"] = network.accuracy(task.test_inputs, task.images.test_labels)
+    return network
+
+
+def _lay_out(file: RunFile, task: Task, network: Teacher | None, facts: dict[str, float]) -> None:
+    spec, images = task.spec, task.images
+    classes = tuple(int(k) for k in images.classes)
+    files.add_section(file, images.x.shape[1], spec.hidden, len(classes))
+    if network is not None:
+        layout.add_teacher(file, spec, images.x.shape[1], len(classes))
+        layout.write_teacher(file, network)
+    layout.add_facts(file)
+    layout.write_facts(file, facts)
+    if spec.method != "closed-form":
+        layout.add_descent(file, spec)
+    shots.add_section(file, spec.shots, classes, images.test_values, "label of each held-out image")
+    layout.add_score(file, classes)
+    layout.add_portrait(file, spec, images)
+    files.add_origin(file, images)
+    layout.note_sentences(file, task.notes())
+    file.note(rows=images.shape[0], columns=images.shape[1], portrait=1)
+    file.wait()
+    descent = {} if spec.method == "closed-form" else {"descent": len(layout.record_points(spec))}
+    file.publish(descent | {"shots": spec.shots})
+
+
+def _stored_machine(file: RunFile) -> Machine | None:
+    """The machine that a file has, if its training had finished."""
+    return files.read_section(file) if np.isfinite(file.read(files.SECTION)["bias"]).all() else None
+
+
+def _fit(task: Task, network: Teacher | None, facts: dict[str, float], under_way: Session) -> Machine:
+    """The machine, by the method of the spec."""
+    with under_way.unsaved():
+        targets = task.targets(network)
+        if task.spec.method == "closed-form":
+            return closed_form(task, targets, facts)
+        descent = Descent.of(task.spec, task.inputs, targets, task.mask)
+        # Compiles, so that no timing counts it.
+        Statistics.of(task.inputs[:1], descent.targets[:1], task.spec.physics)
+    return _descend(task, descent, facts, under_way)
+
+
+def _descend(task: Task, descent: Descent, facts: dict[str, float], under_way: Session) -> Machine:
+    """Gradient descent, record by record; a checkpoint may fall between two records."""
+    file, points = under_way.file, layout.record_points(task.spec)
+    total, seconds = _restore(descent, file)
+    under_way.stage("descent", task.spec.updates, "updates")
+    under_way.advance(descent.update)
+
+    def state() -> dict[str, Array]:
+        numbers = {"update": descent.update, "total": total, "seconds": seconds}
+        return {name: np.array(value) for name, value in numbers.items()} | descent.state
+
+    for row in range(int(np.searchsorted(points, descent.update, side="right")), len(points)):
+        while descent.update < points[row]:
+            under_way.pause(state)
+            began = clock.perf_counter()
+            total += descent.step()
+            seconds += clock.perf_counter() - began
+            under_way.advance(1)
+        loss = total / int(points[row] - (points[row - 1] if row else 0))
+        _require_finite(loss, descent)
+        began = clock.perf_counter()
+        accuracy = _watch(task, descent)
+        seconds += clock.perf_counter() - began
+        file.write("descent", row, {"loss": np.array([loss]), "accuracy": np.array([accuracy])})
+        total = 0.0
+    facts.update(train_seconds=seconds, action=float(file.read("descent")["loss"][-1]), ridge=0.0)
+    return task.machine(descent.learned)
+
+
+def _restore(descent: Descent, file: RunFile) -> tuple[float, float]:
+    """Puts the descent back as the checkpoint has it; returns the actions since the last record, and seconds."""
+    stored = file.load_checkpoint()
+    if stored is None:
+        return 0.0, 0.0
+    for name, array in descent.state.items():
+        array[...] = stored[name]
+    descent.update = int(stored["update"])
+    return float(stored["total"]), float(stored["seconds"])
+
+
+def _require_finite(loss: float, descent: Descent) -> None:
+    if not np.isfinite(loss):
+        raise RunError(
+            f"the descent diverged before update {descent.update} with learning rate {descent.rate:g}; a smaller"
+            " learning_rate helps."
         )
 
 
-@dataclass
-class _Run:
-    """A training under way."""
-
-    task: Task
-    file: RunFile | None
-    checkpoint_every: float
-    interrupted: Callable[[], bool]
-    show_progress: bool
-    facts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(results.FACTS, np.nan))
-
-    def __post_init__(self) -> None:
-        self.spec, self.images = self.task.spec, self.task.images
-        self.inputs = self.task.pixels.inputs(self.images.x, np.float32)
-        self.test_inputs = self.task.pixels.inputs(self.images.test_x, np.float32)
-
-    def finish(self, out: Path | None, threads: int, resume: bool) -> TrainingResult:
-        """Runs to the end, from the start or from what the file holds."""
-        spec, file = self.spec, self.file
-        if file is not None and resume and file.committed("shots") == spec.shots:
-            assert out is not None
-            return results.read(file, spec, self.images, out)
-        if file is not None and resume:
-            self.facts.update(zip(results.FACTS, (float(v) for v in file.read("facts")["value"]), strict=True))
-        if spec.method == "closed-form":
-            machine = self._stored_machine() if resume else None
-            if machine is None:
-                targets, network = self._targets(resume)
-                machine = self._closed_form(targets)
-                self._publish(network, machine)
-            loss = accuracy = np.empty(0)
-        else:
-            targets, network = self._targets(resume)
-            if not resume:
-                self._publish(network, None)
-            machine, loss, accuracy = self._descend(targets)
-        outputs, heat, work = self._shots(machine)
-        score = Score.of(outputs, heat, work, self.images.test_labels)
-        updates = results.record_points(spec)
-        return TrainingResult(spec, self.images, machine, score, updates, loss, accuracy, self.facts, out, threads)
-
-    def _stored_machine(self) -> Machine | None:
-        assert self.file is not None
-        return machine_files.read_section(self.file)
-
-    def _publish(self, network: teacher.Teacher | None, machine: Machine | None) -> None:
-        """Makes the file appear, with all that is known so far."""
-        file = self.file
-        if file is None:
-            return
-        results.lay_out(file, self.spec, self.images)
-        if network is not None:
-            results.write_teacher(file, network)
-        if machine is not None:
-            machine_files.write_section(file, machine)
-        self._write_facts()
-        file.wait()
-        file.publish(results.sections(self.spec))
-
-    def _write_facts(self) -> None:
-        if self.file is not None:
-            self.file.write_whole("facts", {"value": np.array([self.facts[name] for name in results.FACTS])})
-
-    def _targets(self, resume: bool) -> tuple[Array, teacher.Teacher | None]:
-        """Targets of all training points, and the teacher if it is ours: trained, or read from the file."""
-        spec, network = self.spec, None
-        if self.task.activations is not None:
-            hidden, logits = self.task.activations
-        else:
-            if resume and self.file is not None:
-                network = results.read_teacher(self.file)
-            else:
-                began = clock.perf_counter()
-                with progress("teacher", spec.teacher_epochs, "epochs", self.show_progress) as advance:
-                    network = teacher.train(spec, self.inputs, self.images.labels, self._stoppable(advance))
-                self.facts["teacher_seconds"] = clock.perf_counter() - began
-                self.facts["teacher_accuracy"] = network.accuracy(self.test_inputs, self.images.test_labels)
-            hidden, logits = network.activations(self.inputs)
-        targets = teacher.targets(spec, hidden, logits, self.images.labels)
-        require_ideal_stable(spec.physics, float(np.abs(targets).max()))
-        return targets, network
-
-    def _stoppable(self, advance: Advance) -> Advance:
-        """``advance`` that ends the run after Ctrl-C: for what is not worth saving."""
-
-        def step(amount: int) -> None:
-            advance(amount)
-            if self.interrupted():
-                raise KeyboardInterrupt
-
-        return step
-
-    def _machine(self, parameters: action.Parameters) -> Machine:
-        J = parameters.J.astype(float)
-        return Machine(
-            parameters.W, (J + J.T) / 2, parameters.b, len(self.images.classes), self.spec.physics, self.task.pixels,
-            tuple(int(k) for k in self.images.classes), self.task.mask,
-        )  # fmt: skip
-
-    def _closed_form(self, targets: Array) -> Machine:
-        spec = self.spec
-        action.Lesson.of(self.inputs[:1], targets[:1], spec.physics)  # compiles, so that no timing counts it
-        began = clock.perf_counter()
-        lesson = action.Lesson.of(self.inputs, targets, spec.physics)
-        parameters, self.facts["ridge"] = action.minimise(lesson, spec.physics, self.task.mask, spec.weight_decay)
-        self.facts["action"] = action.mean_action(lesson, parameters, spec.physics)
-        self.facts["train_seconds"] = clock.perf_counter() - began
-        machine = self._machine(parameters)
-        machine.require_stable(machine.fields(self.test_inputs, spec.dtype))
-        return machine
-
-    def _descend(self, targets: Array) -> tuple[Machine, Array, Array]:
-        """Gradient descent, record by record."""
-        spec, points = self.spec, results.record_points(self.spec)
-        descent = Descent(spec, self.inputs.astype(spec.dtype), targets.astype(spec.dtype), self.task.mask)
-        loss, accuracy = np.full(len(points), np.nan), np.full(len(points), np.nan)
-        seconds = self._restore(descent, loss, accuracy)
-        action.Lesson.of(self.inputs[:1], descent.targets[:1], spec.physics)  # compiles, so that no timing counts it
-        saved = clock.monotonic()
-        with progress("descent", spec.updates, "updates", self.show_progress) as advance:
-            advance(descent.update)
-            for row, point in enumerate(points):
-                if descent.update >= point:
-                    continue
-                began, amount = clock.perf_counter(), int(point) - descent.update
-                loss[row] = descent.advance(amount)
-                if not np.isfinite(loss[row]):
-                    raise RunError(
-                        f"the descent ran away before update {point} with learning rate {descent.rate:g}; a smaller"
-                        " learning_rate helps."
-                    )
-                accuracy[row] = self._watch(descent)
-                seconds += clock.perf_counter() - began
-                if self.file is not None:
-                    self.file.write("descent", row, {"loss": loss[row, None], "accuracy": accuracy[row, None]})
-                advance(amount)
-                stop = self.interrupted()
-                if self.file is not None and (stop or clock.monotonic() - saved >= self.checkpoint_every):
-                    place = {"update": np.array(descent.update), "seconds": np.array(seconds)}
-                    self.file.checkpoint(place | descent.state)
-                    self.file.wait()
-                    saved = clock.monotonic()
-                if stop:
-                    raise KeyboardInterrupt
-        self.facts.update(train_seconds=seconds, action=loss[-1], ridge=0.0)
-        machine = self._machine(action.Parameters(*(descent.parameters[name] for name in NAMES)))
-        if self.file is not None:
-            machine_files.write_section(self.file, machine)
-            self._write_facts()
-        return machine, loss, accuracy
-
-    def _restore(self, descent: Descent, loss: Array, accuracy: Array) -> float:
-        """Puts the descent back as the checkpoint has it; returns the seconds it took so far."""
-        stored = None if self.file is None else self.file.load_checkpoint()
-        if self.file is None or stored is None:
-            return 0.0
-        for name, array in descent.state.items():
-            array[...] = stored[name]
-        descent.update = int(stored["update"])
-        done = int(np.searchsorted(results.record_points(self.spec), descent.update, side="right"))
-        section = self.file.read("descent")
-        loss[:done], accuracy[:done] = section["loss"][:done], section["accuracy"][:done]
-        return float(stored["seconds"])
-
-    def _watch(self, descent: Descent) -> float:
-        """Accuracy of one shot at some held-out images; NaN where the machine, half trained, is unstable."""
-        some = slice(None, None, -(-len(self.test_inputs) // _WATCHED))
-        try:
-            machine = self._machine(action.Parameters(*(descent.parameters[name] for name in NAMES)))
-            fields = machine.fields(self.test_inputs[some], self.spec.dtype)
-            outputs = shoot(machine, fields, self.spec.seed, _WATCH)["output"]
-        except (InputError, RunError):
-            return np.nan
-        return float(np.mean(np.argmax(outputs, axis=1) == self.images.test_labels[some]))
-
-    def _shots(self, machine: Machine) -> tuple[Array, Array, Array]:
-        spec = self.spec
-        fields = machine.fields(self.test_inputs, spec.dtype)
-        machine.require_stable(fields)
-        return take_shots(machine, fields, spec.shots, spec.seed, self.file, self.interrupted, self.show_progress)
-
-
-def take_shots(
-    machine: Machine, fields: Array, shots: int, seed: int, file: RunFile | None, interrupted: Callable[[], bool],
-    show_progress: bool,
-) -> tuple[Array, Array, Array]:  # fmt: skip
-    """Outputs (shots, images, classes), heat and work (shots, images) of all shots; those in the file are not taken
-    again, and every new one is written to it.  Raises RunError where a trajectory blows up."""
-    images = len(fields)
-    outputs = np.empty((shots, images, machine.outputs), np.float32)
-    heat, work = np.empty((shots, images)), np.empty((shots, images))
-    done = 0
-    if file is not None:
-        done = file.committed("shots")
-        stored = file.read("shots")
-        outputs[:done], heat[:done], work[:done] = (stored[name][:done] for name in ("output", "heat", "work"))
-    with progress("shots", shots * images, "images", show_progress) as advance:
-        advance(done * images)
-        for shot in range(done, shots):
-            row = shoot(machine, fields, seed, shot)
-            outputs[shot], heat[shot], work[shot] = row["output"], row["heat"], row["work"]
-            if file is not None:
-                file.write("shots", shot, {name: values[None] for name, values in row.items()})
-            advance(images)
-            if interrupted():
-                raise KeyboardInterrupt
-    return outputs, heat, work
+def _watch(task: Task, descent: Descent) -> float:
+    """Accuracy of one shot at some held-out images; NaN where the machine, half trained, is unstable."""
+    some = slice(None, None, -(-len(task.test_inputs) // _WATCHED))
+    try:
+        machine = task.machine(descent.learned)
+        fields = machine.fields(task.test_inputs[some], task.spec.dtype)
+        outputs = shots.shoot(machine, fields, streams.watch(task.spec.seed))["output"]
+    except (InputError, RunError):
+        return np.nan
+    return float(np.mean(np.argmax(outputs, axis=1) == task.images.test_labels[some]))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from thermokernels import latent_cycle
+from thermokernels.chains import run_chains
 from thermorun import streams
 from thermorun.arrays import Array
 from thermorun.cycles.diagnostics import CHAINS, chains
@@ -25,7 +25,7 @@ def autocorrelation(row: Array, spec: CycleStudy, mean: Array, x: Array, seed: i
     state = np.empty((CHAINS, 1), np.uint64)
     key, stream = streams.cycles(seed, "diagnostics").take(CHAINS)
     for t in range(steps):
-        latent_cycle.run_chains(row, spec.options, mean, visible, _FIRST + t, key, stream, state)
+        run_chains(row, spec.options, mean, visible, _FIRST + t, key, stream, state)
         path[:, t] = visible
     path -= path.mean(axis=(0, 1))
     each = np.stack(

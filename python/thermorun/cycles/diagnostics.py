@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from thermokernels import latent_cycle
+from thermokernels.chains import average_transitions, count_transitions, log_likelihood, run_chains
 from thermorun import streams
 from thermorun.arrays import Array
 from thermorun.cycles import markov
@@ -80,7 +80,7 @@ def transition_blocks(theta: Array, spec: CycleStudy, mean: Array, samples: int,
         raise InputError(f"{states} hidden states are too many for a matrix; its limit is {MAX_STATES}.")
     each = max(1, min(samples, samples * _FULL_STATES // states) // blocks)
     sums = np.empty((len(theta), states, blocks, states))
-    latent_cycle.average_transitions(theta, spec.options, mean, first, each, spec.seeds, sums)
+    average_transitions(theta, spec.options, mean, first, each, spec.seeds, sums)
     parts: Array = np.swapaxes(sums, 1, 2) / each
     return parts
 
@@ -92,7 +92,7 @@ def occupancy_likelihood(theta: Array, spec: CycleStudy, occupancy: Array, x: Ar
     with np.errstate(divide="ignore"):
         log_weights = np.log(occupancy)
     out = np.empty((models, len(x)))
-    latent_cycle.log_likelihood(theta, spec.options, numbers, log_weights, x, x.shape[1], out)
+    log_likelihood(theta, spec.options, numbers, log_weights, x, x.shape[1], out)
     mean: Array = out.mean(axis=1)
     return mean
 
@@ -265,9 +265,9 @@ def chains(row: Array, spec: CycleStudy, mean: Array, x: Array, seed: int, steps
     visible = spread_out(x, CHAINS)
     warm = np.empty((CHAINS, _BURN), np.uint64)
     key, stream = streams.cycles(seed, "diagnostics").take(CHAINS)
-    latent_cycle.run_chains(row, spec.options, mean, visible, 0, key, stream, warm)
+    run_chains(row, spec.options, mean, visible, 0, key, stream, warm)
     states = np.empty((CHAINS, max(2, -(-steps // CHAINS))), np.uint64)
-    latent_cycle.run_chains(row, spec.options, mean, visible, _BURN, key, stream, states)
+    run_chains(row, spec.options, mean, visible, _BURN, key, stream, states)
     return states, visible
 
 
@@ -285,9 +285,7 @@ def chain_likelihood(
     rows = np.broadcast_to(row, (CHAINS, row.size))
     for c in range(CHAINS):  # chain by chain: the fields of all states at once would not fit
         log_weights = np.full((1, states.shape[1]), -np.log(each))
-        latent_cycle.log_likelihood(
-            rows[c : c + 1], spec.options, states[c : c + 1], log_weights, x, x.shape[1], out[c : c + 1]
-        )
+        log_likelihood(rows[c : c + 1], spec.options, states[c : c + 1], log_weights, x, x.shape[1], out[c : c + 1])
     log_p = np.logaddexp.reduce(out, axis=0)
     share = np.exp(out - log_p) * CHAINS - 1.0  # each chain's relative p(x), less one
     worth = share.mean(axis=1)
@@ -304,13 +302,13 @@ def path_entropy_production(model: Model, x: Array, seed: int, steps: int) -> Es
     visible = spread_out(x, CHAINS)
     key, stream = streams.cycles(seed, "diagnostics").take(CHAINS)
     warm = np.empty((CHAINS, _BURN), np.uint64)
-    latent_cycle.run_chains(model.row, model.options, model.mean, visible, 0, key, stream, warm)
+    run_chains(model.row, model.options, model.mean, visible, 0, key, stream, warm)
     total = np.zeros(CHAINS)
     state = np.empty((CHAINS, 1), np.uint64)
     h = model.hidden_fields(visible)
     for t in range(steps):
         before, h_before = visible.copy(), h
-        latent_cycle.run_chains(model.row, model.options, model.mean, visible, _BURN + t, key, stream, state)
+        run_chains(model.row, model.options, model.mean, visible, _BURN + t, key, stream, state)
         z, h = state[:, 0], model.hidden_fields(visible)
         change = visible.astype(float) - before
         total += (change * model.visible_fields(z)).sum(axis=1)
@@ -339,7 +337,7 @@ def counted(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) -> Array
     total = np.zeros((len(theta), CHAINS, states, states), np.int64)
     for m in range(len(theta)):
         path, _ = chains(theta[m], spec, mean, data.x, int(spec.seeds[m]), spec.count_steps)
-        latent_cycle.count_transitions(path, total[m])
+        count_transitions(path, total[m])
     return total
 
 
@@ -371,7 +369,7 @@ def _fantasy_shares(row: Array, spec: CycleStudy, data: Dataset, mean: Array, se
     state = np.empty((CHAINS, 16), np.uint64)
     key, stream = streams.cycles(seed, "diagnostics").take(CHAINS)
     for k in range(len(images)):
-        latent_cycle.run_chains(row, spec.options, mean, visible, _CLASS_STEPS + 16 * k, key, stream, state)
+        run_chains(row, spec.options, mean, visible, _CLASS_STEPS + 16 * k, key, stream, state)
         images[k] = visible
     drawn = nearest_class(images.reshape(-1, images.shape[-1]), data).reshape(len(images), CHAINS)
     shares: Array = (drawn[:, :, None] == data.classes).mean(axis=0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thermokernels import latent_cycle
+from thermokernels.chains import run_chains
 from thermorun import plots, streams
 from thermorun.arrays import Array
 from thermorun.cycles.autocorrelation import autocorrelation
@@ -283,10 +283,10 @@ def sequence(result: StudyResult, index: int, steps: int, burn: int = 200) -> tu
     visible = result.data.x[:1].copy()
     seed, stream = streams.cycles(int(result.spec.seeds[index]), "portrait").take()
     warm, state = np.empty((1, burn), np.uint64), np.empty((1, 1), np.uint64)
-    latent_cycle.run_chains(model.row, model.options, model.mean, visible, 0, seed, stream, warm)
+    run_chains(model.row, model.options, model.mean, visible, 0, seed, stream, warm)
     expected, drawn = [], []
     for t in range(steps):
-        latent_cycle.run_chains(model.row, model.options, model.mean, visible, burn + t, seed, stream, state)
+        run_chains(model.row, model.options, model.mean, visible, burn + t, seed, stream, state)
         expected.append(model.expected(state[0])[0])
         drawn.append(visible[0].copy())
     return np.array(expected), np.array(drawn)

@@ -21,6 +21,7 @@ MAX_STATES = 1024
 class KernelOptions(NamedTuple):
     """The settings as kernels take them: see ``thermokernels.latent_cycle``."""
 
+    hidden: int
     encoding: int
     tied: int
     chain_steps: int
@@ -46,9 +47,11 @@ def kernel_options(
     learning_rate: float = 0.1,
     decay: float = 0.9,
     floor: float = 1e-8,
+    *,
+    hidden: int,
 ) -> KernelOptions:
     """The settings as kernels take them."""
-    return KernelOptions(ENCODINGS[encoding], int(tied), chain_steps, learning_rate, decay, floor)
+    return KernelOptions(hidden, ENCODINGS[encoding], int(tied), chain_steps, learning_rate, decay, floor)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Model:
     @property
     def options(self) -> KernelOptions:
         """For kernels."""
-        return kernel_options(self.encoding, self.tied)
+        return kernel_options(self.encoding, self.tied, hidden=self.hidden)
 
     def states(self) -> NDArray[np.uint64]:
         """Every hidden state.  Raises InputError where there are more than ``MAX_STATES``."""

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from thermokernels import latent_cycle
+from thermokernels.chains import run_chains
 from thermorun import streams
 from thermorun.arrays import Array
 from thermorun.cycles.model import Model
@@ -61,10 +61,10 @@ def sample(model: Model, start: Array, *, steps: int, records: int = 1, burn: in
     states = np.empty((records, chains), np.uint64)
     path = np.empty((chains, burn), np.uint64)
     began = clock.perf_counter()
-    latent_cycle.run_chains(model.row, model.options, model.mean, visible, 0, key, stream, path)
+    run_chains(model.row, model.options, model.mean, visible, 0, key, stream, path)
     path = np.empty((chains, steps), np.uint64)
     for k in range(records):
-        latent_cycle.run_chains(model.row, model.options, model.mean, visible, burn + k * steps, key, stream, path)
+        run_chains(model.row, model.options, model.mean, visible, burn + k * steps, key, stream, path)
         x[k], states[k] = visible, path[:, -1]
     rate = chains * (burn + steps * records) / (clock.perf_counter() - began)
     return Fantasies(x, states, rate, numba.get_num_threads())

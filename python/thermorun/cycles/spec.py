@@ -160,7 +160,9 @@ class CycleStudy(Spec):
     @property
     def options(self) -> KernelOptions:
         """For kernels."""
-        return kernel_options(self.encoding, self.tied, self.chain_steps, self.learning_rate, self.decay, self.floor)
+        return kernel_options(
+            self.encoding, self.tied, self.chain_steps, self.learning_rate, self.decay, self.floor, hidden=self.hidden
+        )
 
     def sizes(self, epoch: int) -> NDArray[np.intp]:
         """The minibatch of every gradient step of an epoch, intp (steps_per_epoch,)."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from thermokernels import latent_cycle
+from thermokernels import two_step
 from thermorun import datasets
 from thermorun.arrays import Array
 from thermorun.cycles import layout, markov
@@ -254,7 +254,7 @@ class _Study:
         """Trains one epoch, and writes what is recorded of it."""
         spec, began = self.spec, clock.perf_counter()
         trace = np.empty((spec.models, spec.steps_per_epoch))
-        latent_cycle.train(
+        two_step.train(
             self.theta, self.square, self.visible, self.status, self.data.x, self.mean, spec.sizes(epoch),
             epoch * spec.steps_per_epoch, spec.options, spec.seeds, trace,
         )  # fmt: skip

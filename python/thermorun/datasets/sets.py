@@ -78,8 +78,9 @@ class Images:
     """Grey images with classes, for training and held out.
 
     ``x`` float32 (points, D), from 0 to 1 in the built-in sets; ``labels`` int64 (points,), the number of each point's
-    class in ``classes``, int64 ascending; ``test_x`` and ``test_labels`` the same of the points held out; ``shape``
-    (rows, columns) for pictures; ``names`` those of all classes where they are words: class k is ``names[k]``.
+    class in ``classes``, int64 ascending; ``test_x`` and ``test_labels`` the same of the points held out, -1 for a class
+    without training points; ``shape`` (rows, columns) for pictures; ``test_values`` the labels of the points held out
+    as they were given; ``names`` those of all classes where they are words: class k is ``names[k]``.
     """
 
     name: str
@@ -89,7 +90,13 @@ class Images:
     test_labels: NDArray[np.int64]
     classes: NDArray[np.int64]
     shape: tuple[int, int]
+    test_values: NDArray[np.int64]
     names: tuple[str, ...] = ()
+
+    @property
+    def unseen(self) -> NDArray[np.int64]:
+        """The classes of points held out that have no training points."""
+        return np.unique(self.test_values[self.test_labels < 0])
 
     @property
     def fingerprint(self) -> int:
@@ -149,13 +156,14 @@ def images_from_arrays(
     wanted = there if classes is None else normal.wanted(classes, there, names, name)
     if len(wanted) < 2:
         raise InputError(f"{name} has {len(wanted)} class to tell apart; it must be at least 2.")
-    keep, test_keep = np.isin(numbers, wanted), np.isin(test_numbers, wanted)
+    keep, seen = np.isin(numbers, wanted), np.isin(test_numbers, wanted)
+    test_keep = np.ones_like(seen) if classes is None else seen
     if not test_keep.any():
         raise InputError(f"{name} has no point to hold out in its classes; give more points.")
+    numbered = np.where(seen, np.searchsorted(wanted, test_numbers), -1)[test_keep]
     return Images(
         name, np.ascontiguousarray(grey[keep], np.float32), np.searchsorted(wanted, numbers[keep]),
-        np.ascontiguousarray(test_grey[test_keep], np.float32), np.searchsorted(wanted, test_numbers[test_keep]),
-        wanted, shape, names,
+        np.ascontiguousarray(test_grey[test_keep], np.float32), numbered, wanted, shape, test_numbers[test_keep], names,
     )  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def run(
         under_way.require_memory(2 * spec.particles * 10 * 8, f"particles is {spec.particles}")
         system = spec.system
         for point in spec.ends.values():
-            potentials.check(system.potential, point)
+            potentials.check(system.potential, point, beta=spec.beta)
         _compile(spec, system)
         file = under_way.open(lambda file: _lay_out(file, spec, system))
         under_way.stage("free energy", 2 * spec.particles * int(spec.steps or 0), "steps")

@@ -3,6 +3,10 @@
 Theta follows the particles that share it.  The trap, which is exactly solvable, is a room of its own.
 """
 
+from thermorun.learning.result import LearnResult, RuleResult
+from thermorun.learning.run import learn
+from thermorun.learning.spec import Learn
+from thermorun.learning.theorem import Deviation, Theorem, theorem
 from thermorun.learning.trap import exact, protocols
 from thermorun.learning.trap.protocols import Path, Tabulated, Trap
 from thermorun.learning.trap.result import ExcessWorkResult, ProtocolResult
@@ -11,13 +15,20 @@ from thermorun.learning.trap.spec import FIGURES, ExcessWork
 
 __all__ = [
     "FIGURES",
+    "Deviation",
     "ExcessWork",
     "ExcessWorkResult",
+    "Learn",
+    "LearnResult",
     "Path",
     "ProtocolResult",
+    "RuleResult",
     "Tabulated",
+    "Theorem",
     "Trap",
     "exact",
     "excess_work",
+    "learn",
     "protocols",
+    "theorem",
 ]

@@ -1,217 +1,275 @@
-"""Pictures of a metric: correlation integrals at a point, elements over a grid, geodesics and what they cost."""
+"""Pictures of a metric: correlation integrals at a point, elements over a grid, geodesics and what they cost.
+
+Blue is what was measured, black what is exact.  Of protocols, each has its colour; lines say how a value is known:
+dashed by slow driving, solid by the Fokker-Planck equation, points measured.
+"""
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse
-from numpy.typing import NDArray
 
-from thermorun.metric.run import MATRICES, MetricResult
+from thermorun import plots
+from thermorun.arrays import Array
+from thermorun.metric.result import MATRICES, DriveResult, MetricResult
 
-Array = NDArray[Any]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# Colours that stay apart for colour-blind eyes (Okabe & Ito 2008).
-_COLOURS = {"geodesic": "#0072B2", "line": "#D55E00", "optimal": "#009E73"}
+_MEASURED = plots.COLOURS[0]
+_COLOURS = {"geodesic": plots.COLOURS[3], "line": plots.COLOURS[1], "optimal": plots.COLOURS[2]}
+_NAMES = {"geodesic": "geodesic", "line": "straight line", "optimal": "least work"}
 _SYMBOLS = {"fisher": "g", "friction": r"\zeta", "relaxation": r"\tau^r"}
-_MEASURED, _EXACT = "#0072B2", "black"
+_UNITS = {"fisher": "", "friction": " / energy time", "relaxation": " / time"}
+_STYLES = ("-", "--", "-.", ":")
 # Ellipses of a map: at most so many along a side.
 _ELLIPSES = 9
+_TWO = "2 standard errors"
 
 
-def windows(result: MetricResult, index: int = 0) -> Figure:
-    """Correlation integrals at one point against the window's length, with the window taken, element by element."""
-    point, names = result.points[index], result.spec.loaded.parameters
+def windows(result: MetricResult, index: int = 0) -> "Figure":
+    """Correlation integrals at one point against the window's length, element by element."""
+    names = result.parameters
     p = len(names)
-    figure = Figure(figsize=(2.6 + 2.6 * p, 1.8 + 2.2 * p), layout="constrained")
-    panels = figure.subplots(p, p, sharex=True, squeeze=False)
+    figure, axes = plots.subplots(p, p, (2.6 + 2.6 * p, 2.0 + 2.2 * p), sharex=True, squeeze=False)
     for i, j in itertools.product(range(p), range(p)):
-        axes = panels[i, j]
         if j > i:
-            axes.set_visible(False)
-            continue
-        lengths, measured = point.windows.lengths, point.measured
-        axes.errorbar(
-            lengths, measured.curve[:, i, j], 2 * measured.curve_stderr[:, i, j], fmt="o", markersize=3,
-            color=_MEASURED, linewidth=1, label="Monte Carlo, 2 standard errors",
-        )  # fmt: skip
-        axes.axvline(measured.window[i, j], color=_MEASURED, linestyle=":", label="window taken")
-        if point.truth is not None:
-            axes.axhline(point.truth.friction[i, j], color=_EXACT, linewidth=0.8, label="exact")
-        axes.set_xscale("log")
-        axes.set_title(_element("friction", names, i, j), fontsize="medium")
-        if i == p - 1:
-            axes.set_xlabel("window s / time")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
-    figure.suptitle(f"{result.spec.loaded.name} at {_point(names, point.theta)}", fontsize="medium")
+            axes[i, j].set_visible(False)
+        else:
+            window(axes[i, j], result, index, i, j)
+            axes[i, j].set_xlabel("window s / time" if i == p - 1 else "")
+    plots.letters([axes[i, j] for i in range(p) for j in range(i + 1)])
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    plots.legend(figure, handles=handles, labels=labels, loc="outside lower center", ncols=3)
+    figure.suptitle(f"{result.spec.potential_name} at {_at(names, result.points[index].theta)}")
     return figure
 
 
-def along(result: MetricResult) -> Figure:
+def window(ax: "Axes", result: MetricResult, index: int, i: int, j: int) -> None:
+    """The correlation integral (i, j) at one point against the window's length s, and the length taken."""
+    point = result.points[index]
+    lengths, curve = point.windows.lengths, point.curve[:, i, j]
+    _errorbar(ax, lengths, curve.mean, curve.stderr, color=_MEASURED, label=f"Monte Carlo, {_TWO}")
+    ax.axvline(point.window[i, j], color="0.5", linestyle=":", label="window taken")
+    if point.exact is not None:
+        plots.exact(ax, lengths[[0, -1]], [point.known("friction", i, j)] * 2, "exact")
+    ax.set_xscale("log")
+    ax.set_xlabel("window s / time")
+    ax.set_ylabel(_element("friction", result.parameters, i, j))
+
+
+def along(result: MetricResult) -> "Figure":
     """g, zeta and tau^r along a grid of one parameter, beside exact curves."""
-    name, *_ = result.spec.grid[0]
-    names = result.spec.loaded.parameters
-    at = np.array([point.theta[names.index(name)] for point in result.points])
-    pairs = list(itertools.combinations_with_replacement(range(len(names)), 2))
-    figure = Figure(figsize=(11, 2.6 * len(pairs) + 0.8), layout="constrained")
-    panels = figure.subplots(len(pairs), 3, sharex=True, squeeze=False)
-    for (i, j), row in zip(pairs, panels, strict=True):
-        for matrix, axes in zip(MATRICES, row, strict=True):
-            estimates = [point.measured.estimate(matrix, i, j) for point in result.points]
-            exact = [point.exact(matrix, i, j) for point in result.points]
-            axes.plot(at, exact, color=_EXACT, linewidth=0.8, label="exact")
-            axes.errorbar(
-                at, [e.mean for e in estimates], [2 * e.stderr for e in estimates], fmt="o", markersize=3,
-                color=_MEASURED, linewidth=1, label="Monte Carlo, 2 standard errors",
-            )  # fmt: skip
-            axes.set_title(_element(matrix, names, i, j), fontsize="medium")
-    for axes in panels[-1]:
-        axes.set_xlabel(name)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    pairs = list(itertools.combinations_with_replacement(range(len(result.parameters)), 2))
+    figure, axes = plots.subplots(len(pairs), 3, (10.5, 2.3 * len(pairs) + 0.9), sharex=True, squeeze=False)
+    for (i, j), row in zip(pairs, axes, strict=True):
+        for matrix, ax in zip(MATRICES, row, strict=True):
+            element(ax, result, matrix, i, j)
+            ax.set_xlabel(result.spec.grid[0][0] if (i, j) == pairs[-1] else "")
+    plots.letters(axes)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    plots.legend(figure, handles=handles, labels=labels, loc="outside lower center", ncols=2)
     return figure
 
 
-def plane(result: MetricResult) -> Figure:
+def element(ax: "Axes", result: MetricResult, matrix: str, i: int, j: int) -> None:
+    """The element (i, j) of ``fisher``, ``friction`` or ``relaxation`` along a grid of one parameter."""
+    name, names = result.spec.grid[0][0], result.parameters
+    at = np.array([point.theta[names.index(name)] for point in result])
+    exact = [point.known(matrix, i, j) for point in result]
+    if np.any(np.isfinite(exact)):
+        plots.exact(ax, at, exact, "exact, at the same points")
+    found = [getattr(point, matrix)[i, j] for point in result]
+    means, errors = (np.array([getattr(one, part) for one in found]) for part in ("mean", "stderr"))
+    _errorbar(ax, at, means, errors, color=_MEASURED, label=f"Monte Carlo, {_TWO}")
+    if not np.any(np.isfinite(means)):
+        ax.text(0.5, 0.5, "no g to be seen", transform=ax.transAxes, ha="center", color="0.4")
+    ax.set_xlabel(name)
+    ax.set_ylabel(_element(matrix, names, i, j))
+
+
+def plane(result: MetricResult) -> "Figure":
     """The volume sqrt(det zeta) over a grid of two parameters, with ellipses of equal cost, and paths if there are any.
 
     An ellipse holds the steps dtheta with dtheta^T zeta dtheta below one value, the same for all of them: it is long in
     the directions that cost little.
     """
-    names, grid = result.spec.loaded.parameters, result.spec.grid
-    free = [names.index(grid[k][0]) for k in range(2)]
-    shape = tuple(count for _, count in sorted(zip(free, (grid[0][3], grid[1][3]), strict=True)))
-    free.sort()
-    theta = np.array([point.theta for point in result.points])[:, free]
-    zeta = np.array([point.measured.friction[np.ix_(free, free)] for point in result.points])
-    volume = np.sqrt(np.maximum(np.linalg.det(zeta), 1e-300)).reshape(shape)
-    x, y = theta[:, 0].reshape(shape), theta[:, 1].reshape(shape)
-    figure = Figure(figsize=(7.2, 5.6), layout="constrained")
-    axes = figure.subplots()
-    image = axes.pcolormesh(x, y, np.log10(volume), shading="gouraud", cmap="viridis")
-    figure.colorbar(image, ax=axes, label=r"$\log_{10}\ \sqrt{\det\zeta}$ / (energy time / parameters)")
-    # In units of the cells drawn, nine of ten half axes shall be below 0.5.
-    stride = np.maximum(1, np.ceil(np.array(shape) / _ELLIPSES))
-    cell = np.array([np.ptp(x) / (shape[0] - 1), np.ptp(y) / (shape[1] - 1)]) * stride
+    figure, ax = plots.subplots(size=(7.2, 5.6))
+    image = volume(ax, result)
+    figure.colorbar(image, ax=ax, label=r"$\log_{10}\ \sqrt{\det\zeta}$, $\zeta$ / (energy time)")
+    ellipses(ax, result)
+    if isinstance(result, DriveResult) and result.geodesic is not None:
+        paths(ax, result, _free(result))
+        plots.legend(figure, loc="outside lower center", ncols=3)
+    ax.set_title(f"{result.spec.potential_name}: ellipses of equal cost")
+    return figure
+
+
+def volume(ax: "Axes", result: MetricResult) -> Any:
+    """sqrt(det zeta) of the measured tensor over a grid of two parameters, as cells; returns the image."""
+    x, y, zeta = _plane(result)
+    values = 0.5 * np.log10(np.maximum(np.linalg.det(zeta), 1e-300))
+    image = ax.pcolormesh(x, y, values, shading="nearest", cmap="viridis")
+    names = [result.parameters[k] for k in _free(result)]
+    ax.set_xlabel(names[0])
+    ax.set_ylabel(names[1])
+    return image
+
+
+def ellipses(ax: "Axes", result: MetricResult) -> None:
+    """Ellipses of equal cost, at most nine along a side."""
+    from matplotlib.patches import Ellipse
+
+    x, y, zeta = _plane(result)
+    shape = np.array(x.shape)
+    # In units of the cells drawn, nine of ten half axes shall be below 0.45.
+    stride = np.maximum(1, np.ceil(shape / _ELLIPSES)).astype(int)
+    cell = np.array([np.ptp(x), np.ptp(y)]) / (shape - 1) * stride
     scaled = np.linalg.eigvalsh(zeta * np.outer(cell, cell))
-    radius = 0.5 / np.quantile(scaled[:, 0] ** -0.5, 0.9)
-    for index in np.ndindex(*shape):
-        if np.any(np.mod(index, stride)):
-            continue
-        flat = int(np.ravel_multi_index(index, shape))
-        values, vectors = np.linalg.eigh(zeta[flat])
+    radius = 0.45 / np.quantile(scaled[..., 0] ** -0.5, 0.9)
+    for index in itertools.product(*(range(0, size, step) for size, step in zip(shape, stride, strict=True))):
+        values, vectors = np.linalg.eigh(zeta[index])
         width, height = 2 * radius / np.sqrt(values)
         angle = float(np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0])))
-        axes.add_patch(
-            Ellipse((theta[flat, 0], theta[flat, 1]), width, height, angle=angle, fill=False, color="white", alpha=0.8)
-        )
-    if result.geodesic is not None:
-        s = np.linspace(0, 1, 201)
-        for label, path in (("geodesic", result.geodesic.path(s)), ("line", result.geodesic.straight(s))):
-            axes.plot(path[:, free[0]], path[:, free[1]], color="white", linewidth=4)
-            axes.plot(path[:, free[0]], path[:, free[1]], color=_COLOURS[label], linewidth=2, label=label)
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    axes.set_xlim(x.min(), x.max())
-    axes.set_ylim(y.min(), y.max())
-    axes.set_xlabel(names[free[0]])
-    axes.set_ylabel(names[free[1]])
-    axes.set_title(f"{result.spec.loaded.name}: ellipses of equal cost", fontsize="medium")
-    return figure
+        ax.add_patch(
+            Ellipse((x[index], y[index]), width, height, angle=angle, fill=False, color="white", alpha=0.8)
+        )  # fmt: skip
 
 
-def protocols(result: MetricResult) -> Figure:
-    """Protocols; their excess work against tau; and how far the geodesic's is from length^2 / tau, on log axes."""
-    assert result.geodesic is not None
-    names = result.spec.loaded.parameters
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    _paths(left, result, names)
-    for protocol, colour in _COLOURS.items():
-        works = result.of(protocol)
-        if not works:
-            continue
-        tau = np.array([work.tau for work in works])
-        means, errors = _columns([work.measured for work in works])
-        middle.errorbar(tau, means, 2 * errors, fmt="o", markersize=4, color=colour, label=f"{protocol}, measured")
-        fine = np.geomspace(tau.min(), tau.max(), 50)
-        if protocol != "optimal":
-            constant = works[0].predicted * works[0].tau
-            middle.plot(fine, constant / fine, color=colour, linewidth=0.8, linestyle="--")
-        exact = np.array([work.exact for work in works])
-        if np.all(np.isfinite(exact)):
-            middle.plot(tau, exact, color=colour, linewidth=1)
-    middle.plot([], [], color="grey", linewidth=0.8, linestyle="--", label=r"slow driving, $\propto 1/\tau$")
-    if np.all(np.isfinite([work.exact for work in result.works])):
-        middle.plot([], [], color="grey", linewidth=1, label="Fokker-Planck")
-    middle.set_xscale("log")
-    middle.set_yscale("log")
-    middle.set_xlabel(r"$\tau$ / time")
-    middle.set_ylabel("excess work / energy")
-    middle.legend(frameon=False, fontsize="small")
-    _gap(right, result)
-    return figure
-
-
-def _paths(axes: Any, result: MetricResult, names: Sequence[str]) -> None:
+def paths(ax: "Axes", result: DriveResult, free: Sequence[int]) -> None:
+    """The geodesic and the straight line in the plane of two parameters."""
     assert result.geodesic is not None
     s = np.linspace(0, 1, 201)
-    styles = ("-", "--", "-.", ":")
-    geodesic, line = result.geodesic.path(s), result.geodesic.straight(s)
-    least = next(iter(result.optima.values()), None)
-    for k in range(len(names)):
-        if np.ptp(line[:, k]) == 0 and np.ptp(geodesic[:, k]) == 0:
+    for name, path in (("line", result.geodesic.straight(s)), ("geodesic", result.geodesic.path(s))):
+        ax.plot(*path[:, free].T, color="white", linewidth=4)
+        ax.plot(*path[:, free].T, color=_COLOURS[name], linewidth=2, label=_NAMES[name])
+
+
+def protocols(result: DriveResult) -> "Figure":
+    """Protocols; their excess work against tau; and how far the geodesic's is from length^2 / tau."""
+    figure, axes = plots.subplots(1, 3, (12.0, 4.6))
+    courses(axes[0], result)
+    works(axes[1], result)
+    gap(axes[2], result)
+    plots.letters(axes)
+    return figure
+
+
+def courses(ax: "Axes", result: DriveResult) -> None:
+    """Parameters against t / tau: along the geodesic, along the line, and for the least work in the shortest time."""
+    assert result.geodesic is not None
+    s = np.linspace(0, 1, 201)
+    drawn = {"geodesic": (s, result.geodesic.path(s)), "line": (s, result.geodesic.straight(s))}
+    names = dict(_NAMES)
+    if result.least:
+        first = result.least[0]
+        at = np.concatenate([[0.0], first.shares, [1.0]])
+        drawn["optimal"] = (at, np.concatenate([[first.start], first.knots, [first.end]]))
+        names["optimal"] += f" in {first.tau:.3g}"
+    changed = [k for k in range(len(result.parameters)) if any(np.ptp(path[:, k]) > 0 for _, path in drawn.values())]
+    for number, k in enumerate(changed):
+        for protocol, (at, path) in drawn.items():
+            label = names[protocol] + (f": {result.parameters[k]}" if len(changed) > 1 else "")
+            ax.plot(at, path[:, k], color=_COLOURS[protocol], linestyle=_STYLES[number % len(_STYLES)], label=label)
+    ax.set_xlabel(r"$t / \tau$")
+    ax.set_ylabel(result.parameters[changed[0]] if len(changed) == 1 else "parameters")
+    _legend_above(ax, 1 if len(changed) == 1 else len(changed))
+
+
+def works(ax: "Axes", result: DriveResult) -> None:
+    """Excess work against tau, both logarithmic."""
+    for protocol, colour in _COLOURS.items():
+        found = sorted(result.of(protocol), key=lambda work: work.tau)
+        if not found:
             continue
-        style = styles[k % len(styles)]
-        axes.plot(s, geodesic[:, k], color=_COLOURS["geodesic"], linestyle=style, label=f"geodesic: {names[k]}")
-        axes.plot(s, line[:, k], color=_COLOURS["line"], linestyle=style, linewidth=0.8, label=f"line: {names[k]}")
-        if least is not None:
-            stops = np.concatenate([[least.start[k]], least.knots[:, k], [least.end[k]]])
-            axes.plot(
-                np.concatenate([[0.0], least.shares, [1.0]]), stops, color=_COLOURS["optimal"], linestyle=style,
-                label=f"least work in {least.tau:.3g}: {names[k]}",
-            )  # fmt: skip
-    axes.set_xlabel(r"$t / \tau$")
-    axes.set_ylabel(r"$\theta$")
-    axes.legend(frameon=False, fontsize="small")
+        tau, means, errors = _columns(found)
+        _errorbar(ax, tau, means, errors, color=colour, label=f"{_NAMES[protocol]}, measured")
+        if protocol != "optimal":
+            ax.plot(tau, [work.predicted for work in found], color=colour, linewidth=0.8, linestyle="--")
+        ax.plot(tau, [work.exact for work in found], color=colour, linewidth=1)
+    ax.plot([], [], color="0.5", linewidth=0.8, linestyle="--", label=r"slow driving, $\propto 1/\tau$")
+    if any(np.isfinite(work.exact) for work in result.works):
+        ax.plot([], [], color="0.5", linewidth=1, label="Fokker-Planck equation")
+    _logarithmic(ax, np.array(sorted({work.tau for work in result.works})))
+    ax.set_ylabel(r"$W_\mathrm{ex}$ / energy")
+    _legend_above(ax, 1)
 
 
-def _gap(axes: Any, result: MetricResult) -> None:
-    works = result.of("geodesic")
-    tau = np.array([work.tau for work in works])
-    means, errors = _columns([work.measured for work in works])
-    predicted = np.array([work.predicted for work in works])
-    gaps = np.abs(means - predicted)
-    exact = np.abs(np.array([work.exact for work in works]) - predicted)
-    axes.errorbar(tau, gaps, 2 * errors, fmt="o", markersize=4, color=_COLOURS["geodesic"], label="measured")
+def gap(ax: "Axes", result: DriveResult) -> None:
+    """How far the geodesic's excess work is from length^2 / tau, and the power of tau with which it falls."""
+    found = sorted(result.of("geodesic"), key=lambda work: work.tau)
+    tau, means, errors = _columns(found)
+    predicted = np.array([work.predicted for work in found])
+    gaps, colour = np.abs(means - predicted), _COLOURS["geodesic"]
+    _errorbar(ax, tau, gaps, errors, color=colour, label=f"geodesic, measured, {_TWO}")
+    exact = np.abs(np.array([work.exact for work in found]) - predicted)
     if np.all(np.isfinite(exact)):
-        axes.plot(tau, exact, color=_EXACT, linewidth=0.8, label=f"Fokker-Planck, n = {result.exact_exponent():.2f}")
-    exponent = result.exponent()
-    if exponent is not None:
+        exponent = result.exact_exponent()
+        told = "" if np.isnan(exponent) else rf", $\tau^{{-n}}$, n = {exponent:.2f} at the end"
+        ax.plot(tau, exact, color=colour, linewidth=1, label=f"Fokker-Planck{told}")
+    fitted = result.exponent()
+    if fitted is not None:
         weight = (gaps / errors) ** 2
-        height = np.exp(np.sum(weight * (np.log(gaps) + exponent.mean * np.log(tau))) / np.sum(weight))
-        axes.plot(
-            tau, height * tau**-exponent.mean, color=_COLOURS["geodesic"], linestyle="--",
-            label=rf"fit: $\tau^{{-n}}$, n = {exponent}",
-        )  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_ylim(0.3 * np.nanmin(np.maximum(gaps, 0.5 * errors)), 3 * np.nanmax(gaps + errors))
-    axes.set_xlabel(r"$\tau$ / time")
-    axes.set_ylabel(r"$|W_\mathrm{ex} - \mathrm{length}^2/\tau|$ / energy")
-    axes.legend(frameon=False, fontsize="small")
+        height = np.exp(np.sum(weight * (np.log(gaps) + fitted.mean * np.log(tau))) / np.sum(weight))
+        label = rf"fit of $\tau^{{-n}}$, n = {fitted}"
+        ax.plot(tau, height * tau**-fitted.mean, color="0.5", linestyle=":", label=label)
+    ax.set_ylim(0.3 * np.nanmin(np.maximum(gaps, 0.5 * errors)), 3 * np.nanmax(gaps + errors))
+    _logarithmic(ax, tau)
+    ax.set_ylabel(r"$|W_\mathrm{ex} - \mathrm{length}^2/\tau|$ / energy")
+    _legend_above(ax, 1)
 
 
-def _columns(estimates: list[Any]) -> tuple[Array, Array]:
-    return np.array([e.mean for e in estimates]), np.array([e.stderr for e in estimates])
+def _logarithmic(ax: "Axes", tau: Array) -> None:
+    """Both axes logarithmic, ticks at the durations."""
+    from matplotlib.ticker import LogFormatter, LogLocator, NullLocator
+
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(tau, [f"{value:g}" for value in tau])
+    low, high = ax.get_ylim()
+    if high < 30 * low:
+        ax.yaxis.set_major_locator(LogLocator(subs=[1.0, 2.0, 5.0] if high > 4 * low else list(range(1, 10))))
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)))
+    ax.set_xlabel(r"$\tau$ / time")
+
+
+def _legend_above(ax: "Axes", columns: int) -> None:
+    """Above the panel, where no data are; the letter stands at its left."""
+    plots.legend(ax, loc="lower left", bbox_to_anchor=(0.0, 1.06), ncols=columns, fontsize="small")
+
+
+def _errorbar(ax: "Axes", x: Array, mean: Array, stderr: Array, **style: Any) -> None:
+    """Points with two standard errors."""
+    ax.errorbar(x, mean, 2 * np.asarray(stderr), fmt="o", markersize=3.5, linewidth=1, **style)
+
+
+def _columns(found: Sequence[Any]) -> tuple[Array, Array, Array]:
+    columns = [(work.tau, work.excess_work.mean, work.excess_work.stderr) for work in found]
+    tau, means, errors = np.array(columns).T
+    return tau, means, errors
+
+
+def _free(result: MetricResult) -> list[int]:
+    """The numbers of the parameters that have a grid."""
+    return sorted(result.parameters.index(name) for name, *_ in result.spec.grid)
+
+
+def _plane(result: MetricResult) -> tuple[Array, Array, Array]:
+    """Both parameters (n, m) and zeta (n, m, 2, 2) over a grid of two."""
+    free = _free(result)
+    zeta = np.asarray(result.friction)[..., free, :][..., free]
+    theta = np.array([point.theta for point in result])[:, free].reshape(*zeta.shape[:2], 2)
+    return theta[..., 0], theta[..., 1], zeta
 
 
 def _element(matrix: str, names: Sequence[str], i: int, j: int) -> str:
     inner = f"({names[i]}, {names[j]})" if i != j else f"({names[i]})"
-    return rf"${_SYMBOLS[matrix]}$ {inner}"
+    return rf"${_SYMBOLS[matrix]}$ {inner}{_UNITS[matrix]}"
 
 
-def _point(names: Sequence[str], theta: Sequence[float]) -> str:
+def _at(names: Sequence[str], theta: Sequence[float]) -> str:
     return ", ".join(f"{name} = {value:g}" for name, value in zip(names, theta, strict=True))

@@ -3,42 +3,39 @@
     g_ij = beta^2 Cov(dE/dtheta_i, dE/dtheta_j),  zeta_ij = beta integral of C_ij(t) dt,  tau^r_ij = beta zeta_ij / g_ij
 
 with C the equilibrium correlation of dE/dtheta (Hnybida & Verret 2025, Eqs. 51 and 52).  The integral is cut off by a
-window that is 1 up to a time s and falls to 0 at 2 s (see `thermokernels.friction`).  s doubles, for each pair (i, j)
-by itself, until what lies beyond, R, is less than a tenth of the standard error.  R comes from the tail: two successive
-doublings that still add something give the decay time and the size of an exponential.  For i = j the tail is a sum of
-decaying exponentials with positive weights, so nothing is hidden in it by cancellation; for i != j, by Schwarz's
-inequality, R_ij^2 <= R_ii R_jj.  A mode slower than any that the trajectories show cannot be seen.
+window that is 1 up to a time s and falls to 0 at 2 s (see `thermokernels.correlations`).  s doubles until what lies
+beyond, R, is less than a tenth of the standard error.  R comes from the tail: two successive doublings that still add
+something give the decay time and the size of an exponential.  For i = j the tail is a sum of decaying exponentials with
+positive weights, so nothing is hidden in it by cancellation; for i != j, by Schwarz's inequality,
+R_ij^2 <= R_ii R_jj.  A slow mode may be lost in the noise of one diagonal element and plain in another: so (i, j) takes
+no shorter a window than either of its two, and R_ii is at least R_ij^2 / R_jj.  A mode slower than any that the
+trajectories show cannot be seen.
 
-g comes from the start of the trajectories, where no time step has changed the law of x yet.
+g comes from the start of the trajectories, where no time step has changed the distribution of x yet.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from thermokernels import correlations as friction
+from thermokernels import correlations
 from thermokernels.random import BLOCK
-from thermorun.errors import RunError
-from thermorun.estimates import Estimate
-from thermorun.potentials import compilation
-from thermorun.potentials import dynamics as simulation
-from thermorun.potentials.potential import Potential
-from thermorun.potentials.quadrature import words
-
-Array = NDArray[np.float64]
+from thermorun.arrays import Array
+from thermorun.errors import RunError, words
+from thermorun.estimates import Estimate, left_out_error
+from thermorun.potentials import System, compilation
+from thermorun.potentials.dynamics import require_converged
+from thermorun.streams import Noise
 
 # Blocks of particles to a kernel call; fixed, since those of a call are brought to equilibrium together.
 BATCH = 32
-# Steps of the shortest stretch, and how many levels are tried.
-STRETCH = 8
+# Steps of the shortest segment of a trajectory, and how many levels of doubling are tried.
+SEGMENT = 8
 _FEWEST, MOST = 6, 15
 _PILOT = 8
-# Random streams: one point of parameter space has this many, the pilot the upper half of them.
-STREAMS = 2**33
-_PILOT_STREAM = 2**32
 # R shall be less than this share of the standard error; a doubling is seen when it exceeds so many of its errors.
 _SHARE, _SEEN = 0.1, 3.0
 
@@ -47,7 +44,8 @@ _SHARE, _SEEN = 0.1, 3.0
 class Windows:
     """How trajectories are cut at one point: found by a pilot run, a function of the potential and the seed alone.
 
-    ``dt`` is the time step; ``levels`` the number of doublings; ``centre`` (p,) is about the mean of dE/dtheta.
+    ``dt`` is the time step; ``levels`` the number of window lengths, each twice the last; ``centre`` (p,) is about the
+    mean of dE/dtheta, which the kernel takes off so that little is lost to rounding.
     """
 
     dt: float
@@ -57,94 +55,81 @@ class Windows:
     @property
     def steps(self) -> int:
         """Steps of a trajectory."""
-        return int(STRETCH * friction.TOP * 2 ** (self.levels - 1))
+        return int(SEGMENT * correlations.TOP * 2 ** (self.levels - 1))
 
     @property
     def lengths(self) -> Array:
         """s of each level, time."""
-        return np.asarray(STRETCH * self.dt * 2.0 ** np.arange(self.levels))
+        return np.asarray(SEGMENT * self.dt * 2.0 ** np.arange(self.levels))
 
 
 @dataclass(frozen=True)
-class Point:
-    """The ensemble at one theta."""
+class Ensemble:
+    """Trajectories at one theta; ``noise`` and ``pilot_noise`` belong to it alone."""
 
-    potential: Potential
+    system: System
     theta: tuple[float, ...]
-    beta: float
-    mobility: float
     integrator: str
     precision: str
-    seed: int
-    stream: int
+    noise: Noise
+    pilot_noise: Noise
 
-    def rows(self, windows: Windows, batch: int, blocks: int, stream: int = 0) -> tuple[Array, Array]:
+    def rows(self, windows: Windows, batch: int, blocks: int, noise: Noise | None = None) -> tuple[Array, Array]:
         """Sums of one batch, a row for each block of particles: (blocks, levels, 2, p, p) and (blocks, 2 + p, p)."""
-        potential, p = self.potential, len(self.theta)
+        potential, p = self.system.potential, len(self.theta)
         theta = np.array([self.theta])
-        stream += self.stream
-        # Of the streams of a start, 64 belong to each batch (simulation.equilibrium).
-        x = simulation.equilibrium(
-            potential, self.theta, blocks * BLOCK, beta=self.beta, mobility=self.mobility, seed=self.seed,
-            stream=stream + 64 * batch, precision=self.precision,
-        )  # fmt: skip
-        table = simulation.coefficients(potential, self.integrator, windows.dt, self.beta, self.mobility, theta)
+        own = (noise or self.noise).batch(batch, potential.dimension)
+        x = self.system.equilibrium(self.theta, blocks * int(BLOCK), seed=own, precision=self.precision)
+        table = self.system.coefficients(self.integrator, windows.dt, theta)
         sums, means = np.empty((1, blocks, windows.levels, 2, p, p)), np.empty((1, blocks, 2 + p, p))
         status = np.full((1, blocks), -1)
         kernel = compilation.correlate(
             potential.energy, potential.force, potential.gradient, potential.dimension, p, self.integrator
         )
         kernel(
-            x, np.ascontiguousarray(table.reshape(1, 1, -1)), theta, windows.centre[None], STRETCH,
-            np.uint64(self.seed), np.uint64(stream + potential.dimension * batch), sums, means, status,
+            x, np.ascontiguousarray(table.reshape(1, 1, -1)), theta, windows.centre[None], SEGMENT,
+            *own.dynamics.take(potential.dimension), sums, means, status,
         )  # fmt: skip
-        simulation.require_number(potential, x, status, windows.dt)
+        require_converged(potential, x, status, windows.dt)
         return sums[0], means[0]
 
     def pilot(self, dt: float, blocks: int) -> Windows:
-        """How many doublings an ensemble of so many blocks needs.  Raises RunError where the correlations go on."""
+        """How many levels an ensemble of so many blocks needs.  Raises RunError where the correlations go on."""
         windows = Windows(dt, _FEWEST, np.zeros(len(self.theta)))
         shrink = np.sqrt(_PILOT / blocks)
         while True:
-            sums, means = self.rows(windows, 0, _PILOT, _PILOT_STREAM)
-            found = fold(sums, means, windows, self.beta, shrink)
-            windows = Windows(dt, windows.levels, found.mean_gradient)
+            sums, means = self.rows(windows, 0, _PILOT, self.pilot_noise)
+            found = fold(sums, means, windows, self.system.beta, shrink)
+            windows = Windows(dt, windows.levels, np.asarray(found.mean_gradient.mean))
             if found.truncated and np.max(found.level) < windows.levels - 1:
                 return windows
             if windows.levels == MOST:
                 raise RunError(
-                    f"the forces of {self.potential.name} at theta = {words(self.theta)} are still correlated after"
-                    f" {2 * windows.lengths[-1]:.3g} time units; take another theta or a larger dt."
+                    f"the forces of {self.system.potential.name} at theta = {words(self.theta)} are still correlated"
+                    f" after {2 * windows.lengths[-1]:.3g} time units; take another theta or a larger dt."
                 )
             windows = Windows(dt, windows.levels + 1, windows.centre)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Estimates at one point; every array is (p, p) but for ``mean_gradient`` (p,) and the curve.
+    """Estimates at one point, each an `Estimate` of (p, p) arrays; their errors have blocks - 1 degrees of freedom.
 
-    ``window`` is s, the time at which the correlation integral begins to be cut off, and ``remainder`` is R, what lies
-    beyond it, which the estimate lacks.  ``relaxation`` is NaN where g_ij is not seen to differ from zero.  ``curve``
-    and ``curve_stderr`` (levels, p, p) are the integrals at all levels.
+    ``mean_gradient`` (p,) is the mean of dE/dtheta.  ``relaxation`` is NaN where g_ij is not seen to differ from zero.
+    ``window`` (p, p) is s, the time at which the correlation integral begins to be cut off, ``level`` its number, and
+    ``remainder`` (p, p) is R, what lies beyond, which the estimate lacks.  ``truncated`` says whether R is small enough
+    everywhere.  ``curve`` (levels, p, p) are the integrals at all levels.
     """
 
-    mean_gradient: Array
-    fisher: Array
-    fisher_stderr: Array
-    friction: Array
-    friction_stderr: Array
-    relaxation: Array
-    relaxation_stderr: Array
-    level: NDArray[np.intp]
+    mean_gradient: Estimate
+    fisher: Estimate
+    friction: Estimate
+    relaxation: Estimate
+    level: Array
     window: Array
     remainder: Array
     truncated: bool
-    curve: Array
-    curve_stderr: Array
-
-    def estimate(self, name: str, i: int, j: int) -> Estimate:
-        """``fisher``, ``friction`` or ``relaxation`` as an estimate."""
-        return Estimate(float(getattr(self, name)[i, j]), float(getattr(self, f"{name}_stderr")[i, j]))
+    curve: Estimate
 
 
 def fold(sums: Array, means: Array, windows: Windows, beta: float, shrink: float = 1.0) -> Measured:
@@ -153,47 +138,57 @@ def fold(sums: Array, means: Array, windows: Windows, beta: float, shrink: float
     ``shrink`` is the factor by which errors will be smaller where the windows found here are used.
     """
     rows, levels = sums.shape[:2]
-    counts = friction.TOP * 2.0 ** np.arange(levels - 1, -1, -1)
+    counts = correlations.TOP * 2.0 ** np.arange(levels - 1, -1, -1)
     # The whole first, then without each row.
     parts = [np.concatenate([a.sum(axis=0)[None], a.sum(axis=0) - a]) for a in (sums, means)]
     share = BLOCK * np.concatenate([[rows], np.full(rows, rows - 1)])
     moments, firsts = (part / share.reshape(-1, *(1,) * (part.ndim - 1)) for part in parts)
-    steps = STRETCH * 2.0 ** np.arange(levels)
-    start, mean = firsts[:, 0], firsts[:, 1] / (counts[0] * STRETCH)
+    steps = SEGMENT * 2.0 ** np.arange(levels)
+    start, mean = firsts[:, 0], firsts[:, 1] / (counts[0] * SEGMENT)
     fisher = beta**2 * (firsts[:, 2:] - start[:, :, None] * start[:, None, :])
     integrals = 0.5 * moments[:, :, 0] / counts[:, None, None] + moments[:, :, 1] / (counts[:, None, None] - 1)
     off = 1.5 * steps[:, None, None] * (mean[:, :, None] * mean[:, None, :])[:, None]
     curves = beta * windows.dt * (integrals / steps[:, None, None] - off)
-    curve, curve_stderr = curves[0], _jackknife(curves)
-    remainder = _remainders(curves)
-    small = remainder < _SHARE * shrink * curve_stderr
-    level = np.where(small.any(axis=0), np.argmax(small, axis=0), levels - 1)
+    curve = _estimate(curves)
+    limit = _SHARE * shrink * np.asarray(curve.stderr)
+    remainder = _remainders(curves, limit)
+    small = remainder < limit
+    level = _levels(small)
     chosen = np.take_along_axis(curves, level[None, None], axis=1)[:, 0]
-    fisher_stderr = _jackknife(fisher)
+    measured = _estimate(fisher)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(np.abs(fisher[0]) > _SEEN * fisher_stderr, beta * chosen / fisher, np.nan)
+        ratio = np.where(np.abs(fisher[0]) > _SEEN * np.asarray(measured.stderr), beta * chosen / fisher, np.nan)
+    first = _estimate(start)
     return Measured(
-        start[0] + windows.centre,
-        fisher[0],
-        fisher_stderr,
-        chosen[0],
-        _jackknife(chosen),
-        ratio[0],
-        _jackknife(ratio),
-        level,
-        windows.lengths[level],
-        np.take_along_axis(remainder, level[None], axis=0)[0],
-        bool(small.any(axis=0).all()),
-        curve,
-        curve_stderr,
+        mean_gradient=Estimate(first.mean + windows.centre, first.stderr, dof=first.dof),
+        fisher=measured,
+        friction=_estimate(chosen),
+        relaxation=_estimate(ratio),
+        level=level,
+        window=windows.lengths[level],
+        remainder=np.take_along_axis(remainder, level[None], axis=0)[0],
+        truncated=bool(small.any(axis=0).all()),
+        curve=curve,
     )
 
 
-def _jackknife(values: Array) -> Array:
-    """Standard errors from estimates without each row; ``values[0]`` is the estimate with all of them."""
-    without = values[1:]
-    rows = len(without)
-    return np.asarray(np.sqrt((rows - 1) / rows * np.sum((without - without.mean(axis=0)) ** 2, axis=0)))
+def _levels(small: Array) -> Array:
+    """The level taken for each pair, (p, p): the first at which R is small, the last where it never is.
+
+    An element off the diagonal takes no shorter a window than both of its diagonal elements.
+    """
+    level = _first(small)
+    own = np.diag(level)
+    return np.asarray(np.maximum(level, np.maximum(own[:, None], own[None, :])))
+
+
+def _first(small: Array) -> Array:
+    return np.where(small.any(axis=0), np.argmax(small, axis=0), len(small) - 1)
+
+
+def _estimate(values: Array) -> Estimate:
+    """From the estimate with all rows and those without each, along the first axis."""
+    return Estimate(values[0], left_out_error(values[1:]), dof=len(values) - 2.0)
 
 
 def _beyond(u: float) -> float:
@@ -201,14 +196,36 @@ def _beyond(u: float) -> float:
     return float(np.exp(-u) * -np.expm1(-u) / u)
 
 
-def _remainders(curves: Array) -> Array:
-    """R at each level, (levels, p, p)."""
+def _remainders(curves: Array, limit: Array) -> Array:
+    """R at each level, (levels, p, p); ``limit`` (levels, p, p) is what it shall be less than."""
     levels, p = curves.shape[1:3]
-    gains, errors = np.diff(curves[0], axis=0), _jackknife(np.diff(curves, axis=1))
+    gains, errors = np.diff(curves[0], axis=0), left_out_error(np.diff(curves[1:], axis=1))
     own = np.empty((levels, p))
     for i in range(p):
         own[:, i] = _remainder(gains[:, i, i], errors[:, i, i], float(curves[0, -1, i, i]))
+    taken = _first(own < np.diagonal(limit, axis1=1, axis2=2))
+    own = np.maximum(own, _told_by_others(curves, taken))
     return np.sqrt(own[:, :, None] * own[:, None, :])
+
+
+def _told_by_others(curves: Array, taken: Array) -> Array:
+    """What R of each diagonal element is at least, (levels, p), by elements with longer windows; ``taken`` (p,).
+
+    What (i, j) and (j, j) still add up to the window of (j, j) tells what (i, i) does, by Schwarz's inequality,
+    R_ii >= R_ij^2 / R_jj: however well its own noise hides it.  The noise of R_ij is taken off its square.
+    """
+    levels, p = curves.shape[1:3]
+    least = np.zeros((levels, p))
+    for i, j in itertools.permutations(range(p), 2):
+        end = int(taken[j])
+        if end <= taken[i]:
+            continue
+        missing = curves[:, end : end + 1, i, j] - curves[:, :end, i, j]
+        square = missing[0] ** 2 - left_out_error(missing[1:]) ** 2
+        whole = curves[0, end, j, j] - curves[0, :end, j, j]
+        bound = np.divide(square, whole, out=np.zeros(end), where=(whole > 0) & (square > 0))
+        least[:end, i] = np.maximum(least[:end, i], bound)
+    return least
 
 
 def _added(u: float) -> float:

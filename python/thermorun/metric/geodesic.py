@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.polynomial import legendre
-from numpy.typing import NDArray
+from numpy.polynomial import chebyshev, legendre
 from scipy.interpolate import BSpline, make_interp_spline
 from scipy.optimize import minimize
 
-from thermorun.errors import InputError
-from thermorun.potentials.quadrature import from_left, panel_rule, words
+from thermorun.arrays import Array
+from thermorun.errors import InputError, words
+from thermorun.potentials.quadrature import from_left, panel_rule
 
-Array = NDArray[np.float64]
-Metric = Callable[[Array], Array]
+# Maps theta (p,) to zeta (p, p).
+Tensor = Callable[[Array], Array]
 
 # Degrees of the polynomials tried for the path, until its speed is constant to this.
 _DEGREES = (8, 16, 32)
@@ -29,13 +29,15 @@ _REFUSED = 10.0
 # Panels of the integral of the speed, doubled until the length agrees to this.
 _PANELS = (4, 8, 16, 32, 64, 128)
 _LENGTH_TOLERANCE = 1e-9
+# A tensor that was measured over a grid is smoothed by polynomials of this degree at most.
+_SMOOTH = 4
 
 
 @dataclass(frozen=True)
 class Geodesic:
     """A path between two points, run through at constant speed.
 
-    ``path`` gives theta (..., p) for s = t / tau in [0, 1].  ``length`` is the path's, energy^(1/2) time^(1/2), and
+    ``path`` gives theta (..., p) for s = t / tau in [0, 1].  ``length`` is the path's, energy^(1/2) time^(1/2).
     ``line`` is the integral of theta'^T zeta theta' ds along the straight line at constant dtheta/ds, energy time.
     """
 
@@ -44,6 +46,11 @@ class Geodesic:
     path: BSpline
     length: float
     line: float
+
+    @classmethod
+    def through(cls, shares: Array, theta: Array, length: float, line: float) -> "Geodesic":
+        """One that was stored: theta (n, p) at shares (n,) of tau from 0 to 1."""
+        return cls(theta[0], theta[-1], make_interp_spline(shares, theta, k=5), length, line)
 
     def excess_work(self, tau: float) -> float:
         """length^2 / tau, the excess work predicted for the geodesic, energy."""
@@ -55,11 +62,11 @@ class Geodesic:
 
     def straight(self, s: Array) -> Array:
         """theta on the straight line, (points, p)."""
-        return self.start + np.multiply.outer(s, self.end - self.start)
+        return np.asarray(self.start + np.multiply.outer(s, self.end - self.start))
 
 
-def geodesic(metric: Metric, start: Sequence[float], end: Sequence[float]) -> Geodesic:
-    """The geodesic of ``metric``, which maps theta (p,) to zeta (p, p), from ``start`` to ``end``.
+def geodesic(tensor: Tensor, start: Sequence[float], end: Sequence[float]) -> Geodesic:
+    """The geodesic of ``tensor``, which maps theta (p,) to zeta (p, p), from ``start`` to ``end``.
 
     With one parameter the path is the line and only its speed is to be found.  With more, theta(s) is a polynomial that
     minimises the integral of theta'^T zeta theta' ds (BFGS); its degree is raised until the speed is constant.  Raises
@@ -69,12 +76,12 @@ def geodesic(metric: Metric, start: Sequence[float], end: Sequence[float]) -> Ge
     if np.array_equal(first, last):
         raise InputError(f"theta is {words(start)} at both ends; a geodesic needs two points.")
     step = last - first
-    line = _measure(metric, lambda r: (first + np.multiply.outer(r, step), np.broadcast_to(step, (len(r), len(step)))))
+    line = _measure(tensor, lambda r: (first + np.multiply.outer(r, step), np.broadcast_to(step, (len(r), len(step)))))
     if len(first) == 1:
         return Geodesic(first, last, line.path, line.length, line.action)
     for degree in _DEGREES:
-        path = _shortest(metric, first, last, degree, line)
-        measured = _measure(metric, path)
+        path = _shortest(tensor, first, last, degree, line)
+        measured = _measure(tensor, path)
         if measured.unevenness < _EVEN:
             return Geodesic(first, last, measured.path, measured.length, line.action)
     raise InputError(
@@ -92,15 +99,15 @@ class _Measured:
     unevenness: float
 
 
-def _measure(metric: Metric, path: Callable[[Array], tuple[Array, Array]]) -> _Measured:
+def _measure(tensor: Tensor, path: Callable[[Array], tuple[Array, Array]]) -> _Measured:
     nodes, weights, _ = panel_rule()
     last = np.nan
     for panels in _PANELS:
         half = np.full(panels, 0.5 / panels)
         r = ((2 * np.arange(panels)[:, None] + 1 + nodes) / (2 * panels)).ravel()
-        theta, slope = path(r)
-        zeta = np.array([_regular(metric, point) for point in theta])
-        square = np.einsum("qi,qij,qj->q", slope, zeta, slope)
+        theta, velocity = path(r)
+        zeta = np.array([_regular(tensor, point) for point in theta])
+        square = np.einsum("qi,qij,qj->q", velocity, zeta, velocity)
         speed = np.sqrt(square).reshape(panels, -1)
         length = float(np.sum(half[:, None] * weights * speed))
         if abs(length - last) <= _LENGTH_TOLERANCE * length:
@@ -114,8 +121,8 @@ def _measure(metric: Metric, path: Callable[[Array], tuple[Array, Array]]) -> _M
     return _Measured(curve, length, action, action / length**2 - 1)
 
 
-def _regular(metric: Metric, theta: Array) -> Array:
-    zeta = metric(theta)
+def _regular(tensor: Tensor, theta: Array) -> Array:
+    zeta = tensor(theta)
     size = np.sqrt(np.abs(np.diag(zeta)))
     if not np.all(size > 0) or np.min(np.linalg.eigvalsh(zeta / np.outer(size, size))) < 1e-9:
         raise InputError(
@@ -126,7 +133,7 @@ def _regular(metric: Metric, theta: Array) -> Array:
 
 
 def _shortest(
-    metric: Metric, start: Array, end: Array, degree: int, line: _Measured
+    tensor: Tensor, start: Array, end: Array, degree: int, line: _Measured
 ) -> Callable[[Array], tuple[Array, Array]]:
     """The polynomial path of least action: theta(r), dtheta/dr for r in [0, 1]."""
     nodes, weights = legendre.leggauss(2 * degree + 8)
@@ -141,8 +148,8 @@ def _shortest(
         integrals = 0.5 * (values[:, 2:] - values[:, :-2]) / (2 * orders + 1)
         return integrals * scale, values[:, 1:-1] * scale
 
-    shapes, slopes = bases(r)
-    middle = np.array([_regular(metric, point) for point in line.path(np.linspace(0.1, 0.9, 5))]).mean(axis=0)
+    shapes, velocities = bases(r)
+    middle = np.array([_regular(tensor, point) for point in line.path(np.linspace(0.1, 0.9, 5))]).mean(axis=0)
     whiten = np.linalg.inv(np.linalg.cholesky(middle)).T * line.length
     nudge = 1e-4 * np.maximum(np.abs(step), 1e-2 * np.abs(whiten).max(axis=1))
 
@@ -156,22 +163,22 @@ def _shortest(
     def _action(unknowns: Array) -> tuple[float, Array]:
         c = unknowns.reshape(-1, parameters) @ whiten.T
         theta = start + np.multiply.outer(r, step) + shapes @ c
-        slope = step + slopes @ c
-        zeta = np.array([_regular(metric, point) for point in theta])
-        pull = np.einsum("qij,qj->qi", zeta, slope)
+        velocity = step + velocities @ c
+        zeta = np.array([_regular(tensor, point) for point in theta])
+        pull = np.einsum("qij,qj->qi", zeta, velocity)
         tilt = np.empty_like(theta)
         for k in range(parameters):
             move = np.zeros(parameters)
             move[k] = nudge[k]
-            change = np.array([metric(point + move) - metric(point - move) for point in theta]) / (2 * nudge[k])
-            tilt[:, k] = np.einsum("qi,qij,qj->q", slope, change, slope)
-        gradient = 2 * slopes.T @ (weights[:, None] * pull) + shapes.T @ (weights[:, None] * tilt)
-        value = float(np.sum(weights * np.sum(slope * pull, axis=1)))
+            change = np.array([tensor(point + move) - tensor(point - move) for point in theta]) / (2 * nudge[k])
+            tilt[:, k] = np.einsum("qi,qij,qj->q", velocity, change, velocity)
+        gradient = 2 * velocities.T @ (weights[:, None] * pull) + shapes.T @ (weights[:, None] * tilt)
+        value = float(np.sum(weights * np.sum(velocity * pull, axis=1)))
         return value / line.length**2, ((gradient @ whiten) / line.length**2).ravel()
 
-    # From the line, run through at constant speed: the projection of its slope.
+    # From the line, run through at constant speed: the projection of its velocity.
     smooth = line.path.derivative()(r)
-    first = (slopes.T @ (weights[:, None] * smooth)) @ np.linalg.inv(whiten).T
+    first = (velocities.T @ (weights[:, None] * smooth)) @ np.linalg.inv(whiten).T
     size = first.size
     found = minimize(
         action, first.ravel(), jac=True, method="BFGS", options={"gtol": 1e-7, "hess_inv0": 0.5 * np.eye(size)}
@@ -179,7 +186,43 @@ def _shortest(
     best = found.x.reshape(-1, parameters) @ whiten.T
 
     def path(at: Array) -> tuple[Array, Array]:
-        shape, slope = bases(at)
-        return start + np.multiply.outer(at, step) + shape @ best, step + slope @ best
+        shape, velocity = bases(at)
+        return start + np.multiply.outer(at, step) + shape @ best, step + velocity @ best
 
     return path
+
+
+def smoothed(theta: Array, zeta: Array, counts: Sequence[int]) -> Tensor:
+    """A tensor between the points of a grid: theta (n, q) with ``counts`` (q,) values of each, zeta (n, q, q).
+
+    Logarithms of the matrices are fitted by polynomials, so that what comes out is positive definite.  It raises
+    InputError outside the grid.
+    """
+    low, high = theta.min(axis=0), theta.max(axis=0)
+    degrees = [min(count - 1, _SMOOTH) for count in counts]
+    size = theta.shape[1]
+
+    def basis(at: Array) -> Array:
+        """Products of Chebyshev polynomials in each parameter, (..., products)."""
+        scaled = (2 * at - low - high) / (high - low)
+        out = np.ones((*at.shape[:-1], 1))
+        for k, degree in enumerate(degrees):
+            values = chebyshev.chebvander(scaled[..., k], degree)
+            out = (out[..., None] * values[..., None, :]).reshape(*at.shape[:-1], -1)
+        return out
+
+    table = np.array([_of_eigenvalues(np.log, matrix) for matrix in zeta])
+    weights = np.linalg.lstsq(basis(theta), table.reshape(len(theta), -1), rcond=None)[0]
+
+    def tensor(at: Array) -> Array:
+        if np.any(at < low - 1e-3 * (high - low)) or np.any(at > high + 1e-3 * (high - low)):
+            raise InputError(f"theta is {words(at.tolist())}, outside the grid; the geodesic leaves it.")
+        return _of_eigenvalues(np.exp, (basis(at) @ weights).reshape(size, size))
+
+    return tensor
+
+
+def _of_eigenvalues(function: Callable[[Array], Array], matrix: Array) -> Array:
+    """A function of a symmetric matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    return np.asarray(vectors * function(values) @ vectors.T)

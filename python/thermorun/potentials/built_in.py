@@ -19,8 +19,8 @@ from thermokernels.langevin import device_of
 from thermorun.arrays import Array
 from thermorun.errors import InputError, require_count, short
 from thermorun.potentials.check import check
-from thermorun.potentials.compilation import written
 from thermorun.potentials.potential import Point, Potential, Uniform, anywhere, exponential_family, register
+from thermorun.potentials.sources import written
 
 # Of the functions: to be raised for each potential whose law changes, since files know built-ins by name and version.
 _VERSION = 1

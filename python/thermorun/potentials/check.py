@@ -5,45 +5,61 @@ from numba.core.errors import NumbaError
 from numpy.typing import ArrayLike
 
 from thermorun.arrays import Array
-from thermorun.errors import InputError, words
+from thermorun.errors import InputError, require_positive, words
+from thermorun.potentials.landscape import Landscape
 from thermorun.potentials.potential import Potential
 
+_EPS = float(np.finfo(float).eps)
+# An error of a derivative is let pass below this share of it, or of kT over the length on which kT is gained.
+_SHARE, _FLOOR = 1e-4, 2e-5
+# Steps of a difference are so long that rounding makes it uncertain by this share of the same.
+_ROUNDING = 1e-6
+_OFFSETS = np.array([-4.0, -2.0, -1.0, 1.0, 2.0, 4.0])
+# Of the length of a well: those over which the energy may change by a kT elsewhere.
+_LADDER = 2.0 ** np.arange(-24, 7)
+_SCALES = 10.0 ** np.arange(20, -21, -1.0)
 
-def check(potential: Potential, theta: ArrayLike | None = None) -> None:
-    """Raises InputError where a potential contradicts itself at ``theta`` (its own by default).
 
-    Finite values, force = -dE/dx and gradient = dE/dtheta by numerical derivatives at random points of several sizes,
-    and an energy that rises along random directions, far out.
+def check(potential: Potential, theta: ArrayLike | None = None, *, beta: float = 1.0) -> None:
+    """Raises InputError where a potential contradicts itself at ``theta``.
+
+    Its points are the distribution's own, exp(-beta E): found from the energy alone, within 30 kT of the bottom of
+    every well.  There all values must be finite, the force -dE/dx and the gradient dE/dtheta, by differences whose
+    steps are the energy's own too; and far from there the energy must grow.
+
+    Parameters
+    ----------
+    potential : Potential
+        What is checked.
+    theta : tuple of float, optional
+        Where; by default at the potential's own theta.
+    beta : float
+        1/kT [1/energy].
+
+    Raises
+    ------
+    InputError
+        One sentence: what is wrong, where, and what it should be.
+
+    Examples
+    --------
+    >>> from thermorun import potentials
+    >>> potentials.check(potentials.double_well, (2.0, 0.5))
     """
     point = potential.require_valid(potential.theta if theta is None else theta)
-    rng = np.random.default_rng(1)
-    d = potential.dimension
-    x = np.concatenate([scale * rng.standard_normal((32, d)) for scale in (0.3, 1.0, 3.0)])
+    require_positive("beta", beta)
     _compile(potential, point)
-    energies, forces, gradients = potential.evaluate(x, point)
-    for what, values in (("energy", energies), ("force", forces), ("gradient", gradients)):
-        bad = np.flatnonzero(~np.isfinite(values.reshape(len(x), -1)).all(axis=1))
-        if len(bad):
-            raise InputError(f"{what} of {potential.name} is not finite at x = {words(x[bad[0]])}.")
-    for k in range(d):
-        step = 1e-3 * np.eye(d)[k]
-        slope = _derivative([potential.energies(x + h * step, point) for h in _OFFSETS]) / 1e-3
-        _compare(potential, "force", "minus the derivative of its energy by x", x, forces[:, k], -slope, k)
-    for j, name in enumerate(potential.parameters):
-        # Small enough to stay in the valid region, which the point may be close to.
-        size = 1e-3 * (abs(point[j]) if point[j] else 1.0)
-        step = size * np.eye(len(point))[j]
-        slope = _derivative([potential.energies(x, point + h * step) for h in _OFFSETS]) / size
-        _compare(potential, "gradient", f"the derivative of its energy by {name}", x, gradients[:, j], slope, j)
-    directions = np.concatenate([np.eye(d), -np.eye(d), _unit(rng.standard_normal((64, d)))])
-    far = np.stack([potential.energies(scale * directions, point) for scale in (1e3, 1e4)])
-    falls = ~((far[1] > far[0]) | np.isposinf(far[1]))
-    if np.any(falls):
-        worst = int(np.flatnonzero(falls)[0])
-        raise InputError(
-            f"energy of {potential.name} does not rise along x = s {words(directions[worst])}: it is"
-            f" {far[0, worst]:.6g} at s = 1000 and {far[1, worst]:.6g} at s = 10000; it must be bounded below and grow."
-        )
+    landscape = Landscape(potential, point, beta)
+    minima = landscape.minima()
+    _require_resolved(landscape, minima[0])
+    x = landscape.points(minima)
+    lengths = landscape.lengths(minima[0])
+    landscape.require_confining(minima[0], x)
+    _require_finite(potential, x, point)
+    for k in range(potential.dimension):
+        _check_force(landscape, x, lengths, k)
+    for j in range(len(potential.parameters)):
+        _check_gradient(landscape, x, j)
 
 
 def _compile(potential: Potential, theta: Array) -> None:
@@ -55,27 +71,103 @@ def _compile(potential: Potential, theta: Array) -> None:
         raise InputError(f"the functions of {potential.name} do not compile ({told}).") from error
 
 
-_OFFSETS = (-2.0, -1.0, 1.0, 2.0)
-
-
-def _derivative(values: list[Array]) -> Array:
-    """The derivative at 0 of fourth order, from values at ``_OFFSETS``."""
-    low, left, right, high = values
-    slope: Array = (8 * (right - left) - (high - low)) / 12
-    return slope
-
-
-def _compare(potential: Potential, what: str, meant: str, x: Array, given: Array, truth: Array, index: int) -> None:
-    scale = np.abs(truth) + 1e-3 * np.max(np.abs(truth)) + 1e-9
-    worst = int(np.argmax(np.abs(given - truth) / scale))
-    if abs(given[worst] - truth[worst]) > 1e-4 * scale[worst]:
-        part = f"{what}[{index}]" if what == "gradient" or potential.dimension > 1 else what
+def _require_resolved(landscape: Landscape, minimum: Array) -> None:
+    height = float(landscape.heights(minimum))
+    if _EPS * abs(height) > 1e-4:
         raise InputError(
-            f"{part} of {potential.name} is not {meant}: at x = {words(x[worst])} it is {given[worst]:.6g},"
-            f" not {truth[worst]:.6g}."
+            f"energy of {landscape.potential.name} is {height / landscape.beta:.6g} at its lowest and kT is"
+            f" {1 / landscape.beta:.6g}: differences of kT are lost in rounding; leave the constant out."
         )
 
 
-def _unit(rows: Array) -> Array:
-    unit: Array = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return unit
+def _require_finite(potential: Potential, x: Array, theta: Array) -> None:
+    _, forces, gradients = potential.evaluate(x, theta)
+    for what, values in (("force", forces), ("gradient", gradients)):
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(bad):
+            raise InputError(f"{what} of {potential.name} is not finite at x = {words(x[bad[0]])}.")
+
+
+def _check_force(landscape: Landscape, x: Array, lengths: Array, k: int) -> None:
+    """Component k at points (n, d), moved a little so that they lie on a grid on which steps are exact."""
+    potential, theta, beta = landscape.potential, landscape.theta, landscape.beta
+    x, length = x.copy(), landscape.local(x, k, lengths[k] * _LADDER)
+    axis = np.eye(potential.dimension)[k]
+
+    def heights(step: Array) -> Array:
+        """At all offsets from points that are moved to multiples of the steps."""
+        x[:, k] = step * np.round(x[:, k] / step)
+        return landscape.heights(x + (_OFFSETS[:, None] * step)[..., None] * axis)
+
+    step = _step(landscape.heights(x), heights(_power(1e-7 * length)), x[:, k], length)
+    values = heights(step)
+    force = beta * potential.evaluate(x, theta)[1][:, k]
+    part = f"force[{k}]" if potential.dimension > 1 else "force"
+    _compare(potential, part, "minus the derivative of its energy by x", x, force, -values, step, length, beta)
+
+
+def _check_gradient(landscape: Landscape, x: Array, j: int) -> None:
+    potential, theta, beta = landscape.potential, landscape.theta, landscape.beta
+    axis = np.eye(len(theta))[j]
+
+    def heights(step: float) -> Array:
+        return np.stack([landscape.at(theta + h * step * axis).heights(x) for h in _OFFSETS])
+
+    here = landscape.heights(x)
+    length = _length(landscape, x, here, j)
+    step = _step(here, heights(float(_power(1e-7 * length))), theta[j], length)
+    step = np.full(len(x), np.max(step))
+    values = heights(float(step[0]))
+    gradient = beta * potential.gradients(x, theta)[j]
+    meant = f"the derivative of its energy by {potential.parameters[j]}"
+    _compare(potential, f"gradient[{j}]", meant, x, gradient, values, step, np.full(len(x), length), beta)
+
+
+def _length(landscape: Landscape, x: Array, here: Array, j: int) -> float:
+    """How far parameter j moves, inside the valid region, before the energy of a point changes by more than one kT."""
+    potential, theta = landscape.potential, landscape.theta
+    for scale in _SCALES if theta[j] == 0 else abs(theta[j]) * _SCALES[_SCALES <= 1]:
+        ends = theta + np.array([[-1.0], [1.0]]) * scale * np.eye(len(theta))[j]
+        if any(potential.why_invalid(tuple(end.tolist())) is not None for end in ends):
+            continue
+        changes = [landscape.at(end).heights(x) - here for end in ends]
+        if np.all(np.abs(changes) <= 1):
+            return float(scale)
+    raise InputError(
+        f"energy of {potential.name} jumps where {potential.parameters[j]} moves from {theta[j]:g}; it must be smooth."
+    )
+
+
+def _step(heights: Array, close: Array, origin: Array | float, length: Array | float) -> Array:
+    """Steps as short as rounding lets them be, powers of two; ``close`` are heights at tiny offsets of `_OFFSETS`."""
+    # What is smooth all but cancels in a third difference; what remains is rounding.
+    left = np.abs(close[4] - 2 * close[3] + 2 * close[2] - close[1]) / 3
+    left = np.quantile(left[np.isfinite(left)], 0.9) if np.any(np.isfinite(left)) else 0.0
+    noise = np.maximum(2 * _EPS * np.abs(heights), left)
+    least = np.maximum(noise / _ROUNDING * length, 1e6 * _EPS * np.abs(origin))
+    return _power(np.minimum(np.maximum(least, 1e-9 * length), 0.1 * length))
+
+
+def _power(step: Array | float) -> Array:
+    """The power of two below."""
+    return np.asarray(2.0 ** np.floor(np.log2(step)))
+
+
+def _compare(
+    potential: Potential, part: str, meant: str, x: Array, given: Array, heights: Array, step: Array, length: Array,
+    beta: float,
+) -> None:  # fmt: skip
+    """Raises InputError where ``given`` (n,) is not the derivative of heights (6, n), all in kT."""
+    truth, wide = (
+        (8 * (heights[3 + s] - heights[2 - s]) - (heights[4 + s] - heights[1 - s])) / (12 * step * (1 + s))
+        for s in (0, 1)
+    )
+    with np.errstate(invalid="ignore"):
+        allowed = _SHARE * np.abs(truth) + _FLOOR / length + np.abs(wide - truth)
+        excess = np.where(np.isfinite(allowed), np.abs(given - truth) / allowed, 0.0)
+    worst = int(np.argmax(excess))
+    if excess[worst] > 1:
+        raise InputError(
+            f"{part} of {potential.name} is not {meant}: at x = {words(x[worst])} it is {given[worst] / beta:.6g}, not"
+            f" {truth[worst] / beta:.6g}."
+        )

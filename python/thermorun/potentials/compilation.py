@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 
 import thermokernels
 from thermokernels import correlations, langevin
-from thermorun.potentials.sources import fingerprint, source_of, written
-
-__all__ = ["Kernels", "correlate", "fingerprint", "kernels", "source_of", "written"]
+from thermorun.potentials.sources import fingerprint
 
 Function = Callable[..., Any]
 

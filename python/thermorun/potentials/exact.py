@@ -172,11 +172,14 @@ def _quadratic(system: "System", theta: tuple[float, ...]) -> Exact:
     stiffness, axes = np.linalg.eigh(precision)
     d = len(mean)
     pairs = [(a, b) for a in range(d) for b in range(d)]
+    # Thermal lengths, to a power of two: differences over steps of any length are exact for quadratic functions.
+    size = 2.0 ** np.round(-0.5 * np.log2(beta * stiffness))
+    axes = axes * size
     steps = np.concatenate([np.zeros((1, d)), axes.T, -axes.T, [axes[:, a] + axes[:, b] for a, b in pairs]])
     slopes = potential.evaluate(mean + steps, theta)[2]
-    # Differences over steps of one are exact for polynomials of second degree.
-    first = 0.5 * (slopes[1 : d + 1] - slopes[d + 1 : 2 * d + 1])
+    first = 0.5 * (slopes[1 : d + 1] - slopes[d + 1 : 2 * d + 1]) / size[:, None]
     second = slopes[2 * d + 1 :].reshape(d, d, -1) + slopes[0] - slopes[1 : d + 1, None] - slopes[None, 1 : d + 1]
+    second /= np.multiply.outer(size, size)[..., None]
     both = np.add.outer(stiffness, stiffness)
     one, two = 1 / (beta * stiffness), 0.5 / (beta**2 * np.multiply.outer(stiffness, stiffness))
     fisher = np.einsum("ai,aj,a->ij", first, first, one) + np.einsum("abi,abj,ab->ij", second, second, two)
@@ -219,7 +222,9 @@ def natural_flow(theory: Theory, data: Data, theta: Array, times: Array) -> Arra
         descent = data.mean_gradient(potential, point) - here.mean_gradient
         return np.asarray(-theory.beta * np.linalg.solve(here.fisher, descent))
 
+    # A change of theta_i by 1 / sqrt(g_ii) is one that data can tell.
+    tolerance = 1e-10 / np.sqrt(np.diag(theory.at(theta).fisher))
     with np.errstate(divide="ignore"):
         w = np.minimum(-np.log1p(-np.clip(times, 0, 1)), 30.0)
-    solution = solve_ivp(slope, (0, max(float(w.max()), 1e-9)), theta, t_eval=np.unique(w), rtol=1e-8, atol=1e-10)
+    solution = solve_ivp(slope, (0, max(float(w.max()), 1e-9)), theta, t_eval=np.unique(w), rtol=1e-8, atol=tolerance)
     return np.asarray(solution.y.T[np.searchsorted(np.unique(w), w)])

@@ -1,4 +1,4 @@
-"""Protocols of least work in a given time, jumps included, for any one-dimensional potential.
+"""Work under any protocol, for any one-dimensional potential, without noise.
 
 The Fokker-Planck equation lives on a grid of spacing h.  Neighbours exchange probability at the rates
 
@@ -7,21 +7,18 @@ The Fokker-Planck equation lives on a grid of spacing h.  Neighbours exchange pr
 which obey detailed balance exactly, so that equilibrium, second law and quasi-static limit are those of the continuum
 whatever h is.  theta runs straight between knots and may jump at both ends.  It is taken as a staircase of n equal
 waits: theta jumps to the middle of each, waits, and after the last wait jumps to its end, which errs by a share of
-order 1/n^2.  Its work, the sum of E(x, theta') - E(x, theta) over the jumps, is a function of the knots; the gradient
-comes from one backward sweep (the adjoint), the minimum from L-BFGS.
+order 1/n^2.  Its work, the sum of E(x, theta') - E(x, theta) over the jumps, has a gradient from one backward sweep
+(the adjoint).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import zgttrf, zgttrs
-from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from thermorun.errors import InputError, words
 from thermorun.potentials.quadrature import Function, support, tabulate
 
 Array = NDArray[np.float64]
@@ -31,38 +28,8 @@ Complex = NDArray[np.complex128]
 # after hundreds of them.
 _POLES = 16
 _POINTS = 400
-_KNOTS = 17
 # Law of x beyond this many kT above the bottom is left out of the grid.
 _DEPTH = 30.0
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """theta between two points: a jump, straight pieces between ``knots`` (K, p) at ``shares`` (K,) of tau, a jump.
-
-    ``excess_work`` is its work minus Delta F, energy.
-    """
-
-    start: Array
-    end: Array
-    tau: float
-    shares: Array
-    knots: Array
-    excess_work: float
-
-    def theta(self, s: Array) -> Array:
-        """theta between the jumps, (points, p), at shares s of tau."""
-        return np.stack([np.interp(s, self.shares, column) for column in self.knots.T], axis=-1)
-
-    @property
-    def first_jump(self) -> Array:
-        """The jump at time 0, (p,)."""
-        return np.asarray(self.knots[0] - self.start)
-
-    @property
-    def last_jump(self) -> Array:
-        """The jump at tau, (p,)."""
-        return np.asarray(self.end - self.knots[-1])
 
 
 class FokkerPlanck:
@@ -92,7 +59,7 @@ class FokkerPlanck:
 
     def excess_work(self, path: Callable[[Array], Array], steps: int) -> float:
         """Excess work of theta = path(s), s in (0, 1), ``steps`` waits and twice as many: error of fourth order."""
-        coarse, fine = (self.run(np.asarray(path(_middles(count))))[0] for count in (steps, 2 * steps))
+        coarse, fine = (self.run(np.asarray(path(middles(count))))[0] for count in (steps, 2 * steps))
         return (4 * fine - coarse) / 3
 
     def run(self, stairs: Array) -> tuple[float, Array]:
@@ -118,36 +85,9 @@ class FokkerPlanck:
             value = before + energies[n + 1] - energies[n]
         return work - self.delta_free_energy, gradient
 
-    def least(self, guess: Callable[[Array], Array], steps: int, knots: int = _KNOTS) -> Protocol:
-        """The protocol of least work, by L-BFGS from theta = guess(s), s in [0, 1]; knots crowd towards the ends."""
-        even = np.arange(knots) / (knots - 1)
-        # At the ends 2.5 times as dense as if even, which with 64 waits or more leaves each knot a wait of its own.
-        shares = even - 0.6 / (2 * np.pi) * np.sin(2 * np.pi * even)
-        weights = np.stack([np.interp(_middles(steps), shares, row) for row in np.eye(knots)], axis=1)
-        first = np.asarray(guess(shares))
-        unit = np.abs(self.end - self.start)
-        unit = np.where(unit > 0, unit, unit.max())
-        scale = abs(self.run(weights @ first)[0])
 
-        def work(unknowns: Array) -> tuple[float, Array]:
-            value, gradient = self.run(weights @ (unknowns.reshape(first.shape) * unit))
-            return value / scale, (weights.T @ gradient * unit).ravel() / scale
-
-        found = minimize(
-            work, (first / unit).ravel(), jac=True, method="L-BFGS-B",
-            options={"maxiter": 200, "maxcor": 30, "ftol": 1e-8, "gtol": 1e-6},
-        )  # fmt: skip
-        best = Protocol(self.start, self.end, self.tau, shares, found.x.reshape(first.shape) * unit, np.nan)
-        value = self.excess_work(best.theta, steps)
-        if not np.isfinite(value):
-            raise InputError(
-                f"theta goes from {words(self.start.tolist())} to {words(self.end.tolist())} in tau {self.tau:g};"
-                " no protocol of least work was found: take a longer tau."
-            )
-        return replace(best, excess_work=value)
-
-
-def _middles(count: int) -> Array:
+def middles(count: int) -> Array:
+    """The middles of ``count`` equal parts of [0, 1]."""
     return np.asarray((np.arange(count) + 0.5) / count)
 
 

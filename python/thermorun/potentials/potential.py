@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from thermokernels.langevin import device_of
 from thermorun.arrays import Array
 from thermorun.errors import InputError, require_count, require_number, short
-from thermorun.potentials import compilation
+from thermorun.potentials import compilation, sources
 
 Point = tuple[float, ...]
 # Gives (count,) uniforms on (0, 1), fresh ones at every call.
@@ -136,11 +136,11 @@ class Potential:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the source of the three functions, equal on every version of Python, see `compilation.fingerprint`.
+        """A hash of the source of the three functions, equal on every version of Python, see `sources.fingerprint`.
 
         Of a built-in potential, its name and its version.
         """
-        return compilation.fingerprint((self.energy, self.force, self.gradient, self.dimension))[:16]
+        return sources.fingerprint((self.energy, self.force, self.gradient, self.dimension))[:16]
 
     @cached_property
     def source(self) -> str | None:
@@ -148,9 +148,7 @@ class Potential:
 
         None for a built-in potential.
         """
-        texts = [compilation.source_of(function) for function in (self.energy, self.force, self.gradient)]
-        found = list(dict.fromkeys(text for text in texts if text is not None))
-        return "\n".join(found) if None not in texts else None
+        return sources.sources_of((self.energy, self.force, self.gradient))
 
     def require_valid(self, theta: ArrayLike, name: str = "theta") -> Array:
         """``theta`` as an array.  Raises InputError where it is no valid point (or path of points) of the potential."""
@@ -174,8 +172,22 @@ class Potential:
         points = np.asarray(x, float)
         points = points[:, None] if points.ndim == 1 else points
         values = np.empty((1, 1 + self.dimension + len(self.parameters), len(points)))
-        self.kernels().evaluate(np.ascontiguousarray(points.T)[None], np.asarray(theta, float)[None], values)
+        self._fill(np.ascontiguousarray(points.T)[None], np.asarray(theta, float)[None], values)
         return values[0, 0], values[0, 1 : 1 + self.dimension].T, values[0, 1 + self.dimension :].T
+
+    def _fill(self, x: Array, theta: Array, values: Array) -> None:
+        """Numba raises where an integer power divides by zero; such points alone get E = inf and no derivatives."""
+        try:
+            self.kernels().evaluate(x, theta, values)
+        except ZeroDivisionError:
+            half = x.shape[2] // 2
+            if not half:
+                values[:, 0], values[:, 1:] = np.inf, np.nan
+                return
+            for part in (slice(None, half), slice(half, None)):
+                some = values[:, :, part].copy()
+                self._fill(x[:, :, part].copy(), theta, some)
+                values[:, :, part] = some
 
     def energies(self, x: ArrayLike, theta: ArrayLike) -> Array:
         """E at points (n,) or (n, d) and one theta (p,)."""
@@ -237,9 +249,9 @@ def exponential_family(
 
     return Potential(
         name,
-        compilation.written(f"c(x) + {product('f(x)')}", **known),
-        compilation.written(f"-(slope(x) + {product('slopes(x)')})", **known),
-        compilation.written("f(x)", **known),
+        sources.written(f"c(x) + {product('f(x)')}", **known),
+        sources.written(f"-(slope(x) + {product('slopes(x)')})", **known),
+        sources.written("f(x)", **known),
         parameters,
         theta,
         **rest,

@@ -1,15 +1,15 @@
-"""Functions by what their source says: a fingerprint that no version of Python changes, and the text itself."""
+"""Functions by what their source says: a fingerprint that no version of Python changes, and the text itself.
+
+Takes nothing but the standard library, so that any Python can be asked for a fingerprint.
+"""
 
 import ast
 import functools
 import hashlib
 import linecache
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-
-import numpy as np
-from numba.core.dispatcher import Dispatcher
 
 Function = Callable[..., Any]
 _Node = ast.FunctionDef | ast.Lambda
@@ -29,13 +29,25 @@ def written(expression: str, **space: Any) -> Function:
     return function
 
 
-def source_of(function: Function) -> str | None:
-    """The text of the file, or of the notebook's cell, that a function was read from.
+def sources_of(functions: Iterable[Function]) -> str | None:
+    """The text of the files, or of the notebook's cells, that functions were read from, one after the other.
 
-    None where there is no such text, or it is not what the function was made from (it was edited since).
+    None where one of them has no such text, or the text is not what it was made from (it was edited since).
     """
-    code = _plain(function).__code__
-    text = "".join(linecache.getlines(code.co_filename, _plain(function).__globals__))
+    texts: list[str | None] = []
+    for function in functions:
+        if "__text__" in _plain(function).__dict__:
+            called = (value for value in _plain(function).__globals__.values() if hasattr(value, "__code__"))
+            texts.append(sources_of(called))
+        else:
+            texts.append(_source_of(_plain(function)))
+    known = [text for text in dict.fromkeys(texts) if text is not None]
+    return "\n".join(known) if known and None not in texts else None
+
+
+def _source_of(function: Any) -> str | None:
+    code = function.__code__
+    text = "".join(linecache.getlines(code.co_filename, function.__globals__))
     return text if code in _codes(text, code.co_filename) else None
 
 
@@ -55,11 +67,11 @@ def fingerprint(value: Any) -> str:
 
 def _plain(function: Function) -> Any:
     """The function of Python in a compiled one."""
-    return function.py_func if isinstance(function, Dispatcher) else function
+    return getattr(function, "py_func", function)
 
 
 def _describe(value: Any, digest: Any, seen: set[int]) -> None:
-    if isinstance(value, Dispatcher):
+    if hasattr(value, "py_func"):
         for name in _FLAGS:
             flag = value.targetoptions.get(name, False)
             digest.update(f"{name} {sorted(flag) if isinstance(flag, set) else flag};".encode())
@@ -68,8 +80,8 @@ def _describe(value: Any, digest: Any, seen: set[int]) -> None:
         if id(value) not in seen:
             seen.add(id(value))
             _describe_function(value, digest, seen)
-    elif isinstance(value, np.ndarray | np.generic):
-        digest.update(f"{value.dtype.str} {value.shape}".encode() + np.ascontiguousarray(value).tobytes())
+    elif hasattr(value, "dtype") and hasattr(value, "tobytes"):
+        digest.update(f"{value.dtype.str} {value.shape}".encode() + value.tobytes())
     elif isinstance(value, tuple | list):
         digest.update(f"{type(value).__name__} {len(value)}".encode())
         for element in value:
@@ -82,26 +94,33 @@ def _describe(value: Any, digest: Any, seen: set[int]) -> None:
 
 
 def _describe_function(function: Any, digest: Any, seen: set[int]) -> None:
-    node = _node_of(function)
+    code, node = function.__code__, _node_of(function)
     if node is None:
-        _describe_code(function.__code__, digest)
-        names = _names_of_code(function.__code__)
+        _describe_code(code, digest)
+        names, local = _names_of_code(code), set(code.co_varnames)
     else:
         digest.update("".join(_dump(node.args)).encode())
-        body = node.body if isinstance(node.body, list) else [ast.Return(node.body)]
+        body = _without_docstring(node.body) if isinstance(node.body, list) else [ast.Return(node.body)]
         digest.update("".join(_dump(body)).encode())
-        inner = list(ast.walk(node))
-        names = {one.id for one in inner if isinstance(one, ast.Name)}
-        names |= {one.attr for one in inner if isinstance(one, ast.Attribute)}
-    for name, cell in sorted(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)):
+        names, local = _names_of_tree(node)
+    cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
+    for name in sorted(cells):
         digest.update(name.encode())
-        _describe(cell.cell_contents, digest, seen)
+        _describe(cells[name].cell_contents, digest, seen)
     _describe(function.__defaults__ or (), digest, seen)
-    local = set(function.__code__.co_varnames) | set(function.__code__.co_freevars)
-    for name in sorted(names - local):
+    for name in sorted(names - local - set(cells)):
         if name in function.__globals__:
             digest.update(name.encode())
             _describe_global(function.__globals__[name], names, digest, seen)
+
+
+def _names_of_tree(node: _Node) -> tuple[set[str], set[str]]:
+    """All names that a function uses, those of attributes too, and those that are its own."""
+    inner = list(ast.walk(node))
+    used = {one.id for one in inner if isinstance(one, ast.Name)}
+    used |= {one.attr for one in inner if isinstance(one, ast.Attribute)}
+    own = {one.id for one in inner if isinstance(one, ast.Name) and not isinstance(one.ctx, ast.Load)}
+    return used, own | {one.arg for one in inner if isinstance(one, ast.arg)}
 
 
 def _describe_global(value: Any, names: set[str], digest: Any, seen: set[int]) -> None:
@@ -135,7 +154,7 @@ def _node_of(function: Any) -> _Node | None:
     text = function.__dict__.get("__text__")
     if text is not None:
         return next(node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef))
-    text = source_of(function)
+    text = _source_of(function)
     if text is None:
         return None
     code = function.__code__

@@ -10,6 +10,9 @@ import numpy as np
 from thermorun.errors import InputError
 from thermorun.store.layout import SCHEMA_VERSION
 
+# Attributes that every file of ours has at its root.
+_ROOT = ("command", "spec", "seed", "threads", "created")
+
 
 def opened(path: Path | str) -> h5py.File:
     """A file open for reading, without a lock; with one where this process has it open so already.  Raises OSError."""
@@ -25,8 +28,11 @@ def read_spec(path: Path | str) -> str:
     """The spec (JSON) of a run's file.  Raises InputError where it holds none, or of a schema we cannot read."""
     try:
         with opened(path) as file:
-            if "spec" not in file.attrs or "schema_version" not in file.attrs:
+            if "schema_version" not in file.attrs:
                 raise InputError(f"{path} is an HDF5 file, but not of a run.")
+            missing = [name for name in _ROOT if name not in file.attrs]
+            if missing:
+                raise InputError(f"{path} is damaged: it has no attribute {missing[0]}.")
             if file.attrs["schema_version"] != SCHEMA_VERSION:
                 raise InputError(
                     f"{path} has schema version {file.attrs['schema_version']}; this version reads {SCHEMA_VERSION}."
@@ -47,6 +53,15 @@ def is_complete(path: Path | str) -> bool:
     """Whether every section of a run's file counts all its rows."""
     with opened(path) as file:
         return bool(np.array_equal(file["commits"], file["rows"]))
+
+
+def require_intact(data: h5py.Dataset, name: str, path: Path | None) -> None:
+    """Raises InputError for a dataset whose dimensions and shape disagree: one that was put there by hand."""
+    if data.is_scale:
+        return
+    scales = [[len(scale) for scale in dimension.values()] for dimension in data.dims]
+    if not scales or any(len(each) != 1 for each in scales) or data.shape != tuple(each[0] for each in scales):
+        raise InputError(f"{path} is damaged: dataset {name} has shape {data.shape}, which its dimensions do not say.")
 
 
 def refuse_other_content(path: Path, spec: str) -> None:

@@ -15,6 +15,8 @@ complete.
 """
 
 import os
+import secrets
+import struct
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,7 +29,7 @@ import numpy as np
 
 from thermorun.arrays import Array
 from thermorun.errors import InputError, RunError
-from thermorun.store.inspect import difference, opened, read_spec, reason, refuse_other_content
+from thermorun.store.inspect import difference, opened, read_spec, reason, refuse_other_content, require_intact
 from thermorun.store.layout import Axis, Contents, Variable, add_section, attributes, contents
 
 
@@ -54,7 +56,7 @@ class RunFile:
         """
         path = Path(path)
         refuse_other_content(path, spec)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
             file = h5py.File(part, "w", libver=("earliest", "v108"), locking=False)
         except OSError as error:
@@ -65,7 +67,9 @@ class RunFile:
     @classmethod
     def in_memory(cls, command: str, spec: str, seed: int, threads: int) -> Self:
         """The same for a run without a file: it is gone when closed, but for its ``contents``."""
-        file = h5py.File("in memory", "w", libver=("earliest", "v108"), driver="core", backing_store=False)
+        file = h5py.File(
+            f"memory-{secrets.token_hex(8)}", "w", libver=("earliest", "v108"), driver="core", backing_store=False
+        )
         file.attrs.update(attributes(command, spec, seed, threads))
         return cls(None, file)
 
@@ -137,9 +141,12 @@ class RunFile:
         return int(self._file["commits"][_section_index(self._file, section)])
 
     def read(self, section: str) -> dict[str, Array]:
-        """Every dataset of a section."""
+        """Every dataset of a section.  Raises InputError for one whose shape is not that of its dimensions."""
         self.wait()
-        return {name: data[()] for name, data in self._file[section].items() if isinstance(data, h5py.Dataset)}
+        found = {name: data for name, data in self._file[section].items() if isinstance(data, h5py.Dataset)}
+        for name, data in found.items():
+            require_intact(data, f"{section}/{name}".lstrip("/"), self.path)
+        return {name: data[()] for name, data in found.items()}
 
     @property
     def published(self) -> bool:
@@ -271,22 +278,24 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def _locked(file: Path, name: Path) -> int | None:
-    """A descriptor that holds the lock of a file, which a killed process lets go of; None where there are no locks.
+    """A descriptor that holds a lock of a file, which a killed process lets go of; None where there are none.
 
-    Raises InputError where another run holds it.
+    Not the kind of lock that HDF5 takes: readers may look while a run writes.  Raises InputError where another run has
+    it.
     """
     try:
         import fcntl
-    except ImportError:  # not a Unix
+
+        command = fcntl.F_OFD_SETLK
+    except (ImportError, AttributeError):  # Linux has such locks
         return None
-    descriptor = os.open(file, os.O_RDONLY)
+    descriptor = os.open(file, os.O_RDWR)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.fcntl(descriptor, command, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     except BlockingIOError:
         os.close(descriptor)
-        raise InputError(
-            f"out is {name}, which another run is writing now; wait for it, or name another file."
-        ) from None
+        sentence = f"out is {name}, which another run is writing now; wait for it, or name another file."
+        raise InputError(sentence) from None
     except OSError:  # a file system without locks
         os.close(descriptor)
         return None

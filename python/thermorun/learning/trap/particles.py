@@ -48,8 +48,12 @@ class ClosedLoop(Ensemble):
         super().__init__(plan)
         replicas = plan.spec.replicas
         self.mean = np.tile([plan.trap.theta0, 0.0], (replicas, 1))
-        self.responses = np.zeros((replicas, 3, self.blocks))
+        self.responses = np.zeros((replicas, 4, self.blocks * plan.spec.split))
         self.centres = np.full((replicas, plan.scheme.points + 1), plan.trap.theta0)
+
+    def start(self) -> None:
+        super().start()
+        trap.start_responses(self.x, self.plan.spec.particles, self.responses)
 
     @property
     def state(self) -> dict[str, Array]:

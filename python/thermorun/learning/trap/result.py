@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thermokernels.random import BLOCK
 from thermorun.arrays import Array
 from thermorun.errors import InputError
 from thermorun.estimates import Estimate, finite_or_none, over_replicas
@@ -20,6 +19,9 @@ from thermorun.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# Fewer degrees of freedom than this are worth a note.
+_FEW = 20
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class ProtocolResult:
         """The mean over replicas of a series at one row, with its standard error.
 
         From within a replica where that tells it: in open loop from its particles, in closed loop, where they share
-        theta, from its blocks of 1,024.  Else from the spread of the replicas.
+        theta, from its parts (``spec.split``).  Else from the spread of the replicas.
         """
         spec, within, open_loop = self.spec, self.series.get(f"var_{name}"), isinstance(self.protocol, Path)
         # Replicas with data of their own differ by more than each knows of itself.
@@ -75,8 +77,8 @@ class ProtocolResult:
         found = over_replicas(self.series[name][row], within[row] if within is not None and alike else None)
         if within is None or not alike or not math.isinf(found.dof):
             return found
-        parts = spec.particles if open_loop else -(-spec.particles // BLOCK)
-        return replace(found, dof=float(spec.replicas * (parts - 1)))
+        dof = spec.particles - 1 if open_loop else spec.degrees_of_freedom
+        return replace(found, dof=float(spec.replicas * dof))
 
     @property
     def excess_work(self) -> Estimate:
@@ -106,7 +108,7 @@ class ProtocolResult:
             return None
         if isinstance(self.spec.samples, int) or self.spec.minibatch is not None:
             return "one replica with data of its own does not tell its error; take more replicas."
-        return f"one replica of a single block of {BLOCK:,} particles does not tell its error; take more of either."
+        return f"one replica of {self.spec.particles} particles does not tell its error; take more of either."
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers of one row of the table, in JSON's types."""
@@ -184,10 +186,9 @@ class ExcessWorkResult(Result):
         notes += dict.fromkeys(f"± ?: {one.reason}" for one in parts if one.reason is not None)
         if any(one.exact_work is None for one in parts):
             notes.append("exact ?: the noise of minibatches belongs to the time step, so there is no exact value")
-        if spec.replicas * -(-spec.particles // BLOCK) < 20 and any(one.reason is None for one in parts):
-            dof = min(one.excess_work.dof for one in parts)
-            if math.isfinite(dof) and dof < 20:
-                notes.append(f"standard errors have {dof:.0f} degrees of freedom, which z allows for (Student's t)")
+        dof = min((one.excess_work.dof for one in parts if one.reason is None), default=math.inf)
+        if dof < _FEW:
+            notes.append(f"standard errors have {dof:.0f} degrees of freedom, which z allows for (Student's t)")
         return notes
 
     def _time_step_table(self) -> Table:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 
+from thermokernels.random import BLOCK
 from thermorun import specs, streams
 from thermorun.errors import InputError, require_count
 from thermorun.learning.trap.discretisation import INTEGRATORS, MOST_STEPS, default_steps
@@ -107,6 +108,23 @@ class ExcessWork(Spec):
                 label, number = f"{one.name}-{number}", number + 1
             labelled[label] = one
         return labelled
+
+    @property
+    def split(self) -> int:
+        """How many parts a block of particles is cut into, for standard errors in closed loop: a power of two.
+
+        So that a replica has some 64 parts of at least 16 particles; from 64 blocks on parts are blocks.
+        """
+        blocks = -(-self.particles // int(BLOCK))
+        return 1 << max(0, 6 - (blocks - 1).bit_length())
+
+    @property
+    def degrees_of_freedom(self) -> float:
+        """Of a standard error from within a replica in closed loop; 0 where all its particles are one part."""
+        size = int(BLOCK) // self.split
+        whole, rest = divmod(self.particles, size)
+        shares = whole * (size / self.particles) ** 2 + (rest / self.particles) ** 2
+        return max(1.0, 1 / shares - 1) if self.particles > size else 0.0
 
     def file_name(self) -> str:
         names = "-".join(self.built()) if len(self.protocols) <= 2 else f"{len(self.protocols)}-protocols"

@@ -1,0 +1,89 @@
+"""Shots: noisy trajectories of a machine at images, each shot with its own random stream; their place in a file."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from thermorun import streams
+from thermorun.arrays import Array
+from thermorun.computer.machine import Machine
+from thermorun.computer.score import Tally
+from thermorun.runs import Session
+from thermorun.store import Axis, RunFile, Variable
+from thermorun.streams import Streams
+
+SECTION = "shots"
+_VARIABLES = {
+    "output": (("shot", "image", "class"), "length", "outputs at the observation time", "float32"),
+    "heat": (("shot", "image"), "energy", "heat absorbed from the bath during the classification", "float64"),
+    "work": (("shot", "image"), "energy", "work of switching the fields on at x = 0 and off at the end", "float64"),
+}
+
+
+def shoot(
+    machine: Machine, fields: Array, stream: Streams, pause: Callable[[], None] = lambda: None
+) -> dict[str, Array]:
+    """One noisy trajectory an image: outputs (images, classes) at the observation time, heat and work (images,)."""
+    run = machine.run(fields, seed=stream, pause=pause)
+    return {"output": run.x[:, machine.hidden :], "heat": run.heat, "work": reset_work(run.x, fields)}
+
+
+def reset_work(x: Array, fields: Array) -> Array:
+    """Work of switching all fields off at x, V(x) without them minus V(x) with them: -h.x, float64 (points,)."""
+    work: Array = -np.einsum("ij,ij->i", x, fields, dtype=np.float64)
+    return work
+
+
+def take(machine: Machine, fields: Array, shots: int, seed: int) -> Tally:
+    """What so many shots add up to, without labels and without a file."""
+    tally = Tally.empty(None, len(fields), machine.outputs)
+    for shot in range(shots):
+        tally.add(**shoot(machine, fields, streams.shot(seed, shot)))
+    return tally
+
+
+def need(shots: int, images: int, classes: int) -> int:
+    """Bytes of all shots."""
+    return shots * images * (4 * classes + 16)
+
+
+def add_section(file: RunFile, shots: int, classes: tuple[int, ...], values: Array, meaning: str) -> None:
+    """Allocates the place of every shot at every image; ``values`` (images,) are the images' labels as given."""
+    axes = [
+        Axis("shot", np.arange(shots), "1", "noisy trajectories of an image, each with its own random stream"),
+        Axis("image", np.arange(len(values)), "1", "image that is classified"),
+        Axis("class", np.array(classes), "1", "label that an output stands for"),
+    ]
+    variables = [Variable(name, *about) for name, about in _VARIABLES.items()]
+    file.add_section(SECTION, axes, [*variables, Variable("label", ("image",), "1", meaning)])
+    file.write_whole(SECTION, {"label": values})
+
+
+def take_into(file: RunFile, machine: Machine, fields: Array, shots: int, under_way: Session) -> None:
+    """Takes the shots that the file has not yet; each is written when it is whole.
+
+    Shot k has random stream k, so that more shots begin with the same ones.  Raises RunError where one diverges.
+    """
+    done = file.committed(SECTION)
+    under_way.stage("shots", shots * len(fields), "images")
+    under_way.advance(done * len(fields))
+    for shot in range(done, shots):
+        row = shoot(machine, fields, streams.shot(under_way.spec.seed, shot), under_way.pause)
+        file.write(SECTION, shot, {name: values[None] for name, values in row.items()})
+        under_way.advance(len(fields))
+        under_way.pause()
+
+
+def read_tally(file: RunFile) -> Tally:
+    """What the complete shots in a file add up to."""
+    stored = file.read(SECTION)
+    classes, values = stored["class"], stored["label"]
+    labels = None
+    if not np.isnan(values).any():
+        labels = np.full(len(values), -1)
+        for place, value in enumerate(classes):
+            labels[values == value] = place
+    tally = Tally.empty(labels, len(values), len(classes))
+    for shot in range(file.committed(SECTION)):
+        tally.add(*(stored[name][shot] for name in _VARIABLES))
+    return tally

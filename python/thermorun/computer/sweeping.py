@@ -1,0 +1,280 @@
+"""Measures a trained machine, or machines trained alike, at many values of one setting."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thermorun import streams
+from thermorun.arrays import Array
+from thermorun.computer import layout
+from thermorun.computer.images import training_images
+from thermorun.computer.machine import CONNECTIVITIES, Machine
+from thermorun.computer.result import TITLES, SweepResult
+from thermorun.computer.score import Accuracy, Score, Tally
+from thermorun.computer.shots import reset_work
+from thermorun.computer.spec import TRAINED, Source, Sweep, Value
+from thermorun.computer.subject import Subject
+from thermorun.computer.task import Task
+from thermorun.computer.training import as_stored, finished, fit
+from thermorun.errors import InputError
+from thermorun.estimates import Estimate
+from thermorun.runs import Session, session
+from thermorun.specs import documented, given
+from thermorun.store import Axis, RunFile, Variable
+
+_SHARES = ("accuracy", "top2", "vote")
+_PARTS = {
+    "": "",
+    "_stderr": "its standard error, images and noise drawn anew",
+    "_stderr_images": "the part of it that is due to images",
+    "_stderr_noise": "the part of it that is due to noise",
+}
+_MEANINGS = {
+    "accuracy": "share of single shots at the images that are right",
+    "top2": "share of shots whose two largest outputs hold the label",
+    "vote": "share of images whose mean outputs over all shots are right",
+    "heat": "heat absorbed from the bath during a classification",
+}
+
+
+@documented(Sweep)
+def sweep(
+    file: str | Path,
+    dataset: Source | None = None,
+    labels: Array | None = None,
+    classes: tuple[int, ...] | None = None,
+    part: str | None = None,
+    shots: int = 4,
+    outputs: int | None = None,
+    pixel_mean: float | None = None,
+    pixel_deviation: float | None = None,
+    pixel_norm: float | None = None,
+    precision: str = "float32",
+    fingerprint: int | None = None,
+    over: str = "observation-time",
+    values: tuple[Value, ...] | None = None,
+    seed: int = 0,
+    *,
+    out: Path | str | None = None,
+    resume: bool = False,
+    threads: int | None = None,
+    show_progress: bool = False,
+) -> SweepResult:
+    """Measures the machine in a file at many values of one setting.
+
+    Observation time, temperature and time step change the physics of the same machine; for the observation time one
+    trajectory is read at many times.  Connectivity and hidden units train a new machine for every value.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Returns
+    -------
+    SweepResult
+        Accuracy with its standard error, and heat, at every value.
+
+    Raises
+    ------
+    InputError
+        Before anything is written, for input that cannot run.
+    RunError
+        Where a trajectory or a training diverges, or the file cannot be written.
+    Stopped
+        After Ctrl-C (a KeyboardInterrupt), with all values that are done saved.
+    """
+    spec = Sweep(**given(Sweep, locals()))
+    result: SweepResult = spec.run(out=out, resume=resume, threads=threads, show_progress=show_progress)
+    return result
+
+
+def run(
+    spec: Sweep, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
+    show_progress: bool = False,
+) -> SweepResult:  # fmt: skip
+    """Runs a spec: see `sweep`."""
+    with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
+        if under_way.resuming and finished(spec, under_way.out):
+            return read(under_way.open(lambda file: None), spec)
+        subject = Subject.of(spec)
+        if subject.labels is None:
+            raise InputError(f"dataset is {subject.shown.name}, whose images have no labels; a sweep needs them.")
+        values, standard = _values(spec, subject)
+        # What was asked for still has the arrays, if it was given some.
+        asked, spec = spec, as_stored(spec.replace(**subject.noted), under_way)
+        under_way.spec = spec
+        machines = _Machines(asked, subject, values)
+        groups = machines.groups
+        # Tallies of a group, their checkpoint, and one shot.
+        images = len(subject.shown.x)
+        under_way.require_memory(
+            3 * len(groups[0]) * images * (12 * subject.machine.outputs + 40), f"values is {values}"
+        )
+        file = under_way.open(lambda file: _lay_out(file, spec, values, standard, subject))
+        done = file.committed("sweep")
+        under_way.stage(f"sweep over the {TITLES[spec.over]}", len(groups) * spec.shots, "shots")
+        for group in groups:
+            if group[-1] < done:
+                under_way.advance(spec.shots)
+                continue
+            with under_way.unsaved():
+                machine = machines.at(group)
+            for i, tally in zip(group, _tallies(machine, subject, machines, group, under_way), strict=True):
+                row = _columns(Score.of(tally)) | {"parameters": float(machine.parameters)}
+                file.write("sweep", i, {name: np.array([value]) for name, value in row.items()})
+        return read(file, spec)
+
+
+def read(file: RunFile, spec: Sweep) -> SweepResult:
+    """The results in a file, of the values that are complete."""
+    stored, done = file.read("sweep"), file.committed("sweep")
+    values = tuple(v.decode() if isinstance(v, bytes) else v for v in stored["value"][:done].tolist())
+    images = int(file.noted("images"))
+
+    def share(name: str, i: int) -> Accuracy:
+        mean, stderr, *parts = (float(stored[name + part][i]) for part in _PARTS)
+        return Accuracy(mean, stderr, images, images - 1.0, *parts)
+
+    columns: dict[str, list[Estimate]] = {name: [share(name, i) for i in range(done)] for name in _SHARES}
+    columns["heat"] = [Estimate(float(stored["heat"][i]), float(stored["heat_stderr"][i]), images) for i in range(done)]
+    return SweepResult(
+        spec=spec, threads=file.threads, file=file.path, stored=None if file.path else file.contents(),
+        values=values, columns=columns, parameters=stored["parameters"][:done],
+        standard=json.loads(str(file.noted("standard"))), notes=layout.read_sentences(file),
+    )  # fmt: skip
+
+
+class _Machines:
+    """The machine at every value.  Checks all values first; raises InputError."""
+
+    def __init__(self, spec: Sweep, subject: Subject, values: tuple[Value, ...]) -> None:
+        self.subject, self.values = subject, values
+        self.times = spec.over == "observation-time"
+        # One trajectory is read at all times; else every value has its own.
+        self.groups = [list(range(len(values)))] if self.times else [[i] for i in range(len(values))]
+        self.tasks: list[Task] = []
+        if spec.over in TRAINED:
+            self.tasks = _tasks(spec, subject, values)
+        elif self.times:
+            self.steps = [subject.machine.physics.step_of(float(v)) for v in values]
+        for group in self.groups if not self.tasks else []:
+            self.at(group).require_stable(subject.fields)
+
+    def at(self, group: list[int]) -> Machine:
+        """The machine that is run for these values: trained, if it has to be."""
+        if self.tasks:
+            return fit(self.tasks[group[0]])
+        machine, spec = self.subject.machine, self.subject.spec
+        assert isinstance(spec, Sweep)
+        chosen = [float(self.values[i]) for i in group]
+        name = {"observation-time": "observation_time", "temperature": "kT", "timestep": "dt"}[spec.over]
+        return machine.with_physics(**{name: max(chosen)})
+
+    def read_at(self, machine: Machine, group: list[int]) -> list[int]:
+        """The steps after which each value is read."""
+        return [self.steps[i] for i in group] if self.times else [machine.physics.steps]
+
+
+def _tasks(spec: Sweep, subject: Subject, values: tuple[Value, ...]) -> list[Task]:
+    """A training for every value, on the images of the machine's own.  Raises InputError."""
+    training = subject.training
+    if training is None:
+        raise InputError(f"over is {spec.over}, which trains anew, but {spec.file} does not hold a training.")
+    if not subject.shown.own:
+        raise InputError(
+            f"over is {spec.over}, which trains anew, but dataset is {subject.shown.name}, not the set that the machine"
+            f" in {spec.file} was trained on."
+        )
+    source = spec.dataset if spec.dataset is not None else training.dataset
+    images = training_images(source, spec.labels, training.classes)
+    base = training.replace(
+        dataset=source, labels=spec.labels, seed=spec.seed, precision=spec.precision, fingerprint=None
+    )
+    return [
+        Task.on(base.replace(**{spec.over: value if spec.over == "connectivity" else int(float(value))}), images)
+        for value in values
+    ]
+
+
+def _values(spec: Sweep, subject: Subject) -> tuple[tuple[Value, ...], Value | None]:
+    """The values of a sweep, and the machine's own."""
+    physics, training = subject.machine.physics, subject.training
+    unit = 1 / physics.mobility
+    usual: dict[str, tuple[tuple[Value, ...], Value | None]] = {
+        "observation-time": (tuple(round(0.05 * k, 2) * unit for k in range(1, 21)), physics.observation_time),
+        "temperature": (tuple(physics.kT * f for f in (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)), physics.kT),
+        "timestep": (tuple(physics.dt * f for f in (0.25, 0.5, 1.0, 2.0)), physics.dt),
+        "connectivity": (CONNECTIVITIES, None if training is None else training.connectivity),
+        "hidden": ((8.0, 16.0, 32.0, 64.0, 128.0), None if training is None else training.hidden),
+    }
+    values, standard = usual[spec.over]
+    return (values if spec.values is None else spec.values), standard
+
+
+def _tallies(
+    machine: Machine, subject: Subject, machines: _Machines, group: list[int], under_way: Session
+) -> list[Tally]:
+    """What all shots add up to at each value of a group; a checkpoint keeps the sums so far.
+
+    The fields do not change on the way, so that the heat so far is V(x), V being zero at the start.
+    """
+    spec, fields = subject.spec, machine.fields(machine.pixels.inputs(subject.shown.x, np.float32), subject.spec.dtype)
+    steps = machines.read_at(machine, group)
+    tallies = [Tally.empty(subject.labels, len(fields), machine.outputs) for _ in group]
+    _restore(tallies, group, under_way.file)
+    under_way.advance(tallies[0].shots)
+
+    def state() -> dict[str, Array]:
+        sums = {f"{name}_{i}": array for i, tally in enumerate(tallies) for name, array in tally.state.items()}
+        return sums | {"first_value": np.array(group[0]), "shots": np.array(tallies[0].shots)}
+
+    rows = sorted(set(steps))
+    for shot in range(tallies[0].shots, spec.shots):
+        under_way.pause(state)
+        run = machine.run(
+            fields, steps=rows[-1], seed=streams.shot(spec.seed, shot), recorded=rows, pause=under_way.pause
+        )
+        for tally, step in zip(tallies, steps, strict=True):
+            x = run.paths[rows.index(step)]
+            heat = machine.energy(x, fields) if machines.times else run.heat
+            tally.add(x[:, machine.hidden :], heat, reset_work(x, fields))
+        under_way.advance(1)
+    return tallies
+
+
+def _restore(tallies: list[Tally], group: list[int], file: RunFile) -> None:
+    stored = file.load_checkpoint()
+    if stored is None or int(stored["first_value"]) != group[0]:
+        return
+    for i, tally in enumerate(tallies):
+        for name, array in tally.state.items():
+            array[...] = stored[f"{name}_{i}"]
+        tally.shots = int(stored["shots"])
+
+
+def _columns(score: Score) -> dict[str, float]:
+    found = {"heat": score.heat.mean, "heat_stderr": score.heat.stderr}
+    for name in _SHARES:
+        share = getattr(score, name)
+        found |= {name: share.mean} | {name + part: getattr(share, part[1:]) for part in list(_PARTS)[1:]}
+    return found
+
+
+def _lay_out(file: RunFile, spec: Sweep, values: tuple[Value, ...], standard: Any, subject: Subject) -> None:
+    axis = Axis("value", np.array(values), "1", f"values of the {TITLES[spec.over]}")
+    variables = [
+        Variable(name + part, ("value",), "1", text or _MEANINGS[name])
+        for name in _SHARES
+        for part, text in _PARTS.items()
+    ]
+    variables += [
+        Variable("heat", ("value",), "energy", _MEANINGS["heat"]),
+        Variable("heat_stderr", ("value",), "energy", "its standard error"),
+        Variable("parameters", ("value",), "1", "parameters that move anything"),
+    ]
+    file.add_section("sweep", [axis], variables)
+    file.note(standard=json.dumps(standard), images=len(subject.shown.x))
+    layout.note_sentences(file, subject.notes)
+    file.publish({"sweep": len(values)})

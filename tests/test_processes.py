@@ -1,0 +1,110 @@
+"""Other processes and threads: forks, pools, two runs at once, signals that a shell ignores."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from thermorun import free_energy
+from thermorun.errors import InputError, RunError
+
+FIELDS = {"potential": "stiffness", "start": 1.0, "end": 2.0, "duration": 0.2, "particles": 1000}
+
+
+def measured(seed):
+    return free_energy.measure(**FIELDS, seed=seed).delta_f.mean
+
+
+def test_a_fork_after_a_run_is_refused_in_a_sentence():
+    """Where OpenMP had run, a forked child would be ended by it, and a pool would wait for ever."""
+    code = (
+        "import multiprocessing, numba, sys\n"
+        "from test_processes import measured\n"
+        "from thermorun.errors import RunError\n"
+        "measured(0)\n"
+        "if numba.threading_layer() != 'omp': sys.exit(0)\n"
+        "with multiprocessing.get_context('fork').Pool(1) as pool:\n"
+        "    try:\n"
+        "        pool.map(measured, [1, 2])\n"
+        "    except RunError as error:\n"
+        "        sys.exit(0 if 'forked' in str(error) else 1)\n"
+        "sys.exit(2)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, timeout=120, check=False)
+    assert run.returncode == 0
+
+
+def test_a_spawned_pool_gives_the_same_numbers():
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(measured, [3]) == [measured(3)]
+
+
+def test_two_threads_at_once():
+    found = {}
+    runs = [threading.Thread(target=lambda seed=seed: found.update({seed: measured(seed)})) for seed in (1, 2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert found == {seed: measured(seed) for seed in (1, 2)}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signals")
+def test_an_ignored_interrupt_stays_ignored():
+    """As behind '&' in a script."""
+    code = (
+        "import os, signal\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from thermorun.progress import interruptible\n"
+        "with interruptible() as interrupt:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print(interrupt.pending)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_wait_for_a_safe_moment(number):
+    from thermorun.progress import interruptible
+
+    with interruptible() as interrupt:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        interrupt.pending, interrupt.at_once = False, False
+        os.kill(os.getpid(), number)
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.check()
+
+
+def test_two_runs_never_share_a_file(tmp_path):
+    """The second of two that began at once, with other settings, is refused; neither overwrites the other."""
+    from thermorun.store import Axis, RunFile, Variable
+
+    path = tmp_path / "same.h5"
+    with (
+        RunFile.create(path, "test", '{"seed": 0}', 0, 1) as one,
+        RunFile.create(path, "test", '{"seed": 1}', 1, 1) as two,
+    ):
+        for file in (one, two):
+            file.add_section("a", [Axis("row", np.arange(2), "1", "row")], [Variable("v", ("row",), "1", "value")])
+        one.publish({"a": 2})
+        with pytest.raises(InputError, match="already holds another run"):
+            two.publish({"a": 2})
+        with pytest.raises(InputError, match="which another run is writing now"):
+            RunFile.reopen(path, '{"seed": 0}')
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_a_forked_process_says_what_to_do(monkeypatch):
+    from thermorun import threads
+
+    monkeypatch.setattr(threads, "_forked", True)
+    with pytest.raises(RunError, match="start workers by 'spawn'"):
+        measured(0)

@@ -1,0 +1,344 @@
+"""Ascent of the two-step likelihood of a latent cycle: its gradient, and the training of many models side by side.
+
+Arrays and options are those of `latent_cycle`; equations are those of Baiesi & Rosso.
+"""
+
+import math
+from collections import namedtuple
+
+import numpy as np
+from numba import prange
+
+from thermokernels._jit import device, kernel, serial_kernel, wide_vectors
+from thermokernels.elementary import sigmoids
+from thermokernels.latent_cycle import (
+    BATCH,
+    BITS,
+    CHAIN,
+    HALF_WORD,
+    ONE,
+    copy_bits,
+    draw_hidden,
+    draw_visible,
+    draw_visible_from_field,
+    draw_words,
+    field_gradient,
+    hidden_fields,
+    hidden_probabilities,
+    hidden_shift,
+    lanes_for,
+    log_mixture,
+    parts,
+    row_sum,
+    state_fields,
+    thresholds,
+    visible_fields,
+)  # fmt: skip
+from thermokernels.products import add_rows, aligned, aligned_copy
+
+# Weights and gradients below this are set to zero: products of numbers so small leave the normal range of float32,
+# where processors take a hundred times as long.  RMSProp's floor makes gradients a billion times larger harmless.
+_NEGLIGIBLE = 1e-18
+
+
+Scratch = namedtuple("Scratch", "fantasies states probabilities sigmoids thresholds words on")
+"""What one model's chain leaves for its gradient, and the room that both need.
+
+``fantasies``      dtype of theta (T + 1, D), the x before every double step and after the last.
+``states``         uint64 (T,), the hidden state of every step.
+``probabilities``  float64 (T, L), p(z | x) of every step; ``sigmoids`` float64 (T, L), those of the hidden fields.
+``thresholds``     uint32 (L, D), of the visible bits of each state in one-hot modes; ``words`` uint64, random words of
+                   a step; ``on`` intp (L,).
+"""
+
+
+@device
+def _scratch(options, size, theta):
+    """Room for the chain of one model with ``size`` visible bits, in the dtype of ``theta``."""
+    steps, hidden = options.chain_steps, options.hidden
+    return Scratch(
+        aligned(steps + 1, size, theta),
+        np.empty(steps, np.uint64),
+        np.empty((steps, hidden)),
+        np.empty((steps, hidden)),
+        np.empty((hidden if options.encoding != BITS else 1, size), np.uint32),
+        np.empty(2 * lanes_for(size + hidden), np.uint64),
+        np.empty(hidden, np.intp),
+    )
+
+
+@serial_kernel
+def _support(options, states, support, log_weights, visits):
+    """The hidden states that the chain's sum goes over, and the logarithm of the weight of each.
+
+    In one-hot modes only how often a state occurred matters, so the sum over T steps is one over L states.
+    """
+    if options.encoding == BITS:
+        for k in range(states.size):
+            support[k] = states[k]
+            log_weights[k] = -math.log(states.size)
+        return
+    for t in range(states.size):
+        visits[states[t]] += 1.0
+    for k in range(support.size):
+        support[k] = k
+        log_weights[k] = math.log(visits[k] / states.size) if visits[k] > 0 else -np.inf
+
+
+@serial_kernel
+def _responsibilities(fields, constants, log_weights, batch, by_point, whole):
+    """r_n(z) / N for every point, and summed over points; returns the mean log-likelihood of ``batch``."""
+    count, points = by_point.shape
+    products = np.empty(count, fields.dtype)
+    logs = np.empty(count)
+    likelihood = 0.0
+    for n in range(points):
+        log_p = log_mixture(fields, constants, log_weights, batch[n], products, logs)
+        likelihood += log_p
+        for k in range(count):
+            r = math.exp(logs[k] - log_p) / points
+            if r < _NEGLIGIBLE:
+                r = 0.0
+            whole[k] += r
+            by_point[k, n] = r
+    return likelihood / points
+
+
+@serial_kernel
+def _visible_gradient(options, states, fields, by_point, whole, batch, g_w, g_a):
+    """Eqs. 16a and b: data minus model for every state, handed on to the rows of w that the state turns on."""
+    count, size = fields.shape
+    one_hot = options.encoding != BITS
+    by_state = g_w if one_hot else np.zeros((count, size), g_w.dtype)
+    add_rows(by_point, batch, by_state)
+    mu = np.empty(size, g_w.dtype)
+    for k in range(count):
+        sigmoids(fields[k], mu)
+        _subtract(by_state[k], mu, whole[k])
+    if not one_hot:
+        bits = np.empty((options.hidden, count), g_w.dtype)
+        for b in range(options.hidden):
+            for k in range(count):
+                bits[b, k] = np.float64((states[k] >> np.uint64(b)) & ONE)
+        add_rows(bits, by_state, g_w)
+        add_rows(np.ones((1, count), g_w.dtype), by_state, g_a.reshape((1, size)))
+
+
+@serial_kernel
+def _hidden_gradient(options, scratch, mean, whole, visits, g_wbar, g_abar):
+    """Eqs. 16d and 17."""
+    hidden, states = options.hidden, scratch.states
+    factors = np.empty((hidden, states.size), g_wbar.dtype)
+    gradients = np.empty(hidden)
+    total = np.zeros(hidden)
+    for t in range(states.size):
+        q = whole[states[t]] / visits[states[t]] if options.encoding != BITS else whole[t]
+        field_gradient(states[t], scratch.probabilities[t], scratch.sigmoids[t], options.encoding, gradients)
+        for b in range(hidden):
+            factor = q * gradients[b]
+            if abs(factor) < _NEGLIGIBLE:
+                factor = 0.0
+            factors[b, t] = factor
+            total[b] += factor
+    add_rows(factors, scratch.fantasies[: states.size], g_wbar)
+    for b in range(hidden):
+        if abs(total[b]) < _NEGLIGIBLE:
+            total[b] = 0.0
+        g_abar[b] = total[b]
+        _subtract(g_wbar[b], mean, total[b])
+
+
+@serial_kernel
+def _gradient(row, options, mean, scratch, batch, gradient):
+    """Gradient of the mean log-likelihood of ``batch`` from the chain's steps (Eqs. 16 and 17); returns that mean."""
+    hidden, size = options.hidden, mean.size
+    states = scratch.states
+    w, _, a, _ = parts(row, hidden, size)
+    count = hidden if options.encoding != BITS else states.size
+    support = np.empty(count, np.uint64)
+    log_weights = np.empty(count)
+    visits = np.zeros(hidden)
+    _support(options, states, support, log_weights, visits)
+    fields = aligned(count, size, row)
+    constants = np.empty(count)
+    state_fields(w, a, support, options.encoding, scratch.on, fields, constants)
+    by_point = np.empty((count, batch.shape[0]), row.dtype)
+    whole = np.zeros(count)
+    likelihood = _responsibilities(fields, constants, log_weights, batch, by_point, whole)
+    for i in range(gradient.size):
+        gradient[i] = 0
+    if options.tied:
+        _joint_gradient(row, options, mean, scratch, batch, gradient)
+        return likelihood
+    g_w, g_wbar, g_a, g_abar = parts(gradient, hidden, size)
+    _visible_gradient(options, states, fields, by_point, whole, batch, g_w, g_a)
+    _hidden_gradient(options, scratch, mean, whole, visits, g_wbar, g_abar)
+    return likelihood
+
+
+@serial_kernel
+def _subtract(out, row, factor):
+    """out -= factor row."""
+    wide_vectors()
+    factor = out.dtype.type(factor)
+    for i in range(out.size):
+        out[i] -= factor * row[i]
+
+
+@serial_kernel
+def _joint_gradient(row, options, mean, scratch, batch, gradient):
+    """Gradient of the tied model, whose stationary p(x, z) ~ exp(x.(w z) - mean.(w z) + a.x + abar.z): the moments
+    of the data minus those of the persistent chain, both averaged over z given x."""
+    probabilities, fantasies = scratch.probabilities, scratch.fantasies
+    hidden, size, points, steps = options.hidden, mean.size, batch.shape[0], probabilities.shape[0]
+    _, wbar, _, abar = parts(row, hidden, size)
+    g_w, _, g_a, g_abar = parts(gradient, hidden, size)
+    shift = np.empty(hidden, row.dtype)
+    hidden_shift(wbar, abar, mean, shift)
+    h = np.empty(hidden, row.dtype)
+    p, s = np.empty(hidden), np.empty(hidden)
+    factors = np.empty((hidden, points), row.dtype)
+    totals = np.zeros(hidden)
+    for n in range(points):
+        hidden_fields(wbar, shift, batch[n], h)
+        hidden_probabilities(h, options.encoding, p, s)
+        for b in range(hidden):
+            factor = 0.0 if p[b] < _NEGLIGIBLE else p[b] / points
+            factors[b, n] = factor
+            totals[b] += factor
+    add_rows(factors, batch, g_w)
+    model = np.empty((hidden, steps), row.dtype)
+    for t in range(steps):
+        for b in range(hidden):
+            factor = 0.0 if probabilities[t, b] < _NEGLIGIBLE else probabilities[t, b] / steps
+            model[b, t] = -factor
+            totals[b] -= factor
+    add_rows(model, fantasies[:steps], g_w)
+    for b in range(hidden):
+        g_abar[b] = totals[b]
+        _subtract(g_w[b], mean, totals[b])
+    if options.encoding == BITS:
+        add_rows(np.full((1, points), 1.0 / points).astype(row.dtype), batch, g_a.reshape((1, size)))
+        add_rows(np.full((1, steps), -1.0 / steps).astype(row.dtype), fantasies[:steps], g_a.reshape((1, size)))
+
+
+@serial_kernel
+def _climb(row, square, gradient, rate, decay, floor):
+    """RMSProp ascent: v = decay v + (1 - decay) g^2, theta += rate g / (sqrt(v) + floor).
+
+    v is kept above 1e-36, far below floor^2, lest it decay into the slow numbers near zero.
+    """
+    wide_vectors()
+    least, zero = row.dtype.type(1e-36), row.dtype.type(0.0)
+    negligible = row.dtype.type(_NEGLIGIBLE)
+    rate, floor = row.dtype.type(rate), row.dtype.type(floor)
+    keep, take = row.dtype.type(decay), row.dtype.type(1.0 - decay)
+    for i in range(row.size):
+        g = zero if abs(gradient[i]) < negligible else gradient[i]
+        v = max(keep * square[i] + take * (g * g), least)
+        square[i] = v
+        row[i] += rate * g / (row.dtype.type(math.sqrt(v)) + floor)
+
+
+@serial_kernel
+def _chain(row, options, mean, scratch, seed, stream, first):
+    """T double steps from ``fantasies[0]``: fills fantasies[1:], the states and p(z | x) of every step (Eq. 18)."""
+    hidden, size = options.hidden, mean.size
+    fantasies, states, words = scratch.fantasies, scratch.states, scratch.words
+    probabilities = scratch.probabilities
+    w, wbar, a, abar = parts(row, hidden, size)
+    shift = np.empty(hidden, row.dtype)
+    h = np.empty(hidden, row.dtype)
+    field = np.empty(size, row.dtype)
+    hidden_shift(wbar, abar, mean, shift)
+    one_hot = options.encoding != BITS
+    if one_hot:
+        for b in range(hidden):
+            row_sum(w[b], a, field)
+            thresholds(field, scratch.thresholds[b])
+    word = words.view(np.uint32)
+    for t in range(states.size):
+        draw_words(words, seed, stream, first + t)
+        hidden_fields(wbar, shift, fantasies[t], h)
+        hidden_probabilities(h, options.encoding, probabilities[t], scratch.sigmoids[t])
+        z = draw_hidden(probabilities[t], options.encoding, word[size:])
+        states[t] = z
+        if one_hot:
+            draw_visible(scratch.thresholds[z], word, fantasies[t + 1])
+        else:
+            visible_fields(w, a, z, scratch.on, field)
+            draw_visible_from_field(field, word, fantasies[t + 1])
+
+
+@kernel
+def train(theta, square, visible, status, data, mean, sizes, first, options, seeds, trace):
+    """Gradient steps ``first`` to ``first + len(sizes) - 1`` of many models, each on one persistent chain.
+
+    ``square``   as theta: RMSProp's running mean of the squared gradient; updated.
+    ``visible``  uint8 (models, D): the chain's present x; updated.
+    ``status``   int64 (models,): 0, or one more than the step at which the likelihood was no longer finite.  Such a
+                 model keeps the parameters it had before that step; the others go on.
+    ``sizes``    intp (steps,): points in every minibatch, drawn with replacement.
+    ``trace``    float64 (models, steps), written: the minibatch log-likelihood of App. A.3.
+
+    One-hot models keep a as it is, because w absorbs it (Eq. 20).
+    """
+    models, points, size = theta.shape[0], data.shape[0], mean.size
+    hidden, steps = options.hidden, options.chain_steps
+    for m in prange(models):
+        row = aligned_copy(theta[m])
+        scratch = _scratch(options, size, theta)
+        batch_words = np.empty(2 * lanes_for(np.max(sizes)), np.uint64)
+        batches = aligned(np.max(sizes), size, theta)
+        gradient = aligned(1, theta.shape[1], theta)[0]
+        n_w = hidden * size
+        copy_bits(visible[m], scratch.fantasies[0])
+        for k in range(sizes.size):
+            if status[m] != 0:
+                trace[m, k] = np.nan
+                continue
+            step = first + k
+            _chain(row, options, mean, scratch, seeds[m], CHAIN, step * steps)
+            batch = batches[: sizes[k]]
+            draw_words(batch_words, seeds[m], BATCH, step)
+            chosen = batch_words.view(np.uint32)
+            for n in range(sizes[k]):
+                copy_bits(data[(np.uint64(chosen[n]) * np.uint64(points)) >> HALF_WORD], batch[n])
+            trace[m, k] = _gradient(row, options, mean, scratch, batch, gradient)
+            if not math.isfinite(trace[m, k]):
+                status[m] = step + 1
+                continue
+            if options.encoding != BITS:
+                gradient[2 * n_w : 2 * n_w + size] = 0
+            _climb(row, square[m], gradient, options.rate, options.decay, options.floor)
+            if options.tied:
+                row[n_w : 2 * n_w] = row[:n_w]
+            scratch.fantasies[0] = scratch.fantasies[steps]
+        theta[m] = row
+        for i in range(size):
+            visible[m, i] = np.uint8(scratch.fantasies[0, i])
+
+
+@serial_kernel
+def two_step_gradient(row, options, mean, fantasies, states, batch, gradient):
+    """Gradient of the mean log-likelihood of ``batch`` from a chain of your own; returns that mean.
+
+    ``row``        (parameters,), one model; ``fantasies`` (T, D), the x before every double step, and ``batch`` (N, D)
+                   have its dtype.
+    ``states``     uint64 (T,).
+    ``gradient``   dtype of row, (parameters,), written: Eqs. 16 and 17, or, for a tied model, the moments of the joint
+                   distribution, data minus chain.
+    """
+    hidden, size = options.hidden, mean.size
+    _, wbar, _, abar = parts(row, hidden, size)
+    shift = np.empty(hidden, row.dtype)
+    h = np.empty(hidden, row.dtype)
+    probabilities = np.empty((states.size, hidden))
+    sigmoids = np.empty((states.size, hidden))
+    hidden_shift(wbar, abar, mean, shift)
+    for t in range(states.size):
+        hidden_fields(wbar, shift, fantasies[t], h)
+        hidden_probabilities(h, options.encoding, probabilities[t], sigmoids[t])
+    unused = np.empty((0, 0), np.uint32), np.empty(0, np.uint64)
+    scratch = Scratch(fantasies, states, probabilities, sigmoids, unused[0], unused[1], np.empty(hidden, np.intp))
+    return _gradient(row, options, mean, scratch, batch, gradient)

@@ -259,9 +259,11 @@ def _images_of_weights(part: Any, result: StudyResult, index: int, name: str, un
 
 def biases(ax: "Axes", model: Model) -> None:
     """The biases of the hidden units."""
+    from matplotlib.ticker import MaxNLocator
+
     ax.bar(np.arange(model.hidden), model.abar, color=plots.COLOURS[0])
     ax.axhline(0, color="black", linewidth=0.8)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("hidden unit")
     ax.set_ylabel(r"bias $\overline{a}$")
 

@@ -1,6 +1,7 @@
 """Images from trained models."""
 
 import json
+import os
 import time as clock
 import zipfile
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ def require_free(path: Path, made_from: dict[str, Any]) -> None:
         raise InputError(f"out is {path}, which is a folder; name a file.")
     if not path.parent.is_dir():
         raise InputError(f"out is {path}, but the folder {path.parent} does not exist.")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"out is {path}, but the folder {path.parent} cannot be written.")
     if path.exists() and _made_from(path) != json.dumps(made_from, sort_keys=True):
         raise InputError(f"out is {path}, which already holds something else; name another file.")
 

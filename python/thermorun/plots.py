@@ -72,6 +72,7 @@ def save(figure: "Figure", path: Path) -> None:
     Raises InputError for a format that there is not, RunError where it cannot be written.
     """
     import matplotlib as mpl
+    from matplotlib.text import Text
 
     kind = path.suffix.lstrip(".").lower()
     if kind not in FORMATS:
@@ -82,6 +83,8 @@ def save(figure: "Figure", path: Path) -> None:
     name = {"png": "Software", "pdf": "Creator", "svg": "Creator"}[kind]
     try:
         with mpl.rc_context(_STYLE):
+            for words in figure.findobj(Text):  # drawn under a user's own settings
+                words.set_usetex(False)
             figure.savefig(part, dpi=150, format=kind, metadata={name: _MADE_BY})
         part.replace(path)
     except OSError as error:

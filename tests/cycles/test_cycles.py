@@ -1,40 +1,63 @@
-"""Studies of latent cycles: spec, data, training, file, resume, diagnostics, figures."""
+"""Studies of latent cycles: spec, training, file, going on, diagnostics against enumeration."""
 
 import json
 import math
 import os
+import pickle
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
-from matplotlib import image
 
-from thermorun import cycles, datasets
-from thermorun.cycles import figures, markov, training
-from thermorun.cycles.analysis import counted, transition_blocks
-from thermorun.errors import InputError
+import thermorun
+from thermokernels import latent_cycle
+from thermorun import cycles, datasets, streams
+from thermorun.cycles import diagnostics, exact, layout, markov, training
+from thermorun.cycles.diagnostics import counted, transition_blocks
+from thermorun.errors import InputError, Stopped
+from thermorun.estimates import jackknife
 
 SMALL = {"models": 3, "epochs": 4, "steps_per_epoch": 5, "chain_steps": 6, "minibatch": (5, 9), "samples": 64,
          "count_steps": 2000, "classes": (0, 1, 2), "epoch_samples": 16}  # fmt: skip
+OWN = {name: value for name, value in SMALL.items() if name != "classes"}
 
 
 def same(mine, theirs):
     """Whether two results are equal to the last bit."""
-    np.testing.assert_array_equal(mine.theta, theirs.theta)
-    np.testing.assert_array_equal(mine.visible, theirs.visible)
+    for name in ("theta", "square", "visible", "stopped"):
+        np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))
     for name in mine.series:
         np.testing.assert_array_equal(mine.series[name], theirs.series[name])
-    for name, values in mine.analysis.arrays().items():
-        np.testing.assert_array_equal(values, getattr(theirs.analysis, name))
+    assert list(mine.diagnostics) == list(theirs.diagnostics)
+    for name, estimate in mine.diagnostics.items():
+        np.testing.assert_array_equal(estimate.mean, theirs[name].mean)
+        np.testing.assert_array_equal(estimate.stderr, theirs[name].stderr)
+        assert estimate.dof == theirs[name].dof
+
+
+def little(seed=0, points=120):
+    """Bits that a model of three states has something to learn of: three kinds of points of eight bits, and classes."""
+    random = np.random.default_rng(seed)
+    kinds = random.integers(0, 3, points)
+    return (random.random((points, 8)) < random.random((3, 8))[kinds]).astype(np.uint8), kinds
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A little study in memory."""
+    return cycles.train(**SMALL)
 
 
 def test_spec_survives_json():
     spec = cycles.CycleStudy(**SMALL, encoding="bits", hidden=5, tied=True, seed=9)
     assert cycles.CycleStudy.from_json(spec.to_json()) == spec
     assert json.loads(spec.to_json())["minibatch"] == [5, 9]
+    assert cycles.CycleStudy(minibatch=7).minibatch == (7, 7)
+    assert cycles.CycleStudy(dataset=Path("own.npz")).dataset == "own.npz"
 
 
 @pytest.mark.parametrize(
@@ -51,8 +74,10 @@ def test_spec_survives_json():
         ({"decay": 1.0}, "decay"),
         ({"precision": "float16"}, "precision"),
         ({"seed": -1}, "seed"),
+        ({"seed": 2**64 - 10}, "seed"),
         ({"encoding": "sigmoid", "tied": True}, "tied"),
         ({"epochs": 10**6, "steps_per_epoch": 1000}, "2^32"),
+        ({"epochs": 10**5, "epoch_samples": 10**6}, "epoch_samples"),
     ],
 )
 def test_spec_refuses_what_cannot_run(fields, word):
@@ -61,54 +86,22 @@ def test_spec_refuses_what_cannot_run(fields, word):
     assert str(caught.value).endswith(".")
 
 
-def test_digits_are_bits():
-    data = datasets.load("digits")
-    assert data.x.shape == (1797, 64)
-    assert set(np.unique(data.x)) == {0, 1}
-    assert data.frequencies.sum() == pytest.approx(1)
+def test_minibatch_grows_and_stays():
+    whole = cycles.CycleStudy(epochs=5, minibatch=(10, 50))
+    assert [whole.sizes(epoch)[0] for epoch in range(5)] == [10, 20, 30, 40, 50]
+    longer = cycles.CycleStudy(epochs=8, grow_epochs=5, minibatch=(10, 50))
+    assert [longer.sizes(epoch)[0] for epoch in range(8)] == [10, 20, 30, 40, 50, 50, 50, 50]
 
 
-@pytest.mark.parametrize(
-    ("make", "word"),
-    [
-        (lambda p: datasets.load("digits", (3, 11)), "11"),
-        (lambda p: datasets.load("letters"), "dataset"),
-        (lambda p: datasets.from_arrays([[0, 2]]), "0 and 1"),
-        (lambda p: datasets.from_arrays([[0.0, math.nan]]), "0 and 1"),
-        (lambda p: datasets.from_arrays(np.zeros((0, 4))), "shape"),
-        (lambda p: datasets.from_arrays(np.zeros((3, 4)), [1, 2]), "labels"),
-        (lambda p: datasets.load(str(p / "missing.npy")), "cannot be read"),
-    ],
-)
-def test_data_that_cannot_be_used_are_refused_in_one_sentence(tmp_path, make, word):
-    with pytest.raises(InputError, match=word):
-        make(tmp_path)
+def test_streams_are_those_of_the_kernels():
+    for name in ("chain", "batch", "start", "markov", "sample"):
+        assert streams.cycles(5, name).first == int(getattr(latent_cycle, name.upper()))
+    purposes = ("chain", "batch", "start", "markov", "diagnostics", "fantasies", "portrait")
+    parts = sorted((streams.cycles(5, name) for name in purposes), key=lambda part: part.first)
+    assert all(one.first + one.count <= other.first for one, other in pairwise(parts))
 
 
-def test_own_bits_from_a_file(tmp_path):
-    x = np.random.default_rng(0).integers(0, 2, (20, 3, 4))
-    np.savez(tmp_path / "own.npz", x=x, labels=np.arange(20) % 2)
-    data = datasets.load(str(tmp_path / "own.npz"), (1,))
-    assert data.x.shape == (10, 12)
-    assert data.shape == (3, 4)
-
-
-@pytest.fixture
-def mnist(monkeypatch):
-    """Lets MNIST be found where it is, and never downloads it."""
-    beside = Path(__file__).parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("THERMORUN_DATA", beside))
-    found = [place for place in (folder, folder / "mnist") if (place / "train-images-idx3-ubyte.gz").exists()]
-    if not found:
-        pytest.skip("no MNIST: set THERMORUN_DATA to the folder of train-images-idx3-ubyte.gz")
-    monkeypatch.setenv("THERMORUN_DATA", str(found[0]))
-
-
-@pytest.mark.usefixtures("mnist")
-def test_mnist_012_is_the_papers():
-    data = datasets.load("mnist-012")
-    assert data.x.shape == (3000, 784)
-    np.testing.assert_allclose(data.frequencies, 1 / 3)
+# ------------------------------------------------------------------------------------------------ runs and files
 
 
 @pytest.mark.parametrize(
@@ -116,53 +109,120 @@ def test_mnist_012_is_the_papers():
 )
 def test_file_and_threads_change_no_bit(tmp_path, encoding, tied):
     spec = cycles.CycleStudy(**SMALL, encoding=encoding, tied=tied, hidden=3)
-    with_file = cycles.train(spec, out=tmp_path / "study.h5", threads=1)
-    same(with_file, cycles.train(spec, threads=min(2, numba.config.NUMBA_NUM_THREADS)))
-    again = cycles.load(tmp_path / "study.h5")
+    with_file = spec.run(out=tmp_path / "study.h5", threads=1)
+    same(with_file, spec.run(threads=min(2, numba.config.NUMBA_NUM_THREADS)))
+    again = thermorun.load(tmp_path / "study.h5")
     same(with_file, again)
-    assert json.loads(json.dumps(again.to_dict(), allow_nan=False))["models"] == with_file.rows()
+    assert json.loads(json.dumps(again.to_dict(), allow_nan=False))["results"] == with_file.rows()
 
 
 @pytest.mark.parametrize("stop", [1, 3])
-def test_resume_is_bit_identical(tmp_path, monkeypatch, stop):
+def test_resume_is_bit_identical(tmp_path, monkeypatch, small, stop):
     spec = cycles.CycleStudy(**SMALL)
-    whole = cycles.train(spec)
-    plain = training._Run._epoch
+    plain = training._Study.epoch
 
     def killed(self, epoch):
         if epoch == stop:
             raise KeyboardInterrupt
         plain(self, epoch)
 
-    monkeypatch.setattr(training._Run, "_epoch", killed)
-    with pytest.raises(KeyboardInterrupt):
-        cycles.train(spec, out=tmp_path / "study.h5", checkpoint_every=0.0)
-    monkeypatch.setattr(training._Run, "_epoch", plain)
+    monkeypatch.setattr("thermorun.runs.CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(training._Study, "epoch", killed)
+    with pytest.raises(Stopped, match="go on with 'thermorun resume"):
+        spec.run(out=tmp_path / "study.h5")
+    monkeypatch.setattr(training._Study, "epoch", plain)
     with pytest.raises(InputError, match="resume"):
-        cycles.train(spec, out=tmp_path / "study.h5")
+        spec.run(out=tmp_path / "study.h5")
+    begun = thermorun.load(tmp_path / "study.h5")
+    assert (begun.complete, begun.epochs_done) == (False, stop)
+    assert f"?: {stop} of 4 epochs are done" in begun.summary()
+    begun.plot()
     with pytest.raises(InputError, match="unfinished"):
-        cycles.load(tmp_path / "study.h5")
-    same(whole, cycles.train(spec, out=tmp_path / "study.h5", resume=True))
+        begun.sample()
+    with pytest.raises(InputError, match="unfinished"):
+        cycles.extend(tmp_path / "study.h5", epochs=9)
+    same(small, spec.run(out=tmp_path / "study.h5", resume=True))
 
 
-def test_resume_refuses_other_data(tmp_path):
-    x = np.random.default_rng(0).integers(0, 2, (40, 16))
-    np.save(tmp_path / "own.npy", x)
-    spec = cycles.CycleStudy(**(SMALL | {"classes": None}), dataset=str(tmp_path / "own.npy"))
-    cycles.train(spec, out=tmp_path / "study.h5")
+def test_resume_of_other_data_is_refused_and_of_moved_data_is_not(tmp_path):
+    x, _ = little()
+    (tmp_path / "place").mkdir()
+    np.save(tmp_path / "place" / "own.npy", x)
+    spec = cycles.CycleStudy(**OWN, dataset=str(tmp_path / "place" / "own.npy"))
+    first = spec.run(out=tmp_path / "study.h5")
+    (tmp_path / "place" / "own.npy").rename(tmp_path / "own.npy")
+    same(first, spec.replace(dataset=str(tmp_path / "own.npy")).run(out=tmp_path / "study.h5", resume=True))
+    same(first, thermorun.resume(tmp_path / "study.h5"))
     np.save(tmp_path / "own.npy", 1 - x)
-    with pytest.raises(InputError, match="not the one"):
-        cycles.load(tmp_path / "study.h5")
+    with pytest.raises(InputError, match="another spec"):
+        spec.replace(dataset=str(tmp_path / "own.npy")).run(out=tmp_path / "study.h5", resume=True)
+    with pytest.raises(InputError, match="its fingerprint is"):
+        first.spec.replace(dataset=str(tmp_path / "own.npy")).run()
 
 
-def test_every_epochs_parameters_are_kept(tmp_path):
+def test_arrays_are_data_like_any_other(tmp_path):
+    x, y = little()
+    np.savez(tmp_path / "own.npz", x=x, labels=y)
+    from_file = cycles.train(dataset=str(tmp_path / "own.npz"), **OWN)
+    own = cycles.train(x > 0, y, out=tmp_path / "own.h5", **OWN)
+    same(from_file, own)
+    same(own, cycles.train(np.where(x, 200, 3).reshape(-1, 2, 4), y.astype(float), threshold=127, **OWN))
+    alone = thermorun.load(tmp_path / "own.h5")
+    np.testing.assert_array_equal(alone.data.x, x)
+    np.testing.assert_array_equal(alone.data.labels, y)
+    same(own, cycles.train(x, y, out=tmp_path / "own.h5", resume=True, **OWN))
+    same(own, thermorun.resume(tmp_path / "own.h5"))
+    part = cycles.train(x, y, classes=(0, 2), **OWN)
+    assert len(part.data.x) == np.isin(y, (0, 2)).sum()
+    with pytest.raises(InputError, match="y is given without X"):
+        cycles.train(y=y)
+    with pytest.raises(InputError, match="give a threshold"):
+        cycles.train(x * 200)
+
+
+def test_going_on_is_the_study_that_was_begun_with_more(tmp_path, small):
+    cycles.train(out=tmp_path / "a.h5", **SMALL)
+    longer = cycles.train(**(SMALL | {"epochs": 7, "grow_epochs": 4, "keep_every": 1}))
+    same(longer, cycles.extend(tmp_path / "a.h5", epochs=7, out=tmp_path / "b.h5"))
+    same(longer, thermorun.load(tmp_path / "b.h5"))
+    np.testing.assert_array_equal(thermorun.load(tmp_path / "b.h5").kept_parameters(), longer.kept_parameters())
+    finer = cycles.train(**(SMALL | {"samples": 128}))
+    same(finer, cycles.extend(tmp_path / "a.h5", samples=128))
+    same(small, thermorun.load(tmp_path / "a.h5"))
+    with pytest.raises(InputError, match="the file that is gone on from"):
+        cycles.extend(tmp_path / "a.h5", epochs=9, out=tmp_path / "a.h5")
+
+
+def test_files_open_in_xarray_with_weights_by_name(tmp_path):
     import xarray
 
-    spec = cycles.CycleStudy(**SMALL, keep_every=3)
-    result = cycles.train(spec, out=tmp_path / "study.h5")
-    with xarray.open_dataset(tmp_path / "study.h5", group="parameters", engine="h5netcdf", phony_dims="sort") as kept:
+    result = cycles.train(out=tmp_path / "study.h5", **(SMALL | {"keep_every": 3}))
+    with xarray.open_dataset(tmp_path / "study.h5", group="parameters", engine="h5netcdf") as kept:
         np.testing.assert_array_equal(kept["epoch"], [3, 4])
         np.testing.assert_array_equal(kept["theta"][-1], result.theta)
+    with xarray.open_dataset(tmp_path / "study.h5", group="weights", engine="h5netcdf") as weights:
+        for name in ("w", "wbar", "a", "abar"):
+            np.testing.assert_array_equal(weights[name][1], getattr(result.model(1), name))
+    with xarray.open_dataset(tmp_path / "study.h5", group="data", engine="h5netcdf") as data:
+        np.testing.assert_array_equal(np.unpackbits(data["bits"].values, axis=1), result.data.x)
+    assert result.to_xarray()["weights"]["w"].dims == ("model", "hidden", "pixel")
+
+
+def test_ten_epochs_of_parameters_are_kept_by_default():
+    assert cycles.CycleStudy().on(datasets.load("digits")).kept_epochs() == list(range(12, 121, 12))
+    assert cycles.CycleStudy(epochs=3).on(datasets.load("digits")).kept_epochs() == [1, 2, 3]
+
+
+def test_results_show_themselves(small):
+    assert repr(small).startswith("<StudyResult of CycleStudy(")
+    assert len(repr(small)) < 400
+    assert max(map(len, small.summary().splitlines())) <= 80
+    assert "<table>" in small._repr_html_()
+    copy = pickle.loads(pickle.dumps(small))
+    same(small, copy)
+    assert len(small.to_pandas()) == 3
+    with pytest.raises(InputError, match="is no diagnostic of this study; there are"):
+        small["entropy"]
 
 
 def test_a_stopped_model_is_reported_and_the_others_finish(monkeypatch):
@@ -177,29 +237,64 @@ def test_a_stopped_model_is_reported_and_the_others_finish(monkeypatch):
     monkeypatch.setattr(training, "initial_row", broken)
     result = cycles.train(**SMALL)
     np.testing.assert_array_equal(result.stopped, [-1, 0, -1])
-    rows = json.loads(json.dumps(result.to_dict(), allow_nan=False))["models"]
+    rows = json.loads(json.dumps(result.to_dict(), allow_nan=False))["results"]
     assert rows[1]["stopped_at_step"] == 0
-    assert rows[1]["log_likelihood"] is None
-    assert rows[0]["log_likelihood"] > -64
-    figures.training(result)
+    assert rows[1]["log_likelihood"] == {"mean": None, "stderr": None}
+    assert rows[0]["log_likelihood"]["mean"] > -64
+    assert "model 1 stopped at step 0" in result.summary()
+    with pytest.raises(InputError, match="model is 1, whose parameters are not finite"):
+        result.sample(1, chains=2)
+    for picture in result.with_portraits((0,)).figures().values():
+        assert picture.axes
 
 
-def test_too_many_states_have_long_chains_instead():
-    result = cycles.train(**(SMALL | {"models": 1}), encoding="bits", hidden=20)
-    row = result.rows()[0]
-    assert row["entropy_production"]["mean"] is None
-    assert -64 < row["log_likelihood"] < 0
-    assert sum(row["class_frequency"]) == pytest.approx(1)
-    with pytest.raises(InputError, match="long-chain"):
-        result.model(0).states()
+# ------------------------------------------------------------------------------------------------ diagnostics
+
+
+@pytest.mark.parametrize(("encoding", "hidden"), [("softmax", 3), ("sigmoid", 4), ("bits", 2)])
+def test_diagnostics_are_those_of_enumeration(tmp_path, encoding, hidden):
+    """Every diagnostic of small models beside all 2^8 x: likelihood, M, occupancy, sigma of z and of x and z."""
+    x, y = little(points=300)
+    np.savez(tmp_path / "own.npz", x=x[:200], y=y[:200], x_test=x[200:], y_test=y[200:])
+    result = cycles.train(
+        dataset=str(tmp_path / "own.npz"), encoding=encoding, hidden=hidden, models=2, epochs=8, samples=4000,
+        count_steps=3200,
+    )  # fmt: skip
+    for m in range(2):
+        model = result.model(m)
+        known = exact.law(model)
+        truths = {
+            "log_likelihood": exact.log_likelihood(model, x[:200]),
+            "held_out_log_likelihood": exact.log_likelihood(model, x[200:]),
+            "entropy_production": markov.entropy_production(known.matrix, known.hidden),
+            "mean_diagonal": markov.mean_diagonal(known.matrix),
+            "occupancy": known.hidden,
+            "current": markov.currents(known.matrix, known.hidden),
+            "matrix": known.matrix,
+        }
+        forward, backward = known.forward, known.backward  # A (S, X), Abar (X, S)
+        joint = known.visible[:, None, None] * backward[:, :, None] * forward[None]  # p(x, z, x')
+        ratio = np.log(backward[:, :, None] * forward[None]) - np.log(backward.T[None] * forward.T[:, :, None])
+        truths["path_entropy_production"] = float((joint * ratio).sum())
+        for name, truth in truths.items():
+            z = result[name][m].z(truth)
+            assert np.nanmax(np.abs(z)) < 4, (name, z)
+
+
+def test_models_are_analysed_alone_as_together(monkeypatch, small):
+    monkeypatch.setattr(diagnostics, "_MOST_BYTES", 8)
+    alone = cycles.train(**SMALL)
+    for name, estimate in small.diagnostics.items():  # but for the order of additions
+        np.testing.assert_allclose(alone[name].mean, estimate.mean, rtol=1e-12)
+        np.testing.assert_allclose(alone[name].stderr, estimate.stderr, rtol=1e-9)
 
 
 def test_counting_agrees_with_averaging():
-    spec, data = training.with_data(cycles.CycleStudy(**(SMALL | {"models": 2, "epochs": 20, "samples": 4000})), None)
-    result = cycles.train(spec, data=data)
-    parts = transition_blocks(result.theta, spec, result.mean, 4000, 16, 0)
+    result = cycles.train(**(SMALL | {"models": 2, "epochs": 20, "samples": 4000}))
+    parts = transition_blocks(result.theta, result.spec, result.mean, 4000, 16, 0)
     m, p = parts.mean(axis=1), markov.stationary(parts.mean(axis=1))
-    counts = counted(result.theta, spec, data, result.mean)
+    counts = counted(result.theta, result.spec, result.data, result.mean).sum(axis=1)
+    np.testing.assert_array_equal(counts, result["counts"].mean)
     total = counts.sum(axis=(1, 2))[:, None]
     # Successive states of a chain are correlated; the factor four is the slack for that.
     error = np.sqrt(p * (1 - p) / total) * np.sqrt(1 + 2 * 10)
@@ -207,6 +302,43 @@ def test_counting_agrees_with_averaging():
     visits = counts.sum(axis=2, keepdims=True)
     z = (counts / visits - m) / np.sqrt(m * (1 - m) / visits + parts.var(axis=1) / 15 + 1e-30)
     assert np.abs(z[m * visits > 20]).max() < 4.5
+
+
+def test_chain_likelihood_agrees_with_occupancy(small):
+    found = cycles.chain_likelihood(small.theta[0], small.spec, small.mean, small.data.x, 5, 20_000)
+    known = small["log_likelihood"][0]
+    assert abs(found.mean - known.mean) < 4 * math.hypot(found.stderr, known.stderr)
+
+
+@pytest.mark.parametrize(("encoding", "hidden"), [("bits", 20), ("softmax", 1100)])
+def test_too_many_states_have_long_chains_instead(encoding, hidden):
+    result = cycles.train(**(SMALL | {"models": 1, "epochs": 2}), encoding=encoding, hidden=hidden)
+    row = result.rows()[0]
+    assert "entropy_production" not in row
+    assert -64 < row["log_likelihood"]["mean"] < 0
+    assert row["path_entropy_production"]["stderr"] > 0
+    assert sum(row["class_frequency"]["mean"]) == pytest.approx(1)
+    assert "path of x and z" in result.shown_sigma[1]
+    assert "need at most 1,024 hidden states" in " ".join(result.summary().split())
+    for name, picture in result.with_portraits().figures().items():
+        assert picture.axes, name
+    with pytest.raises(InputError, match="long-chain"):
+        result.model(0).states()
+
+
+def test_reasons_for_what_is_infinite_or_missing():
+    few = cycles.train(**(OWN | {"models": 1}), hidden=2)
+    assert np.isinf(few["kl"].mean).all()
+    assert "2 states cannot draw 10 classes" in few.notes()[0]
+    assert few.rows()[0]["kl"]["mean"] is None
+    none = cycles.train(little()[0], **OWN)
+    assert np.isnan(none["kl"].mean).all()
+    assert none.notes() == ["the data have no classes, so there is no KL of their frequencies"]
+    assert "KL" not in none.tables()[0].headings
+    assert set(none.with_portraits().figures()) >= {"training", "indicators"}
+
+
+# ------------------------------------------------------------------------------------------------ Markov chains
 
 
 def test_markov_chains_with_known_answers():
@@ -235,6 +367,7 @@ def test_rare_transitions_keep_their_digits():
 def test_divergence_of_class_frequencies():
     assert markov.divergence(np.array([0.5, 0.5]), np.array([0.25, 0.75])) == pytest.approx(0.5 * math.log(4 / 3))
     assert markov.divergence(np.array([0.5, 0.5]), np.array([1.0, 0.0])) == math.inf
+    assert markov.divergence(np.array([1.0]), np.array([1.0 + 3e-16])) == 0
 
 
 def test_rules_for_zero_counts():
@@ -249,74 +382,53 @@ def test_rules_for_zero_counts():
 def test_jackknife_error_is_the_scatter_of_repetitions():
     random = np.random.default_rng(1)
     parts = random.normal(1.0, 0.3, (400, 16))
-    estimate = markov.jackknife(parts, lambda x: x**2)
+    estimate = jackknife(parts, lambda x: x**2, axis=1)
     assert np.mean(estimate.stderr) == pytest.approx(np.std(estimate.mean), rel=0.15)
-    assert np.isnan(markov.jackknife(parts[:, :1], lambda x: x).stderr).all()
+    assert np.isnan(jackknife(parts[:, :1], lambda x: x, axis=1).stderr).all()
 
 
-def test_chain_likelihood_agrees_with_occupancy():
-    spec, data = training.with_data(cycles.CycleStudy(**SMALL), None)
-    result = cycles.train(spec, data=data)
-    mean, error = cycles.chain_likelihood(result.theta[0], spec, result.mean, data.x, 5, 20_000)
-    assert abs(mean - result.analysis.log_likelihood[0]) < 4 * math.hypot(
-        error, result.analysis.log_likelihood_stderr[0]
-    )
-
-
-def test_samples_are_pure_functions_of_the_chain():
-    result = cycles.train(**(SMALL | {"models": 1}))
-    start = result.data.x[:6]
-    drawn = cycles.sample(result.model(0), start, steps=3, records=4, seed=2)
+def test_samples_are_pure_functions_of_the_chain(small):
+    start = small.data.x[:6]
+    drawn = cycles.sample(small.model(0), start, steps=3, records=4, seed=2)
     assert drawn.x.shape == (4, 6, 64)
-    fewer = cycles.sample(result.model(0), start[:2], steps=3, records=2, seed=2)
+    fewer = cycles.sample(small.model(0), start[:2], steps=3, records=2, seed=2)
     np.testing.assert_array_equal(drawn.x[:2, :2], fewer.x)
-    with pytest.raises(InputError, match="too short"):
-        cycles.sample(result.model(0), start, steps=1, burn=0)
+    with pytest.raises(InputError, match="at least 2 double steps"):
+        cycles.sample(small.model(0), start, steps=1, burn=0)
     with pytest.raises(InputError, match="shape"):
-        cycles.sample(result.model(0), start[:, :5], steps=3)
+        cycles.sample(small.model(0), start[:, :5], steps=3)
 
 
-def test_pictures_show_something(tmp_path):
-    result = cycles.train(**SMALL)
-    drawn = {
-        "training": figures.training(result), "indicators": figures.indicators(result),
-        "portrait": figures.portrait(result, 1), "cycle": figures.cycle(result, 1),
-        "autocorrelation": figures.autocorrelations(result, [0, 1], 8),
-        "sheet": figures.contact_sheet(result.data.x[:20], result.data.shape),
-    }  # fmt: skip
-    for name, figure in drawn.items():
-        figure.savefig(tmp_path / f"{name}.png", dpi=50)
-        assert image.imread(tmp_path / f"{name}.png")[..., :3].std() > 0.02, name
-    with pytest.raises(InputError, match="models 0 to 2"):
-        figures.portrait(result, 3)
-
-
-def test_matrices_suit_deeptime():
+def test_matrices_suit_deeptime(small):
     deeptime = pytest.importorskip("deeptime.markov.msm")
-    result = cycles.train(**(SMALL | {"models": 1}))
-    chain = deeptime.MarkovStateModel(result.analysis.matrix[0])
-    np.testing.assert_allclose(chain.stationary_distribution, result.analysis.occupancy[0], atol=1e-8)
+    chain = deeptime.MarkovStateModel(small["matrix"].mean[0])
+    np.testing.assert_allclose(chain.stationary_distribution, small["occupancy"].mean[0], atol=1e-8)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("mnist")
 def test_the_papers_study_shows_the_papers_picture():
     """36 softmax models on MNIST 0, 1, 2: Figs. 2(c) and 4."""
+    beside = Path(__file__).parents[3] / "shared" / "data" / "mnist"
+    os.environ.setdefault("THERMORUN_DATA", str(beside))
+    if not Path(os.environ["THERMORUN_DATA"]).is_dir():
+        pytest.skip("no MNIST: set THERMORUN_DATA to the folder of train-images-idx3-ubyte.gz")
     result = cycles.train(dataset="mnist-012")
-    a = result.analysis
-    assert (a.mean_diagonal + 4 * a.mean_diagonal_stderr < 1 / 6).all()
-    counted = np.argsort(a.entropy_production_half)
-    assert np.median(a.decorrelation_time[counted[-12:]]) > np.median(a.decorrelation_time[counted[:12]])
-    assert (a.decorrelation_time[counted[-12:]] > 20).sum() >= 3
-    assert -148 < np.median(a.log_likelihood) < -146.5
+    diagonal, tau = result["mean_diagonal"], result["decorrelation_time"].mean
+    assert (diagonal.mean + 4 * diagonal.stderr < 1 / 6).all()
+    by_counting = np.argsort(result["entropy_production_half"].mean)
+    assert np.median(tau[by_counting[-12:]]) > np.median(tau[by_counting[:12]])
+    assert (tau[by_counting[-12:]] > 20).sum() >= 3
+    assert -148 < np.median(result["log_likelihood"].mean) < -146.5
+    assert -148.5 < np.median(result["held_out_log_likelihood"].mean) < -145
 
 
+@pytest.mark.slow
 def test_same_bits_compiled_and_loaded(tmp_path):
     """The first process compiles into an empty cache, the second loads from it, as a resumed run does."""
     code = (
         "from thermorun import cycles\n"
         "for encoding in ('softmax', 'bits'):\n"
-        "    print(cycles.train(models=2, epochs=5, encoding=encoding, hidden=5, samples=64).to_dict()['models'])\n"
+        "    print(cycles.train(models=2, epochs=5, encoding=encoding, hidden=5, samples=64).rows())\n"
     )
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     compiled, loaded = (
@@ -325,3 +437,7 @@ def test_same_bits_compiled_and_loaded(tmp_path):
     )
     assert compiled == loaded
     assert len(compiled) > 1000
+
+
+def test_a_layout_names_every_diagnostic(small):
+    assert set(layout.diagnostics_of(small.spec, held_out=False)) == set(small.diagnostics)

@@ -22,7 +22,10 @@ class _Pair(Counts):
     name = "first:last"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        sizes = super().convert(str(value).replace(":", ","), param, ctx)
+        try:
+            sizes = tuple(int(part) for part in str(value).replace(",", ":").split(":"))
+        except ValueError:
+            self.fail(f"{str(value)[:40]!r}; give two sizes, first and last, as in 16:160.", param, ctx)
         return sizes * 2 if len(sizes) == 1 else sizes
 
 
@@ -108,7 +111,8 @@ def sample(file: Path, out: Path | None, model: int | None, threads: int | None,
                 "chain_steps_per_second": drawn.chain_steps_per_second,
             }
         ],
-        "spec": given | {"model": index, "study": str(file)}, "seed": given["seed"], "file": str(out),
+        "spec": given | {"model": index, "study": str(file)}, "seed": given["seed"], "threads": drawn.threads,
+        "file": str(out),
     }  # fmt: skip
     _show_sample(report, drawn, result, out, as_json)
 

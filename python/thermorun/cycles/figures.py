@@ -54,8 +54,10 @@ def likelihood(ax: "Axes", result: StudyResult) -> None:
     ax.set_ylabel(label)
     done = shown[: result.epochs_done]
     if np.isfinite(done).any():
-        top, last = float(np.nanmax(done)), done[-1][np.isfinite(done[-1])]
-        ax.set_ylim(top - 1.6 * (top - float(last.min() if len(last) else np.nanmin(done))) - 1, top + 1)
+        # The rise of the first tenth would leave no room for what follows.
+        top, low = float(np.nanmax(done)), float(np.nanmin(done[len(done) // 10 :]))
+        room = 0.06 * (top - low) or 1.0
+        ax.set_ylim(low - room, top + room)
 
 
 def production(ax: "Axes", result: StudyResult) -> None:
@@ -197,7 +199,8 @@ def portrait(result: StudyResult, index: int, steps: int = 12) -> "Figure":
     rows: Any = figure.subfigures(4, 1, height_ratios=(1.25, 1.15, 2.2, 2.2))
     for letter, part, weights in (("a", rows[0], "w"), ("b", rows[1], "wbar")):
         _images_of_weights(part, result, index, weights, units)
-        part.suptitle(f"({letter}) {_WEIGHTS[weights]}", x=0.01, ha="left", fontsize="small")
+        numbers = "; numbers: unit and its occupancy" if weights == "w" and _occupied(result) else ""
+        part.suptitle(f"({letter}) {_WEIGHTS[weights]}{numbers}", x=0.01, ha="left", fontsize="small")
     bias, matrix = rows[2].subplots(1, 2)
     biases(bias, model)
     if result.states:
@@ -219,9 +222,14 @@ def portrait(result: StudyResult, index: int, steps: int = 12) -> "Figure":
 
 
 _WEIGHTS = {
-    "w": r"$w$, from hidden units to pixels (red: on, blue: off); numbers: unit and its occupancy",
+    "w": r"$w$, from hidden units to pixels (red: on, blue: off)",
     "wbar": r"$\overline{w}$, from pixels to hidden units",
 }
+
+
+def _occupied(result: StudyResult) -> bool:
+    """Whether a hidden unit is a state, with an occupancy that is known."""
+    return result.spec.encoding != "bits" and result.states > 0
 
 
 def _caption(result: StudyResult, index: int) -> str:
@@ -242,18 +250,20 @@ def _images_of_weights(part: Any, result: StudyResult, index: int, name: str, un
     # A weight that no data point ever held back has no bound; the picture needs one.
     finite = np.abs(weights[np.isfinite(weights)])
     limit = float(np.quantile(finite, 0.98)) if len(finite) else 1.0
-    one_hot = model.encoding != "bits" and result.states
     for b, ax in enumerate(np.atleast_1d(part.subplots(1, units))):
         ax.imshow(weights[b].reshape(result.data.shape), cmap="RdBu_r", vmin=-(limit or 1.0), vmax=limit or 1.0)
-        occupied = f": {result['occupancy'].mean[index, b]:.3f}" if name == "w" and one_hot else ""
+        occupied = f": {result['occupancy'].mean[index, b]:.3f}" if name == "w" and _occupied(result) else ""
         ax.set_title(f"{b}{occupied}", fontsize="small")
         bare(ax)
 
 
 def biases(ax: "Axes", model: Model) -> None:
     """The biases of the hidden units."""
+    from matplotlib.ticker import MaxNLocator
+
     ax.bar(np.arange(model.hidden), model.abar, color=plots.COLOURS[0])
     ax.axhline(0, color="black", linewidth=0.8)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("hidden unit")
     ax.set_ylabel(r"bias $\overline{a}$")
 

@@ -243,7 +243,8 @@ class StudyResult(Result):
             there = f"2^{spec.hidden}" if spec.encoding == "bits" else f"{spec.hidden:,}"
             notes.append(
                 f"path: entropy production of x and z together; sigma of z alone, tau and M need at most {MAX_STATES:,}"
-                f" hidden states, and there are {there}"
+                f" hidden states, and there are {there}; the log-likelihood, of 4,096 states"
+                " of long chains, is a lower bound"
             )
         if len(data.classes) < 2:
             notes.append("the data have no classes, so there is no KL of their frequencies")

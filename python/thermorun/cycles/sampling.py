@@ -1,12 +1,14 @@
 """Images from trained models."""
 
 import json
+import os
 import time as clock
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +28,7 @@ class Fantasies:
     x: NDArray[np.uint8]
     states: NDArray[np.uint64]
     chain_steps_per_second: float
+    threads: int
 
     @property
     def images(self) -> NDArray[np.uint8]:
@@ -65,11 +68,13 @@ def sample(model: Model, start: Array, *, steps: int, records: int = 1, burn: in
         run_chains(model.row, model.options, model.mean, visible, burn + k * steps, key, stream, path)
         x[k], states[k] = visible, path[:, -1]
     rate = chains * (burn + steps * records) / (clock.perf_counter() - began)
-    return Fantasies(x, states, rate)
+    return Fantasies(x, states, rate, numba.get_num_threads())
 
 
 def npz_name(out: Path) -> Path:
-    """``out`` with the ending .npz, which every file of images has."""
+    """``out`` with the ending .npz, which every file of images has; a folder stays what it is."""
+    if out.is_dir():
+        return out
     return out if out.suffix.lower() == ".npz" else out.with_name(f"{out.name}.npz")
 
 
@@ -79,6 +84,8 @@ def require_free(path: Path, made_from: dict[str, Any]) -> None:
         raise InputError(f"out is {path}, which is a folder; name a file.")
     if not path.parent.is_dir():
         raise InputError(f"out is {path}, but the folder {path.parent} does not exist.")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"out is {path}, but the folder {path.parent} cannot be written.")
     if path.exists() and _made_from(path) != json.dumps(made_from, sort_keys=True):
         raise InputError(f"out is {path}, which already holds something else; name another file.")
 

@@ -1,5 +1,6 @@
 """What a study of latent cycles is: everything that decides its numbers, and nothing else."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -17,6 +18,10 @@ from thermorun.specs import Parameter, Spec
 _KEPT = 10
 # Steps of a random stream, and where the final samples of M begin among them (cycles/diagnostics.py).
 _STEPS, _FINAL = 2**32, 2**31
+
+
+def _place(name: str, value: Any) -> str:
+    return specs.text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
 def _decay(name: str, value: Any) -> float:
@@ -53,7 +58,8 @@ class CycleStudy(Spec):
     runner = "thermorun.cycles.training"
 
     dataset: Annotated[
-        str, Parameter(specs.text, f"{', '.join(datasets.NAMES)}, a file of bits or grey images, or a folder of them")
+        str,
+        Parameter(_place, f"a name ({', '.join(datasets.NAMES)}), a file of bits or grey images, or a folder of them"),
     ] = "digits"
     classes: Annotated[
         tuple[int | str, ...] | None, Parameter(specs.several(_class), "only these classes of the data set")
@@ -67,7 +73,7 @@ class CycleStudy(Spec):
     tied: Annotated[
         bool, Parameter(specs.flag, "the equilibrium baseline, wbar = w, by persistent contrastive divergence")
     ] = False
-    models: Annotated[int, Parameter(specs.count(1, 2**20), "trained side by side, of seeds seed, seed + 1, ...")] = 36
+    models: Annotated[int, Parameter(specs.count(1, 2**20), "trained side by side, of seeds from seed upwards")] = 36
     epochs: Annotated[int, Parameter(specs.count(), "of all models")] = 120
     steps_per_epoch: Annotated[int, Parameter(specs.count(), "gradient steps an epoch")] = 30
     chain_steps: Annotated[int, Parameter(specs.count(2), "double steps of the chain before a gradient step")] = 48

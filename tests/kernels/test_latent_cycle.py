@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import naive
-from thermokernels import chains, latent_cycle, two_step
+from thermokernels import latent_cycle, two_step
+from thermokernels.chains import average_transitions, count_transitions, log_likelihood, run_chains
 from thermorun.cycles import exact, markov, path_entropy_production
 from thermorun.cycles.model import Model, kernel_options, parameter_count
 
@@ -37,13 +38,13 @@ def long_chains(model, chains, steps, seed=3, burn=200):
     visible = (np.random.default_rng(seed).random((chains, model.visible)) < 0.5).astype(np.uint8)
     key, stream = np.uint64(seed), latent_cycle.SAMPLE
     warm = np.empty((chains, burn), np.uint64)
-    chains.run_chains(model.row, model.options, model.mean, visible, 0, key, stream, warm)
+    run_chains(model.row, model.options, model.mean, visible, 0, key, stream, warm)
     states = np.empty((chains, steps), np.uint64)
     x = np.empty((chains, steps, model.visible), np.uint8)
     one = np.empty((chains, 1), np.uint64)
     for t in range(steps):
         x[:, t] = visible
-        chains.run_chains(model.row, model.options, model.mean, visible, burn + t, key, stream, one)
+        run_chains(model.row, model.options, model.mean, visible, burn + t, key, stream, one)
         states[:, t] = one[:, 0]
     return states, x
 
@@ -83,7 +84,7 @@ def test_log_likelihood_matches_plain_loops(encoding):
     states = model.states()
     weights = np.random.default_rng(2).dirichlet(np.ones(len(states)))
     out = np.empty((1, len(data)))
-    chains.log_likelihood(model.row[None], model.options, states[None], np.log(weights)[None], data, model.visible, out)
+    log_likelihood(model.row[None], model.options, states[None], np.log(weights)[None], data, model.visible, out)
     for n, x in enumerate(data):
         p = sum(
             weight * np.exp(naive.log_forward(model.row, model.hidden, encoding, z, x))
@@ -97,11 +98,9 @@ def test_chains_and_their_transitions_match_plain_loops(encoding):
     model = small_model(encoding)
     start = small_data(model.visible, 3)
     visible, states = start.copy(), np.empty((3, 20), np.uint64)
-    chains.run_chains(
-        model.row, model.options, model.mean, visible, 2**31, np.uint64(2**40 + 1), np.uint64(2**35), states
-    )
+    run_chains(model.row, model.options, model.mean, visible, 2**31, np.uint64(2**40 + 1), np.uint64(2**35), states)
     counts = np.zeros((3, len(model.states()), len(model.states())), np.int64)
-    chains.count_transitions(states, counts)
+    count_transitions(states, counts)
     for c in range(3):
         expected, x = naive.run_chain(
             model.row, model.hidden, encoding, model.mean, start[c], 2**31, 20, 2**40 + 1, 2**35 + c
@@ -116,7 +115,7 @@ def test_averaged_transitions_match_plain_loops(encoding):
     model = small_model(encoding)
     count = len(model.states())
     sums = np.empty((1, count, 2, count))
-    chains.average_transitions(model.row[None], model.options, model.mean, 5, 3, np.array([9], np.uint64), sums)
+    average_transitions(model.row[None], model.options, model.mean, 5, 3, np.array([9], np.uint64), sums)
     for z in range(count):
         for block in range(2):
             numbers = range(5 + 3 * block, 8 + 3 * block)
@@ -201,7 +200,7 @@ def test_chains_agree_with_enumeration(encoding):
     assert np.abs(z_scores(occupancy, known.hidden)).max() < 4
     assert np.abs(z_scores(x.mean(axis=1), known.visible @ exact.all_visible(model.visible))).max() < 4
     counts = np.zeros((chains, count, count), np.int64)
-    chains.count_transitions(states, counts)
+    count_transitions(states, counts)
     flow = counts / (states.shape[1] - 1)
     truth = known.hidden[:, None] * known.matrix
     seen = truth * chains * 400 > 100  # enough events for a normal law
@@ -211,7 +210,7 @@ def test_chains_agree_with_enumeration(encoding):
     parts = []
     for part in states.reshape(64, 1, -1):
         out = np.empty((1, len(data)))
-        chains.log_likelihood(model.row[None], model.options, part, log_weights, data, model.visible, out)
+        log_likelihood(model.row[None], model.options, part, log_weights, data, model.visible, out)
         parts.append(out.mean())
     assert abs(z_scores(np.array(parts), exact.log_likelihood(model, data))) < 4
 
@@ -222,7 +221,7 @@ def test_averaged_transitions_agree_with_enumeration_and_beat_counting(encoding)
     known = exact.law(model)
     count, blocks, samples = len(known.hidden), 64, 500
     sums = np.empty((1, count, blocks, count))
-    chains.average_transitions(model.row[None], model.options, model.mean, 0, samples, np.array([11], np.uint64), sums)
+    average_transitions(model.row[None], model.options, model.mean, 0, samples, np.array([11], np.uint64), sums)
     parts = np.swapaxes(sums[0], 0, 1) / samples
     assert np.abs(z_scores(parts, known.matrix)).max() < 4
     assert np.all(parts.var(axis=0, ddof=1) < known.matrix * (1 - known.matrix) / samples)
@@ -358,7 +357,7 @@ def test_training_walks_the_chain_that_sampling_walks(encoding):
     """With a step too small to change a parameter, training leaves its chain where ``run_chains`` does."""
     (theta, square, visible, status), data, mean, options = training_state(encoding, 1, np.float32)
     alone, states = visible.copy(), np.empty((1, 27), np.uint64)
-    chains.run_chains(theta[0], options, mean, alone, 0, np.uint64(4), latent_cycle.CHAIN, states)
+    run_chains(theta[0], options, mean, alone, 0, np.uint64(4), latent_cycle.CHAIN, states)
     options = options._replace(rate=1e-30)
     state = two_step.State(theta, square, visible, status)
     two_step.train(state, data, mean, np.full(3, 10), 0, options, np.array([4], np.uint64), np.empty((1, 3)))
@@ -403,7 +402,7 @@ def test_large_models_run():
     model = Model("bits", 64, row, np.full(4096, 0.5, np.float32))
     visible = np.zeros((3, 4096), np.uint8)
     states = np.empty((3, 4), np.uint64)
-    chains.run_chains(model.row, model.options, model.mean, visible, 0, np.uint64(0), latent_cycle.SAMPLE, states)
+    run_chains(model.row, model.options, model.mean, visible, 0, np.uint64(0), latent_cycle.SAMPLE, states)
     assert len(set(states.ravel().tolist())) == states.size
     assert 0.45 < visible.mean() < 0.55
 

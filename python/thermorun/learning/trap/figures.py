@@ -147,7 +147,7 @@ def schedules(protocols: Protocol | Sequence[Protocol]) -> "Figure":
 
 def schedule(ax: "Axes", protocols: Sequence[Protocol]) -> None:
     """Learning rates against time; impulses as arrows of the height of their strength."""
-    written = set()
+    written: set[tuple[float, float]] = set()
     for index, protocol in enumerate(protocols):
         if isinstance(protocol, Path):
             raise InputError(f"protocol is {protocol.name!r}, a path, which has no learning rate; draw it with path.")

@@ -8,8 +8,7 @@ from scipy.optimize import minimize_scalar
 
 from helpers import z_score
 from thermorun.learning import FIGURES, Path, Tabulated, Trap
-from thermorun.learning.trap import exact
-from thermorun.learning.trap import protocols as schedules
+from thermorun.learning.trap import exact, protocols
 
 # Parameters and values recomputed for these figures with an independent ODE solver at rtol 1e-11.
 FIGURE_VALUES = {
@@ -34,7 +33,7 @@ def figure_trap(number):
 @pytest.mark.parametrize("number", FIGURE_VALUES)
 def test_figures(number):
     trap, settings = figure_trap(number), FIGURES[number]
-    protocol = schedules.protocol(settings["protocols"][0], trap, settings.get("eta", 0.5))
+    protocol = protocols.protocol(settings["protocols"][0], trap, settings.get("eta", 0.5))
     assert end_values(trap, protocol) == pytest.approx(FIGURE_VALUES[number], abs=6e-7)
 
 
@@ -44,17 +43,17 @@ def test_figures(number):
 )
 def test_figure_6(name, value):
     trap = Trap()
-    assert end_values(trap, schedules.protocol(name, trap))[2] == pytest.approx(value, abs=5e-7)
+    assert end_values(trap, protocols.protocol(name, trap))[2] == pytest.approx(value, abs=5e-7)
 
 
 def test_slow_driving_misses_the_straight_line_by_its_relaxation():
     """Schedule 53 in closed loop is not Eq. 64: theta ends exp(-mu tau) short of the target."""
     trap = Trap()
-    _, theta, work = end_values(trap, schedules.protocol("slow-driving", trap))
+    _, theta, work = end_values(trap, protocols.protocol("slow-driving", trap))
     assert 1 - theta == pytest.approx(np.exp(-5), rel=1e-9)
     line = exact.work_straight_line(1.0, 5.0, 0.2)
     assert line == pytest.approx(0.160270, abs=5e-7)
-    assert end_values(trap, schedules.protocol("straight-line", trap))[2] == pytest.approx(line, rel=1e-9)
+    assert end_values(trap, protocols.protocol("straight-line", trap))[2] == pytest.approx(line, rel=1e-9)
     assert line - work > 1e-3
 
 
@@ -75,15 +74,15 @@ def test_closed_forms_agree_with_each_other():
 
 def test_closed_forms_are_limits_of_the_moment_equations():
     trap = Trap(mobility=1000.0, tau=4.0)
-    work = end_values(trap, schedules.protocol("constant", trap, eta=0.5))[2]
+    work = end_values(trap, protocols.protocol("constant", trap, eta=0.5))[2]
     assert work == pytest.approx(exact.work_quasistatic(1000.0, 0.5, 4.0, 0.0, 1.0, 0.0), rel=1e-3)
     for name in ("continuous", "discontinuous", "straight-line"):
         trap = Trap(mobility=0.8, tau=2.0, theta0=1.0, target=-2.0)
-        protocol = schedules.protocol(name, trap)
+        protocol = protocols.protocol(name, trap)
         assert end_values(trap, protocol)[2] == pytest.approx(exact.closed_form(trap, protocol)[1], rel=1e-9)
     t = np.linspace(0, 2, 5)
-    protocol = schedules.protocol("continuous", trap)
-    u0 = schedules.start("continuous", trap)
+    protocol = protocols.protocol("continuous", trap)
+    u0 = protocols.start("continuous", trap)
     truth = exact.moments(trap, protocol, t)
     np.testing.assert_allclose(truth.theta, exact.theta_continuous(t, 0.8, 0.8 * (1.0 - u0), u0), rtol=1e-9)
 
@@ -91,7 +90,7 @@ def test_closed_forms_are_limits_of_the_moment_equations():
 def test_discontinuous_protocol_is_optimal():
     """No other impulses and no tilt of the schedule cost less while reaching the target."""
     trap = Trap(mobility=1.3, tau=2.0)
-    best = end_values(trap, schedules.protocol("discontinuous", trap))[2]
+    best = end_values(trap, protocols.protocol("discontinuous", trap))[2]
     for speed, first in [(0.9, 0.0), (1.1, 0.0), (1.0, 0.05), (1.0, -0.05)]:
         m = speed * exact.optimal_speed(1.3, 2.0, 1.0, 0.0)
         path = Path(times=(0.0, 0.0, 2.0, 2.0), thetas=(0.0, m / 1.3 + first, m / 1.3 + 2 * m, 1.0))
@@ -101,7 +100,7 @@ def test_discontinuous_protocol_is_optimal():
 def test_covariance_is_that_of_a_matrix_exponential():
     """At constant eta (u, theta) is a linear process with constant coefficients: Van Loan's formula."""
     trap = Trap(mobility=1.4, beta=2.0, tau=1.7)
-    truth = exact.moments(trap, schedules.protocol("constant", trap, eta=0.8), [0.0, 1.7])
+    truth = exact.moments(trap, protocols.protocol("constant", trap, eta=0.8), [0.0, 1.7])
     drift = np.array([[-1.4, 1.4], [-0.8, 0.0]])
     noise = np.diag([2 * 1.4 / 2.0, 0.0])
     block = expm(np.block([[-drift, noise], [np.zeros((2, 2)), drift.T]]) * 1.7)
@@ -125,7 +124,7 @@ def test_finite_ensembles_against_a_plain_simulation(name):
     protocol = (
         Tabulated.of(lambda t: 0.5 + 0.2 * t, 2.0, [(0.7, 0.3)])
         if name == "tabulated"
-        else schedules.protocol(name, trap, eta=1.5)
+        else protocols.protocol(name, trap, eta=1.5)
     )
     particles, replicas, steps = 40, 40_000, 400
     rng = np.random.default_rng(7)

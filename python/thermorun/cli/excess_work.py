@@ -5,17 +5,31 @@ from typing import Any
 
 import click
 
-from thermorun.cli.options import chosen, run_options, spec_options
+from thermorun.cli.options import Count, chosen, run_options, spec_options
 from thermorun.cli.run import execute
+from thermorun.learning.data import ENDINGS
 from thermorun.learning.trap.protocols import NAMES
 from thermorun.learning.trap.spec import FIGURES, ExcessWork
+
+
+class Sample(click.ParamType[Any]):
+    """The size of a sample, or a file that holds one."""
+
+    name = "count|file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if Path(str(value)).suffix in ENDINGS:
+            return value
+        return Count().convert(value, param, ctx)
 
 
 @click.command("excess-work", short_help="Excess work of learning a harmonic trap.")
 @click.option(
     "--figure", type=click.IntRange(1, 6), default=6, show_default=True, help="Settings of the paper's figure."
 )
-@spec_options(ExcessWork, names={"protocols": "--protocol"}, kinds={"protocols": click.Choice(NAMES)})
+@spec_options(
+    ExcessWork, names={"protocols": "--protocol"}, kinds={"protocols": click.Choice(NAMES), "samples": Sample()}
+)
 @run_options
 def excess_work(figure: int, out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
     """Excess work of learning a harmonic trap (Hnybida & Verret 2025).

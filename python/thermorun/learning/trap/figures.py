@@ -12,6 +12,19 @@ from thermorun.errors import InputError
 from thermorun.learning.trap.protocols import Path, Protocol
 from thermorun.learning.trap.result import ExcessWorkResult, ProtocolResult
 
+__all__ = [
+    "cumulative_work",
+    "path",
+    "residual",
+    "ridge",
+    "ridges",
+    "schedule",
+    "schedules",
+    "work_distribution",
+    "work_distributions",
+    "works",
+]
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -25,7 +38,7 @@ _THETA, _X = plots.COLOURS[1], plots.COLOURS[0]
 def works(result: ExcessWorkResult) -> "Figure":
     """Cumulative excess work (Fig. 6), and what is left when the exact curves are taken away."""
     figure: Figure
-    figure, axes = plots.subplots(2, 1, size=(6.4, 6.4), height_ratios=(3, 1.2), sharex=True)
+    figure, axes = plots.subplots(2, 1, size=(6.4, 6.2), height_ratios=(3, 1.2), sharex=True)
     cumulative_work(axes[0], result)
     residual(axes[1], result)
     axes[0].set_xlabel("")
@@ -134,7 +147,7 @@ def schedules(protocols: Protocol | Sequence[Protocol]) -> "Figure":
 
 def schedule(ax: "Axes", protocols: Sequence[Protocol]) -> None:
     """Learning rates against time; impulses as arrows of the height of their strength."""
-    written = set()
+    written: set[tuple[float, float]] = set()
     for index, protocol in enumerate(protocols):
         if isinstance(protocol, Path):
             raise InputError(f"protocol is {protocol.name!r}, a path, which has no learning rate; draw it with path.")
@@ -148,7 +161,9 @@ def schedule(ax: "Axes", protocols: Sequence[Protocol]) -> None:
             # Annotations alone would not widen the panel.
             ax.plot([at], [strength], alpha=0)
             if (at, strength) not in written:
-                side, away = ("left", 4) if at < protocol.tau / 2 else ("right", -4)
+                # Beside those of the same time.
+                shift = 4 + 30 * sum(other == at for other, _ in written)
+                side, away = ("left", shift) if at < protocol.tau / 2 else ("right", -shift)
                 ax.annotate(
                     f"{strength:.3g}", (at, strength), (away, 3), textcoords="offset points", color=colour, ha=side
                 )
@@ -197,7 +212,8 @@ def _one_legend(figure: "Figure", axes: "Sequence[Axes]", columns: int) -> None:
         if own is not None:
             own.remove()
     if handles:
-        plots.legend(figure, handles=handles, labels=labels, loc="outside lower center", ncols=columns)
+        where = {"loc": "outside lower center", "ncols": columns, "fontsize": "small"}
+        plots.legend(figure, handles=handles, labels=labels, **where)
 
 
 def _title(protocol: ProtocolResult) -> str:

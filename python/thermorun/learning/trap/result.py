@@ -98,7 +98,12 @@ class ProtocolResult:
 
     @property
     def closed_form(self) -> tuple[str, float] | None:
-        """What the paper gives for the total excess work with infinitely many particles: the equation, its value."""
+        """What the paper gives for the total excess work with infinitely many particles: the equation, its value.
+
+        None where it gives nothing, as for data whose mean is not theta*.
+        """
+        if isinstance(self.spec.samples, tuple):
+            return None
         return exact.closed_form(self.spec.trap, self.protocol)
 
     @property
@@ -183,6 +188,9 @@ class ExcessWorkResult(Result):
         notes += [
             f"{one.label}: until t = {one.time[-1]:.3g} of {spec.tau:g} only" for one in parts if not one.complete
         ]
+        notes += [f"{label}: not begun" for label in spec.built() if label not in self.protocols]
+        if spec.check_dt and len(self.time_steps) < len(spec.built()):
+            notes.append("time step: the runs with half the step are not complete")
         notes += dict.fromkeys(f"± ?: {one.reason}" for one in parts if one.reason is not None)
         if any(one.exact_work is None for one in parts):
             notes.append("exact ?: the noise of minibatches belongs to the time step, so there is no exact value")
@@ -216,12 +224,13 @@ class ExcessWorkResult(Result):
 def _row(protocol: ProtocolResult) -> tuple[str, ...]:
     work, truth, formula = protocol.excess_work, protocol.exact_work, protocol.closed_form
     z = math.nan if truth is None else work.z(truth)
+    trap = protocol.spec.trap
+    digits = 5 + (round(math.log10(abs(trap.origin) / trap.width)) if trap.origin else 0)
     return (
         protocol.label,
         str(work),
         "?" if truth is None else f"{truth:.6g}",
         "" if math.isnan(z) else f"{z:+.1f}",
         "" if formula is None else f"{formula[1]:.6g} ({formula[0].removeprefix('Eq. ')})",
-        f"{protocol.estimate('theta').mean:.5g}",
-        f"{protocol.estimate('u').mean:.5g}",
+        *(f"{protocol.estimate(name).mean:.{digits}g}" for name in ("theta", "u")),
     )

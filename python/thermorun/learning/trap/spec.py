@@ -1,6 +1,7 @@
 """What a run of the learned trap is: everything that decides its numbers, and nothing else."""
 
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -14,7 +15,14 @@ from thermorun.specs import Parameter, Spec, several
 
 
 def _samples(name: str, value: Any) -> int | tuple[float, ...]:
-    """A size, or the values themselves."""
+    """A size, or the values themselves, or a file of them."""
+    if isinstance(value, str | FilePath):
+        from thermorun.learning.data import sample  # loads the potentials, which nothing else here needs
+
+        read = sample(name, value)
+        if read.dimension != 1 or read.x is None:
+            raise InputError(f"{name} is {value}, which holds {read.dimension} numbers a point; the trap has one.")
+        return tuple(read.x[:, 0].tolist())
     if np.ndim(value) == 0:
         return require_count(name, value)
     values = np.asarray(value)
@@ -66,7 +74,7 @@ class ExcessWork(Spec):
         Parameter(
             _samples,
             "a finite sample of the data: its size, drawn for each replica from p_m(x, theta*), or the values"
-            " themselves; by default the exact mean of the data",
+            " themselves or a file of them (.csv, .npy, .npz); by default the exact mean of the data",
         ),
     ] = None
     minibatch: Annotated[

@@ -1,23 +1,25 @@
 """Friction from trajectories: the kernel against its twin, truncation, and estimates against exact values."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numba import njit
 from scipy.integrate import quad
+from scipy.special import ndtri
 
 import naive
 from helpers import kernel_normals
 from thermokernels import correlations
 from thermokernels.random import BLOCK
-from thermorun import streams
-from thermorun.errors import RunError
+from thermorun import metric, streams
+from thermorun.errors import InputError, RunError
 from thermorun.metric import friction
 from thermorun.metric.friction import Ensemble, Windows, fold
 from thermorun.potentials import Potential, System, compilation, double_well, gaussian, resolve
 
-# --- A potential in two dimensions: one slow direction, hardly felt by the first parameter -----------------------------
+# --- A potential in two dimensions: one slow direction, hardly felt by the first parameter ----------------------------
 
 
 SLOW, SHARE = 0.1, 0.01
@@ -39,15 +41,14 @@ def pair_gradient(x, theta):
 
 
 def pair_sample(theta, beta, uniform):
-    from scipy.special import ndtri
-
     means = -theta[0], -(SHARE * theta[0] + theta[1]) / SLOW
     widths = beta**-0.5, (beta * SLOW) ** -0.5
     return np.stack([m + w * ndtri(uniform()) for m, w in zip(means, widths, strict=True)], axis=1)
 
 
 PAIR = Potential(
-    "pair", pair, pair_force, pair_gradient, ("both", "slow"), (0.2, 0.1), dimension=2, sample=pair_sample
+    "pair", pair, pair_force, pair_gradient, ("both", "slow"), (0.2, 0.1), dimension=2, sample=pair_sample,
+    free_energy=lambda theta, beta: -0.5 * theta[0] ** 2 - 0.5 * (SHARE * theta[0] + theta[1]) ** 2 / SLOW,
 )  # fmt: skip
 # zeta_ij = sum over directions of a_i a_j / (mu k^2), for fields a . x; here with mu = 1.
 PAIR_FRICTION = np.diag([1.0, 0.0]) + np.array([[SHARE**2, SHARE], [SHARE, 1.0]]) / SLOW**2
@@ -233,7 +234,7 @@ def test_particles_that_diverge_end_the_run_with_a_cure():
 
 @pytest.mark.parametrize("blocks", [8, 16])
 def test_standard_errors_are_calibrated(blocks):
-    """Over 100 seeds z, which is Student's with blocks - 1 degrees of freedom made normal, scatters as a normal does."""
+    """Over 100 seeds z, which is Student's with blocks - 1 degrees of freedom made normal, scatters as that."""
     windows = Windows(0.1, 6, np.zeros(1))
     z = []
     for seed in range(100):
@@ -272,3 +273,90 @@ def test_every_element_of_every_built_in_is_calibrated(name):
         z_all = np.array(values)[:, *np.tril_indices(len(POINTS[name]))]
         assert np.all(np.abs(z_all.mean(axis=0)) < 4 / np.sqrt(16)), (matrix, z_all.mean(axis=0))
         assert np.all(np.mean(z_all**2, axis=0) < 1 + 4 * np.sqrt(2 / 16)), (matrix, np.mean(z_all**2, axis=0))
+
+
+# --- Whole runs: what no exact value tells, and what is zero ----------------------------------------------------------
+
+
+def test_what_is_zero_is_said_to_be_zero():
+    """A symmetric double well: g and zeta of barrier and tilt vanish, which a quadrature gives as 1e-17."""
+    found = metric.measure("double-well", theta=(1.0, 0.0), particles=8192, seed=2, dt=0.006)
+    assert found.exact.fisher[0, 1] == 0.0
+    assert found.exact.friction[0, 1] == 0.0
+    assert math.isnan(found.exact.relaxation[0, 1])
+    assert math.isnan(found.relaxation.mean[0, 1])
+    table = found.tables()[2]
+    assert table.rows[1][1:] == ("?", "", "")
+    assert any(note.startswith("?  g is not seen") for note in table.notes)
+    assert "e-17" not in found.summary() + found.summary(200)
+
+
+SMALL = {"particles": 8192, "work_particles": 4096, "seed": 5}
+
+
+def test_geodesic_on_a_measured_metric():
+    """In two dimensions nobody knows the truth of a potential not said to be quadratic; here zeta is constant."""
+    grid = (("slow", 0.0, 0.1, 2), ("both", 0.0, 0.4, 3))
+    found = metric.drive(PAIR, theta=(0.0, 0.0), end=(0.4, 0.1), grid=grid, taus=200.0, dt=0.2, **SMALL)
+    assert found.exact is None
+    assert found.friction.mean.shape == (3, 2, 2, 2)
+    assert np.all(np.abs(found.friction.z(PAIR_FRICTION)) < 4)
+    step = np.array([0.4, 0.1])
+    truth = step @ PAIR_FRICTION @ step
+    stderr = np.abs(step) @ found.friction.stderr.mean(axis=(0, 1)) @ np.abs(step)
+    assert found.geodesic.length**2 == pytest.approx(truth, abs=4 * stderr)
+    assert found.geodesic.line == pytest.approx(truth, abs=4 * stderr)
+    for work in found.works:
+        # tau is twenty of the longest relaxation time, 1 / SLOW: W_ex falls short of slow driving by that share.
+        assert work.excess_work.mean == pytest.approx(truth / 200, abs=0.05 * truth / 200 + 4 * work.excess_work.stderr)
+    assert found.least == ()
+    assert list(found.figures()) == ["", "protocols"]
+    with pytest.raises(InputError, match="give a grid over both"):
+        metric.drive(PAIR, theta=(0.0, 0.0), end=(0.4, 0.1), grid=grid[:1], **SMALL)
+    with pytest.raises(InputError, match=r"end needs Delta F.*; give untold a free_energy function"):
+        metric.drive(replace(PAIR, name="untold", free_energy=None), theta=(0.0, 0.0), end=(0.4, 0.1), grid=grid)
+
+
+@njit
+def tube(x, theta):
+    return 0.5 * theta[1] * (x[0] - theta[0]) ** 2 + 0.5 * x[1] ** 2
+
+
+@njit
+def tube_force(x, theta):
+    return theta[1] * (theta[0] - x[0]), -x[1]
+
+
+@njit
+def tube_gradient(x, theta):
+    return theta[1] * (theta[0] - x[0]), 0.5 * (x[0] - theta[0]) ** 2
+
+
+def tube_sample(theta, beta, uniform):
+    return np.stack([theta[0] + ndtri(uniform()) / math.sqrt(beta * theta[1]), ndtri(uniform()) / math.sqrt(beta)], 1)
+
+
+TUBE = Potential(
+    "tube", tube, tube_force, tube_gradient, ("centre", "stiffness"), (0.0, 1.0), dimension=2, sample=tube_sample,
+    free_energy=lambda theta, beta: 0.5 * math.log(theta[1]) / beta,
+)  # fmt: skip
+GRID = (("centre", 0.0, 0.5, 2), ("stiffness", 2.2, 0.8, 4))
+
+
+@pytest.mark.slow
+def test_curved_geodesic_on_a_measured_metric():
+    found = metric.drive(TUBE, end=(0.5, 2.0), grid=GRID, taus=4.0, **SMALL)
+    assert found.exact is None
+    assert found.friction.mean.shape == (2, 4, 2, 2)
+    # zeta = diag(1, 1 / (4 k^3)), point by point.
+    stiffness = np.array([point.theta[1] for point in found]).reshape(2, 4)
+    truth = np.zeros((2, 4, 2, 2))
+    truth[..., 0, 0], truth[..., 1, 1] = 1.0, 0.25 / stiffness**3
+    assert np.all(np.abs(found.friction.z(truth)) < 4)
+    # Flat in mean and width, as in test_geodesic.
+    square = 0.5**2 + (1 - 2**-0.5) ** 2
+    assert found.geodesic.length**2 == pytest.approx(square, rel=0.05)
+    gap = found.of("geodesic")[0].excess_work.mean - found.geodesic.excess_work(4.0)
+    assert abs(gap) < 0.03
+    assert found.least == ()
+    assert list(found.figures()) == ["", "protocols"]

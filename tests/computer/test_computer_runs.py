@@ -133,14 +133,14 @@ def test_nothing_is_left_behind_by_bad_input(tmp_path):
         ({"mobility": 1e308}, "dt is 0.001, too large"),
         ({"observation_time": 1e9}, "more than 2"),
         ({"dataset": tmp_path / "missing.npz"}, "does not exist"),
-        ({"dataset": np.zeros((9, 4))}, "labels is None"),
-        ({"labels": [1, 2]}, "labels go with an array only"),
+        ({"X": np.zeros((9, 4))}, "y is None"),
+        ({"y": [1, 2]}, "y is given without X"),
     ):
         with pytest.raises(InputError, match=sentence):
             computer.train(**fields, out=tmp_path / "out.h5")
     np.savez(tmp_path / "unlabelled.npz", x=np.random.default_rng(0).random((10, 4)))
-    with pytest.raises(InputError, match="no array 'labels'"):
-        computer.train(tmp_path / "unlabelled.npz", out=tmp_path / "out.h5")
+    with pytest.raises(InputError, match="holds no labels"):
+        computer.train(dataset=tmp_path / "unlabelled.npz", out=tmp_path / "out.h5")
     assert not list(tmp_path.glob("out*"))
 
 
@@ -182,7 +182,7 @@ def mnist():
 @pytest.mark.parametrize("epochs", [8, pytest.param(30, marks=pytest.mark.slow)])
 def test_mnist_in_closed_form(mnist, epochs):
     """One shot at each of the 10,000 test images, at least 92.5 percent; the default teacher is the slow one."""
-    result = computer.train("mnist", shots=1, teacher_epochs=epochs)
+    result = computer.train(dataset="mnist", shots=1, teacher_epochs=epochs)
     assert result.score.images == 10_000
     assert result.machine.parameters == 60_791
     assert (round(result.machine.pixels.mean, 5), round(result.machine.pixels.norm, 2)) == (0.13066, 44.48)
@@ -193,7 +193,7 @@ def test_mnist_in_closed_form(mnist, epochs):
 @pytest.mark.slow
 def test_mnist_by_descent(mnist):
     """At least 92.0 percent, 96.7 among two, with at most 10^6 trajectories."""
-    result = computer.train("mnist", method="onsager-machlup", shots=1)
+    result = computer.train(dataset="mnist", method="onsager-machlup", shots=1)
     assert result.spec.trajectories <= 1_000_000
     assert result.score.accuracy.mean >= 0.920
     assert result.score.top2.mean >= 0.967

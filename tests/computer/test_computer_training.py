@@ -10,6 +10,7 @@ from machines import ODD, QUICK, images_of, small_machine, small_statistics, two
 import thermorun
 from thermorun import computer
 from thermorun.computer import ComputerTraining, action, teacher
+from thermorun.computer.images import Arrays
 from thermorun.computer.machine import CONNECTIVITIES, connectivity, mask_from_array
 from thermorun.computer.task import Task
 from thermorun.errors import InputError
@@ -98,7 +99,7 @@ def test_descent_converges_to_the_closed_form(optimiser, rate, updates):
     for name in ("input_couplings", "couplings", "bias"):
         there, here = getattr(exact.machine, name), getattr(near.machine, name)
         assert np.abs(there - here).max() < 0.02 * np.abs(there).max(), name
-    task = Task.of(ComputerTraining(dataset=x, labels=labels, **fields))
+    task = Task.of(ComputerTraining(**fields), Arrays(x, labels))
     network = teacher.train(task.spec, task.inputs, task.images.labels, lambda amount: None)
     statistics = action.Statistics.of(task.inputs.astype(float), task.targets(network), task.spec.physics)
 
@@ -136,7 +137,7 @@ def test_digits_in_closed_form(tmp_path):
     assert share.mean - 4 * share.stderr > 0.90
     assert result.facts["ridge"] > 0
     computer.save_machine(result.machine, tmp_path / "machine.h5")
-    half = computer.classify(tmp_path / "machine.h5", "digits", dt=result.machine.physics.dt / 2)
+    half = computer.classify(tmp_path / "machine.h5", dataset="digits", dt=result.machine.physics.dt / 2)
     assert half.score.images == 599
     other = half.score.accuracy
     # The same images: only the noise differs.

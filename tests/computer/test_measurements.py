@@ -61,12 +61,12 @@ def test_standard_errors_of_shares_are_calibrated():
 
 
 def test_a_machine_from_arrays_says_so_and_asks_for_images(own):
-    assert own.spec.dataset == "arrays"
-    assert thermorun.load(own.file).spec.dataset == "arrays"
+    assert own.spec.dataset == "array"
+    assert thermorun.load(own.file).spec.dataset == "array"
     for run in (computer.classify, computer.sweep):
-        with pytest.raises(InputError, match="dataset is arrays, which the file does not hold"):
+        with pytest.raises(InputError, match="dataset is array: images that were passed in Python"):
             run(own.file)
-    with pytest.raises(InputError, match="dataset is arrays, which the file does not hold"):
+    with pytest.raises(InputError, match="dataset is array: images that were passed in Python"):
         computer.sweep(own.file, over="hidden", values=(8,))
     # The same arrays: the part that was held out, without a word.
     same = computer.classify(own.file, UNIT, Y, shots=2)
@@ -88,7 +88,7 @@ def test_a_run_from_arrays_is_resumed_with_them(own):
 
 def test_data_that_changed_or_moved_since(tmp_path):
     np.savez(tmp_path / "my.npz", x=UNIT, labels=Y)
-    mine = computer.train(tmp_path / "my.npz", **GOOD, out=tmp_path / "my.h5")
+    mine = computer.train(dataset=tmp_path / "my.npz", **GOOD, out=tmp_path / "my.h5")
     assert mine.spec.dataset == str(tmp_path / "my.npz")
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "my.npz", x=UNIT, labels=rng.permutation(Y))
@@ -107,7 +107,7 @@ def test_data_that_changed_or_moved_since(tmp_path):
         computer.classify(tmp_path / "my.h5")
     assert thermorun.load(tmp_path / "my.h5").summary() == mine.summary()
     assert thermorun.resume(tmp_path / "my.h5").score.to_dict() == mine.score.to_dict()
-    moved = computer.classify(tmp_path / "my.h5", tmp_path / "moved.npz", shots=2)
+    moved = computer.classify(tmp_path / "my.h5", dataset=tmp_path / "moved.npz", shots=2)
     assert moved.score.to_dict() == mine.score.to_dict()
     assert moved.notes == ()
 
@@ -119,7 +119,7 @@ def test_an_unfinished_run_goes_on_with_data_that_moved(tmp_path, monkeypatch):
     shoot = shots.shoot
     monkeypatch.setattr(shots, "shoot", lambda *arguments: exit())
     with pytest.raises(SystemExit):
-        computer.train(tmp_path / "my.npz", **QUICK, out=tmp_path / "my.h5")
+        computer.train(dataset=tmp_path / "my.npz", **QUICK, out=tmp_path / "my.h5")
     monkeypatch.setattr(shots, "shoot", shoot)
     (tmp_path / "my.npz").rename(tmp_path / "moved.npz")
     with pytest.raises(InputError, match="name where it is now"):
@@ -130,7 +130,7 @@ def test_an_unfinished_run_goes_on_with_data_that_moved(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("images", [X, (UNIT * 255).astype(np.uint8), UNIT / 16], ids=["0..16", "0..255", "0..1/16"])
 def test_another_unit_of_brightness_is_told(own, images):
-    with pytest.raises(InputError, match=r"pixels of arrays go from 0 to .* trained on from 0 to 1"):
+    with pytest.raises(InputError, match=r"pixels of array go from 0 to .* trained on from 0 to 1"):
         computer.classify(own.file, images, Y)
 
 
@@ -206,7 +206,7 @@ def test_images_without_labels_and_one_alone(own, tmp_path):
     assert np.array_equal(again.answers, every.answers)
     assert again.to_dict() == every.to_dict()
     np.save(tmp_path / "bare.npy", UNIT)
-    assert np.array_equal(computer.classify(own.file, tmp_path / "bare.npy").answers, every.answers)
+    assert np.array_equal(computer.classify(own.file, dataset=tmp_path / "bare.npy").answers, every.answers)
     for one in (UNIT[4], UNIT[4].ravel(), UNIT[4][None], UNIT[4][None, :, :, None]):
         alone = computer.classify(own.file, one)
         # Its noise is that of the first image; its outputs are those of image 4 but for that.
@@ -264,6 +264,23 @@ def test_classifying_labels_without_an_output_counts_them_as_wrong(own):
     result = computer.classify(own.file, np.concatenate([UNIT, UNIT[:5]]), np.concatenate([Y, [10] * 5]), part="all")
     assert "5 of 1,802 images are of classes without training images (10)" in result.notes[0]
     assert result.score.accuracy.mean == pytest.approx(of_known(result.score) * 1797 / 1802)
+
+
+def test_labels_that_are_words(tmp_path):
+    """They are told as they were given: by the training, by a classification, and by a text's companion."""
+    words = np.array(["null", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])[Y]
+    named = computer.train(UNIT, words, **GOOD, out=tmp_path / "words.h5")
+    assert named.machine.names == tuple(sorted(set(words)))
+    assert {one["class"] for one in named.to_dict()["results"][0]["classes"]} == set(words)
+    same = computer.classify(tmp_path / "words.h5", UNIT, words, shots=2, out=tmp_path / "again.h5")
+    assert same.score.to_dict() == named.score.to_dict()
+    assert np.mean(same.answers == same.labels) > 0.85
+    assert thermorun.load(tmp_path / "again.h5").to_dict() == same.to_dict()
+    computer.write_text(named.machine, tmp_path / "words.txt")
+    text = computer.classify(tmp_path / "words.txt", UNIT[:20])
+    assert np.array_equal(text.answers, computer.classify(tmp_path / "words.h5", UNIT[:20]).answers)
+    some = computer.train(UNIT, words, classes=("one", "two"), **QUICK)
+    assert some.machine.names == ("one", "two")
 
 
 def test_repeated_and_uneven_images_give_a_result_and_a_sentence():
@@ -370,5 +387,5 @@ def test_what_measurements_refuse(quick, tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "other.npz", x=rng.random((60, 9)), labels=np.arange(60) % 10)
     with pytest.raises(InputError, match="9 pixels an image; the machine"):
-        computer.classify(quick, tmp_path / "other.npz", out=tmp_path / "out.h5")
+        computer.classify(quick, dataset=tmp_path / "other.npz", out=tmp_path / "out.h5")
     assert not list(tmp_path.glob("out*"))

@@ -9,7 +9,7 @@ from thermorun.cli.options import Numbers, chosen, run_options, spec_options
 from thermorun.cli.run import execute
 from thermorun.computer.spec import Classification, ComputerTraining, Sweep
 
-_WITHOUT = ("labels", "fingerprint", "file")
+_WITHOUT = ("fingerprint", "file")
 
 
 class _Values(Numbers):

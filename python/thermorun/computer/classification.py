@@ -3,14 +3,18 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from thermorun.arrays import Array
 from thermorun.computer import files, layout, shots
+from thermorun.computer.images import Arrays, arrays
+from thermorun.computer.machine import Machine
 from thermorun.computer.result import ClassificationResult
 from thermorun.computer.score import Score
-from thermorun.computer.spec import Classification, Source
+from thermorun.computer.spec import Classification
 from thermorun.computer.subject import Subject
 from thermorun.computer.training import as_stored, finished
+from thermorun.datasets import ARRAY
 from thermorun.errors import InputError
 from thermorun.runs import session
 from thermorun.specs import documented, given
@@ -20,9 +24,11 @@ from thermorun.store import Axis, RunFile, Variable
 @documented(Classification)
 def classify(
     file: str | Path,
-    dataset: Source | None = None,
-    labels: Array | None = None,
-    classes: tuple[int, ...] | None = None,
+    X: ArrayLike | None = None,
+    y: ArrayLike | None = None,
+    *,
+    dataset: str | None = None,
+    classes: tuple[int | str, ...] | None = None,
     part: str | None = None,
     shots: int = 4,
     outputs: int | None = None,
@@ -35,7 +41,6 @@ def classify(
     dt: float | None = None,
     observation_time: float | None = None,
     seed: int = 0,
-    *,
     out: Path | str | None = None,
     resume: bool = False,
     threads: int | None = None,
@@ -48,6 +53,8 @@ def classify(
 
     Parameters
     ----------
+    X, y : arrays, optional
+        In the place of ``dataset``: images (points, D) or (points, rows, columns), or one alone, and their labels.
     {parameters}
 
     Returns
@@ -64,20 +71,20 @@ def classify(
     Stopped
         After Ctrl-C (a KeyboardInterrupt), with all shots taken saved.
     """
-    spec = Classification(**given(Classification, locals()))
-    result: ClassificationResult = spec.run(out=out, resume=resume, threads=threads, show_progress=show_progress)
-    return result
+    data = arrays(X, y)
+    spec = Classification(**given(Classification, locals()) | ({} if data is None else {"dataset": ARRAY}))
+    return run(spec, out=out, resume=resume, threads=threads, show_progress=show_progress, data=data)
 
 
 def run(
     spec: Classification, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
-    show_progress: bool = False,
+    show_progress: bool = False, data: Arrays | None = None,
 ) -> ClassificationResult:  # fmt: skip
-    """Runs a spec: see `classify`."""
+    """Runs a spec: see `classify`.  ``data`` are in the place of its data set."""
     with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
         if under_way.resuming and finished(spec, under_way.out):
             return read(under_way.open(lambda file: None), spec)
-        subject = Subject.of(spec)
+        subject = Subject.of(spec, data)
         spec = under_way.spec = as_stored(spec.replace(**subject.noted), under_way)
         machine = subject.machine
         need = shots.need(spec.shots, len(subject.shown.x), machine.outputs)
@@ -86,7 +93,7 @@ def run(
         file = under_way.open(lambda file: _lay_out(file, spec, subject))
         shots.take_into(file, machine, subject.fields, spec.shots, under_way)
         result = read(file, spec)
-        file.write_whole("answers", {"answer": result.answers, "agreement": result.agreement})
+        file.write_whole("answers", {"answer": result.numbers, "agreement": result.agreement})
         layout.write_score(file, result.score)
         return result
 
@@ -100,17 +107,26 @@ def read(file: RunFile, spec: Classification) -> ClassificationResult:
     values = file.read(shots.SECTION)["label"]
     return ClassificationResult(
         spec=spec, threads=file.threads, file=file.path, stored=None if file.path else file.contents(),
-        machine=machine, score=Score.of(tally), answers=np.array(machine.classes)[tally.answer],
-        agreement=tally.agreement, outputs=tally.outputs / np.float32(tally.shots),
-        labels=None if tally.labels is None else values.astype(np.int64), notes=layout.read_sentences(file),
+        machine=machine, score=Score.of(tally), answers=np.array(machine.said)[tally.answer],
+        numbers=np.array(machine.classes)[tally.answer], agreement=tally.agreement,
+        outputs=tally.outputs / np.float32(tally.shots),
+        labels=None if tally.labels is None else _as_given(values.astype(np.int64), machine),
+        notes=layout.read_sentences(file),
     )  # fmt: skip
 
 
+def _as_given(values: Array, machine: Machine) -> Array:
+    """Labels as they were given: numbers, or words, with a question mark for one that the machine does not know."""
+    if not machine.names:
+        return values
+    words = dict(zip(machine.classes, machine.names, strict=True))
+    return np.array([words.get(int(value), "?") for value in values])
+
+
 def _lay_out(file: RunFile, spec: Classification, subject: Subject) -> None:
-    machine, labels = subject.machine, subject.shown.labels
+    machine, values = subject.machine, subject.values
     files.add_section(file, machine.inputs, machine.hidden, machine.outputs, machine.inert.size)
     files.write_section(file, machine)
-    values = np.full(len(subject.shown.x), np.nan) if labels is None else labels
     shots.add_section(
         file, spec.shots, machine.classes, values, "label of each image as given; NaN where there is none"
     )

@@ -34,7 +34,7 @@ _TRACES, _FIELDS = 16, 64
 _QUANTILE = 0.98
 
 
-def confusion(ax: "Axes", score: Score, classes: Sequence[int]) -> None:
+def confusion(ax: "Axes", score: Score, classes: Sequence[int | str]) -> None:
     """Percent of the shots at each label that gave each answer; colour shows the wrong ones."""
     shares = 100 * score.confusion / np.maximum(score.confusion.sum(axis=1, keepdims=True), 1)
     wrong = shares.copy()
@@ -53,7 +53,7 @@ def confusion(ax: "Axes", score: Score, classes: Sequence[int]) -> None:
     ax.set_title(f"right: {score.accuracy} %")
 
 
-def by_class(ax: "Axes", score: Score, classes: Sequence[int]) -> None:
+def by_class(ax: "Axes", score: Score, classes: Sequence[int | str]) -> None:
     """Accuracy of each class with two standard errors, beside that of all."""
     places = np.arange(len(classes))
     ax.errorbar(places, *_percent(score.by_class), fmt="o", color=_ACCURACY, markersize=4, capsize=2)
@@ -68,7 +68,7 @@ def by_class(ax: "Axes", score: Score, classes: Sequence[int]) -> None:
 
 def answer_counts(ax: "Axes", result: ClassificationResult) -> None:
     """How many images got each answer."""
-    classes = result.machine.classes
+    classes = result.machine.said
     ax.bar(range(len(classes)), [int(np.sum(result.answers == k)) for k in classes], color=_ACCURACY, width=0.7)
     ax.set_xticks(range(len(classes)), [str(k) for k in classes])
     ax.set_xlabel("answer")
@@ -97,7 +97,7 @@ def outputs(ax: "Axes", machine: Machine, portrait: Portrait, example: int) -> N
     for k in range(machine.outputs):
         ax.plot(
             portrait.times, portrait.paths[:, example, machine.hidden + k], color=plots.colour(k),
-            label=f"{machine.classes[k]}", linestyle=("-", "--", ":")[k // count % 3],
+            label=f"{machine.said[k]}", linestyle=("-", "--", ":")[k // count % 3],
             linewidth=2.4 if k == portrait.labels[example] else 0.9,
         )  # fmt: skip
     ax.axvline(machine.physics.observation_time, color="black", linestyle=":", linewidth=1)
@@ -171,7 +171,7 @@ def sweep(ax: "Axes", result: SweepResult) -> None:
     plots.legend(ax, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
-def answers(score: Score, classes: Sequence[int]) -> "Figure":
+def answers(score: Score, classes: Sequence[int | str]) -> "Figure":
     """Which answers labels got, and how often that was right."""
     size = max(1.4 + 0.36 * min(len(classes), 20), 3.0)
     figure: Figure
@@ -199,8 +199,8 @@ def activations(machine: Machine, portrait: Portrait) -> "Figure":
     )
     read = int(np.searchsorted(portrait.times, machine.physics.observation_time * (1 - 1e-9)))
     for k in range(examples):
-        answer = machine.classes[int(np.argmax(portrait.paths[read, k, machine.hidden :]))]
-        picture(grid[0, k], portrait, k, f"label {machine.classes[portrait.labels[k]]}\nanswer {answer}")
+        answer = machine.said[int(np.argmax(portrait.paths[read, k, machine.hidden :]))]
+        picture(grid[0, k], portrait, k, f"label {machine.said[portrait.labels[k]]}\nanswer {answer}")
         hidden_units(grid[1, k], machine, portrait, k)
         outputs(grid[2, k], machine, portrait, k)
         grid[1, k].set_xlabel("")

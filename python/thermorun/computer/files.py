@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from thermorun.arrays import Array
-from thermorun.computer.images import Origin, fingerprint, hashes
+from thermorun.computer.images import Origin, fingerprint, hashes, training_labels
 from thermorun.computer.machine import Machine, Physics, Pixels
 from thermorun.computer.spec import ComputerTraining
 from thermorun.datasets import Images
@@ -68,6 +68,8 @@ def write_section(file: RunFile, machine: Machine) -> None:
     }
     if machine.inert.size:
         arrays["inert"] = machine.inert
+    if machine.names and not file.published:
+        note_names(file, machine.names)
     file.write_whole(SECTION, arrays)
 
 
@@ -86,8 +88,13 @@ def read_section(file: RunFile) -> Machine:
         stored["input_couplings"], stored["couplings"], stored["bias"], len(stored["class"]),
         Physics(*(constants[name] for name in _PHYSICS)), Pixels(*(constants[f"pixel_{name}"] for name in _PIXELS)),
         tuple(int(k) for k in stored["class"]), np.hstack([stored["input_mask"], stored["mask"]]).astype(bool),
-        stored.get("inert", np.empty(0)),
+        stored.get("inert", np.empty(0)), tuple(json.loads(str(file.noted("class_names") or "[]"))),
     )  # fmt: skip
+
+
+def note_names(file: RunFile, names: tuple[str, ...]) -> None:
+    """Keeps the names of classes that are words, while the file is laid out."""
+    file.note(class_names=json.dumps(names))
 
 
 def _names(stored: dict[str, Array]) -> list[str]:
@@ -103,13 +110,13 @@ def add_origin(file: RunFile, images: Images) -> None:
         [Variable("hash", ("training_image",), "1", "BLAKE2 of its float32 pixels, 64 bits", "uint64")],
     )
     file.write_whole("training_images", {"hash": seen})
-    file.note(images_fingerprint=fingerprint(images.x, images.classes[images.labels]))
+    file.note(images_fingerprint=fingerprint(images.x, training_labels(images)))
 
 
 def read_origin(file: RunFile, spec: ComputerTraining) -> Origin | None:
     """What a training's file says of its images; None for a file from before they did."""
     known = file.noted("images_fingerprint")
-    if known is None or not isinstance(spec.dataset, str):
+    if known is None:
         return None
     return Origin(spec.dataset, spec.classes, int(known), file.read("training_images")["hash"])
 
@@ -186,6 +193,7 @@ def read_text(path: Path | str, inputs: int = 784, outputs: int | None = None) -
         np.vstack([ih.reshape(inputs, hidden).T, io.reshape(inputs, outputs).T]),
         couplings + couplings.T, biases[inputs:], outputs, Physics(**said.get("physics", {})),
         Pixels(**said.get("pixels", {})), classes, inert=np.concatenate([bonds, biases[:inputs]]),
+        names=tuple(said.get("names", ())),
     )  # fmt: skip
 
 
@@ -209,7 +217,12 @@ def write_text(machine: Machine, path: Path | str) -> None:
         machine.bias,
     ]
     text = " ".join(repr(float(number)) for block in blocks for number in block)
-    said = {"classes": list(machine.classes), "physics": asdict(machine.physics), "pixels": asdict(machine.pixels)}
+    said = {
+        "classes": list(machine.classes),
+        "names": list(machine.names),
+        "physics": asdict(machine.physics),
+        "pixels": asdict(machine.pixels),
+    }
     for place, content in ((Path(path), text), (Path(f"{path}.json"), json.dumps(said))):
         try:
             with open(place, "x", encoding="ascii") as stream:

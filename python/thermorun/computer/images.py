@@ -4,45 +4,58 @@ import hashlib
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from thermorun import datasets
 from thermorun.arrays import Array
-from thermorun.computer.spec import ARRAYS, Source
-from thermorun.datasets import Images
+from thermorun.datasets import ARRAY, Images, files, normal
 from thermorun.errors import InputError
 
 _NAMED = ("digits", "mnist")
 
 
-def training_images(dataset: Source, labels: Array | None, classes: tuple[int, ...] | None) -> Images:
+class Arrays(NamedTuple):
+    """Images of the caller's own, in the place of a data set, and their labels if they have some."""
+
+    x: ArrayLike
+    labels: ArrayLike | None
+
+
+def arrays(X: ArrayLike | None, y: ArrayLike | None) -> Arrays | None:
+    """What a function was given; None for nothing.  Raises InputError for labels alone."""
+    if X is None and y is not None:
+        raise InputError("y is given without X; give the images that it labels.")
+    return None if X is None else Arrays(X, y)
+
+
+def training_images(dataset: str, data: Arrays | None, classes: tuple[int | str, ...] | None) -> Images:
     """Images with labels, part of them held out.  Raises InputError."""
-    if isinstance(dataset, str):
+    if data is None:
         require_there(dataset)
         return datasets.load_images(dataset, classes)
-    if labels is None:
-        raise InputError("labels is None; a training needs one label an image, as in computer.train(X, y).")
-    return datasets.images_from_arrays(dataset, labels, name=ARRAYS, classes=classes)
+    if data.labels is None:
+        raise InputError("y is None; a training needs one label an image, as in computer.train(X, y).")
+    return datasets.images_from_arrays(data.x, data.labels, classes=classes)
 
 
-def whole_path(name: Source | Path | None) -> str | None:
-    """What a file remembers of a data set, a mask, a machine: its name, its whole path, or that it was arrays."""
-    if name is None:
-        return None
-    if not isinstance(name, str | Path):
-        return ARRAYS
-    return str(Path(name).resolve()) if Path(name).suffix or Path(name).exists() else str(name)
+def whole_path(name: str | Path | None) -> str | None:
+    """What a file remembers of a data set, a mask, a machine: its name, or its whole path."""
+    if name is None or name in (*_NAMED, ARRAY):
+        return None if name is None else str(name)
+    return str((files.find(str(name)) or Path(name)).resolve())
 
 
 def require_there(dataset: str) -> None:
-    """Raises InputError for the name of arrays, and for a file that has gone."""
-    if dataset == ARRAYS:
+    """Raises InputError for arrays that are not there, and for a file that has gone."""
+    if dataset == ARRAY:
         raise InputError(
-            f"dataset is {ARRAYS}, which the file does not hold; give images by --dataset, or the arrays in Python."
+            f"dataset is {ARRAY}: images that were passed in Python, which the file does not hold; pass them again, or"
+            " give others by --dataset."
         )
-    if Path(dataset).suffix and not Path(dataset).exists():
+    if dataset not in _NAMED and files.find(dataset) is None and Path(dataset).suffix:
         raise InputError(f"dataset is {dataset}, which does not exist; name where it is now by --dataset.")
 
 
@@ -54,22 +67,29 @@ def hashes(x: Array) -> Array:
 
 
 def fingerprint(x: Array, labels: Array) -> int:
-    """CRC-32 of images and the labels that they were given."""
-    return zlib.crc32(np.asarray(labels, np.int64).tobytes(), zlib.crc32(np.ascontiguousarray(x, np.float32).tobytes()))
+    """CRC-32 of images and the labels, numbers or words, that they were given."""
+    words = "\n".join(map(str, labels.tolist()))
+    return zlib.crc32(words.encode(), zlib.crc32(np.ascontiguousarray(x, np.float32).tobytes()))
+
+
+def training_labels(images: Images) -> Array:
+    """The labels of the training images as they were given, numbers or words."""
+    values = images.classes[images.labels]
+    return np.array(images.names)[values] if images.names else values
 
 
 class Origin(NamedTuple):
     """What a machine's file says of the images that it was trained on; ``classes`` None where they were all."""
 
     dataset: str
-    classes: tuple[int, ...] | None
+    classes: tuple[int | str, ...] | None
     fingerprint: int
     hashes: Array
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Images to classify: ``x`` float32 (points, D), ``labels`` int64 (points,) as they were given, or None.
+    """Images to classify: ``x`` float32 (points, D), ``labels`` (points,) as given, int64 or strings, or None.
 
     ``part`` says which of the data set ``name`` they are, ``own`` whether that set is the one of the training.
     """
@@ -77,43 +97,39 @@ class Shown:
     name: str
     x: Array
     labels: Array | None
-    shape: tuple[int, int]
     part: str
     own: bool
 
-    def only(self, classes: tuple[int, ...]) -> "Shown":
+    def only(self, classes: tuple[int | str, ...]) -> "Shown":
         """Those of these classes.  Raises InputError where there are none, or no labels."""
+        named = ", ".join(map(str, classes))
         if self.labels is None:
-            raise InputError(f"classes is {classes}, but the images of {self.name} have no labels.")
-        keep = np.isin(self.labels, classes)
+            raise InputError(f"classes asks for {named}, but the images of {self.name} have no labels.")
+        keep = among(self.labels, classes)
         if not keep.any():
-            raise InputError(f"classes is {classes}; {self.name} has no image of them to classify.")
+            raise InputError(f"classes asks for {named}; {self.name} has no image of them to classify.")
         return replace(self, x=self.x[keep], labels=self.labels[keep])
 
 
-class _Parts(NamedTuple):
-    """A data set as it is found: pixels, labels, and the part that is held out, where the set says."""
-
-    x: Array
-    labels: Array | None
-    test_x: Array | None
-    test_labels: Array | None
-    shape: tuple[int, int]
+def among(labels: Array, classes: tuple[int | str, ...]) -> Array:
+    """Which labels, numbers or words, are of these classes, bool (points,)."""
+    return np.isin(labels.astype(str), [str(one) for one in classes])
 
 
 def shown_images(
-    dataset: Source, labels: Array | None, part: str | None, origin: Origin | None, inputs: int | None, asked: bool
+    dataset: str, data: Arrays | None, part: str | None, origin: Origin | None, inputs: int | None, asked: bool
 ) -> Shown:
     """The images of a data set that are to be classified; ``asked`` is False where it is by default the training's.
 
     Raises InputError.
     """
-    found = _found(dataset, labels, inputs)
-    name = dataset if isinstance(dataset, str) else ARRAYS
+    found = _found(dataset, data, inputs)
     if found.labels is None:
         if part == "held-out":
-            raise InputError(f"part is held-out, but the images of {name} have no labels: all of them are classified.")
-        return Shown(name, found.x, None, found.shape, "all", False)
+            raise InputError(
+                f"part is held-out, but the images of {dataset} have no labels: all of them are classified."
+            )
+        return Shown(dataset, found.x, None, "all", False)
     held = np.arange(len(found.x)) % 3 == 2
     train_x, train_labels, test_x, test_labels = found.x[~held], found.labels[~held], found.x[held], found.labels[held]
     everything = found.x, found.labels
@@ -124,68 +140,45 @@ def shown_images(
         everything = np.vstack([train_x, test_x]), np.concatenate([train_labels, test_labels])
     same = False
     if origin is not None:
-        keep = slice(None) if origin.classes is None else np.isin(train_labels, origin.classes)
+        keep = slice(None) if origin.classes is None else among(train_labels, origin.classes)
         same = fingerprint(train_x[keep], train_labels[keep]) == origin.fingerprint
     if part is None:
         part = "held-out" if own or same or not asked else "all"
     if part == "all":
         test_x, test_labels = everything
     if not len(test_x):
-        raise InputError(f"part is held-out, but {name} has no image to hold out; take part all.")
-    return Shown(name, test_x, test_labels, found.shape, part, same)
+        raise InputError(f"part is held-out, but {dataset} has no image to hold out; take part all.")
+    return Shown(dataset, test_x, test_labels, part, same)
 
 
-def _found(dataset: Source, given: Array | None, inputs: int | None) -> _Parts:
-    if not isinstance(dataset, str):
-        x, shape = _pixels(dataset, ARRAYS, inputs)
-        return _Parts(x, _numbers(given, len(x), ARRAYS), None, None, shape)
-    require_there(dataset)
-    if dataset in _NAMED:
+def _found(dataset: str, data: Arrays | None, inputs: int | None) -> files.Raw:
+    """A data set as it stands: pixels float32 (points, D), labels as given; the part held out, where it has one."""
+    if dataset in _NAMED and data is None:
         images = datasets.load_images(dataset)
-        values = images.classes
-        return _Parts(images.x, values[images.labels], images.test_x, values[images.test_labels], images.shape)
-    arrays = datasets.read_arrays(Path(dataset))
-    if not {"", "x"} & set(arrays):
-        raise InputError(f"{dataset} has no array 'x'; it has {', '.join(arrays) or 'none'}.")
-    pixels, shape = _pixels(arrays.get("x", arrays.get("")), dataset, inputs)
-    labels = _numbers(arrays.get("labels"), len(pixels), dataset)
-    if "x_test" not in arrays:
-        return _Parts(pixels, labels, None, None, shape)
-    held_out, _ = _pixels(arrays["x_test"], dataset, inputs)
-    return _Parts(pixels, labels, held_out, _numbers(arrays.get("labels_test"), len(held_out), dataset), shape)
+        return files.Raw(images.x, images.classes[images.labels], images.test_x, images.test_values)
+    if data is None:
+        require_there(dataset)
+        path = files.find(dataset)
+        if path is None:
+            raise InputError(
+                f"dataset is {dataset!r}; it must be {', '.join(_NAMED)}, or a file or folder that exists."
+            )
+        raw = files.read(path)
+    else:
+        raw = files.Raw(np.asarray(data.x), None if data.labels is None else np.asarray(data.labels))
+    x = _pixels(raw.x, dataset, inputs)
+    labels = None if raw.labels is None else normal.labels(raw.labels, len(x), dataset)
+    if raw.test_x is None or raw.test_labels is None:
+        return files.Raw(x, labels)
+    test_x = _pixels(raw.test_x, dataset, inputs)
+    return files.Raw(x, labels, test_x, normal.labels(raw.test_labels, len(test_x), dataset))
 
 
-def _pixels(x: Any, name: str, inputs: int | None) -> tuple[Array, tuple[int, int]]:
-    """Images as float32 (points, D), and their shape; one image alone is taken for one."""
-    pixels = np.asarray(x)
-    if inputs is not None and pixels.size == inputs and pixels.ndim in (1, 2) and pixels.shape[0] != 1:
-        pixels = pixels[None]
-    if pixels.ndim == 4 and pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
-    if pixels.ndim not in (2, 3) or 0 in pixels.shape or pixels.dtype.kind not in "buif":
-        raise InputError(
-            f"{name} has images of shape {pixels.shape} and type {pixels.dtype}; they must be numbers, (points, D) or"
-            " (points, rows, columns), not empty."
-        )
-    if not np.isfinite(pixels).all():
-        raise InputError(f"{name} holds images that are not finite.")
-    size = pixels[0].size
-    side = round(np.sqrt(size))
-    shape = pixels.shape[1:] if pixels.ndim == 3 else ((side, side) if side**2 == size else (1, size))
-    flat = np.ascontiguousarray(pixels.reshape(len(pixels), -1), np.float32)
-    return flat, (int(shape[0]), int(shape[1]))
-
-
-def _numbers(labels: Any, points: int, name: str) -> Array | None:
-    if labels is None:
-        return None
-    numbers = np.asarray(labels)
-    whole = numbers.dtype.kind in "iu" or (numbers.dtype.kind == "f" and bool(np.all(numbers == np.round(numbers))))
-    if numbers.size != points or not whole:
-        raise InputError(
-            f"labels of {name} have shape {numbers.shape} and type {numbers.dtype}; it must be one integer a point."
-        )
-    return numbers.ravel().astype(np.int64)
+def _pixels(x: Array, name: str, inputs: int | None) -> Array:
+    """Images as float32 (points, D); one alone, of as many pixels as there are inputs, is taken for one."""
+    if inputs is not None and x.size == inputs and x.ndim in (1, 2) and len(x) != 1:
+        x = x[None]
+    return np.ascontiguousarray(normal.pixels(x, name)[0], np.float32)
 
 
 def unseen_note(count: int, points: int, named: str) -> str:

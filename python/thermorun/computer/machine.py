@@ -17,6 +17,8 @@ CONNECTIVITIES = ("all-to-all", "no-hidden-hidden", "feed-forward")
 _PILOTS = 64
 # Multiplications of one kernel call: a second or two, after which Ctrl-C is heard.  It decides the rounding of heats.
 _CALL = 2**34
+# What a unit's own force and noise cost, in multiplications.
+_NOISE = 30
 # So many kT above its minimum a well is still visited.
 _VISITED = 30.0
 # Images may be this much brighter than the training's, and must be this bright, in units of the training's range.
@@ -158,6 +160,7 @@ class Machine:
     ``outputs``          how many of the units are outputs; one a class.
     ``classes``          the label that each output stands for.
     ``inert``            parameters that act on inputs only, so on nothing: kept, so that files stay whole.
+    ``names``            of the classes, where they are words; one an output.
 
     Raises InputError (a ValueError) for shapes that do not fit, J not symmetric or with a diagonal, masks with a
     diagonal, couplings that the mask forbids, numbers that are not finite.
@@ -172,6 +175,7 @@ class Machine:
     classes: tuple[int, ...] = ()
     mask: Array | None = None
     inert: Array = field(default_factory=lambda: np.empty(0))
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("input_couplings", "couplings", "bias", "inert"):
@@ -194,6 +198,8 @@ class Machine:
         require_symmetric(self.couplings)
         if not self.classes:
             object.__setattr__(self, "classes", tuple(range(self.outputs)))
+        if self.names and len(self.names) != self.outputs:
+            raise InputError(f"names has {len(self.names)} words; there are {self.outputs} outputs.")
         if len(self.classes) != self.outputs:
             raise InputError(f"classes has {len(self.classes)} labels; there are {self.outputs} outputs.")
         if self.mask is None:
@@ -230,6 +236,11 @@ class Machine:
         """How many parameters move anything."""
         pairs = np.tril(self.allowed[:, self.inputs :], -1).sum()
         return int(self.allowed[:, : self.inputs].sum() + pairs + self.units)
+
+    @property
+    def said(self) -> tuple[int | str, ...]:
+        """What each output says: the label as it was given, a number or a word."""
+        return self.names or self.classes
 
     def with_physics(self, **changes: Any) -> "Machine":
         """The same machine under other physics, as in ``with_physics(kT=0.5)``."""
@@ -286,7 +297,7 @@ class Machine:
     ) -> tuple[Array, Array]:  # fmt: skip
         """Moves ``x`` on, one kernel call after the other, and writes ``paths``; returns heat and status."""
         heat, status = np.zeros(len(x)), np.zeros(len(x), np.int64)
-        length = max(1, _CALL // max(1, x.size * self.units))
+        length = max(1, _CALL // max(1, x.size * (self.units + _NOISE)))
         for done in range(0, max(1, steps), length):
             count, written = min(length, steps - done), np.searchsorted(rows, done, "left" if done == 0 else "right")
             part = slice(written, np.searchsorted(rows, done + count, "right"))

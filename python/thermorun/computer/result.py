@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,7 +87,7 @@ class TrainingResult(Result):
     def figures(self) -> "dict[str, Figure]":
         from thermorun.computer import figures
 
-        drawn = {"confusion": figures.answers(self.score, self.machine.classes)}
+        drawn = {"confusion": figures.answers(self.score, self.machine.said)}
         if self.portrait is not None and np.isfinite(self.portrait.paths).all():
             drawn["activations"] = figures.activations(self.machine, self.portrait)
         drawn["couplings"] = figures.all_couplings(self.machine, self.shape)
@@ -99,7 +100,8 @@ class TrainingResult(Result):
 class ClassificationResult(Result):
     """What a machine said of images.
 
-    ``answers`` int64 (images,) are labels, by the largest mean output of all shots; ``agreement`` (images,) the share
+    ``answers`` (images,) are labels, numbers or words, by the largest mean output of all shots, ``numbers`` int64 the
+    numbers of the same classes; ``agreement`` (images,) the share
     of shots that gave the same; ``outputs`` (images, classes) the mean outputs; ``labels`` (images,) the true labels as
     given, or None; ``notes`` sentences about how images and machine belong together.
     """
@@ -108,6 +110,7 @@ class ClassificationResult(Result):
     machine: Machine
     score: Score
     answers: Array
+    numbers: Array
     agreement: Array
     outputs: Array
     labels: Array | None
@@ -119,9 +122,11 @@ class ClassificationResult(Result):
     def to_dict(self) -> dict[str, Any]:
         """What ``--json`` prints: the score, and the answer for every image."""
         answers = [
-            {"image": i, "answer": int(answer), "agreement": float(share), "outputs": [float(x) for x in outputs]}
-            | ({} if self.labels is None else {"label": int(self.labels[i])})
-            for i, (answer, share, outputs) in enumerate(zip(self.answers, self.agreement, self.outputs, strict=True))
+            {"image": i, "answer": answer, "agreement": float(share), "outputs": [float(x) for x in outputs]}
+            | ({} if self.labels is None else {"label": self.labels[i].item()})
+            for i, (answer, share, outputs) in enumerate(
+                zip(self.answers.tolist(), self.agreement, self.outputs, strict=True)
+            )
         ]
         return super().to_dict() | {"answers": answers, "notes": list(self.notes)}
 
@@ -144,7 +149,7 @@ class ClassificationResult(Result):
 
         if self.labels is None:
             return {"answers": figures.counts(self)}
-        return {"confusion": figures.answers(self.score, self.machine.classes)}
+        return {"confusion": figures.answers(self.score, self.machine.said)}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -210,7 +215,7 @@ def _row(score: Score, machine: Machine, energy_advantage: float) -> dict[str, A
     physics = machine.physics
     return score.to_dict() | {
         "classes": [
-            {"class": k, "accuracy": one.to_dict()} for k, one in zip(machine.classes, score.by_class, strict=False)
+            {"class": k, "accuracy": one.to_dict()} for k, one in zip(machine.said, score.by_class, strict=False)
         ],
         "kT": physics.kT,
         "observation_time": physics.observation_time,
@@ -239,11 +244,11 @@ def _tables(title: str, score: Score, machine: Machine, what: str, notes: list[s
     ]
     found = [Table(title, ("", "mean ± stderr", "± images", "± noise"), rows, below)]
     if score.by_class:
-        found.append(_by_class(score, machine.classes))
+        found.append(_by_class(score, machine.said))
     return found
 
 
-def _by_class(score: Score, classes: Sequence[int]) -> Table:
+def _by_class(score: Score, classes: Sequence[int | str]) -> Table:
     rows = []
     for place, one in enumerate(score.by_class):
         wrong = score.confusion[place].copy()
@@ -281,6 +286,6 @@ def _why_unknown(shots: int, images: int = 2) -> list[str]:
     return reasons
 
 
-def _named(source: Any) -> str:
+def _named(source: str | Path | None) -> str:
     """A data set or a machine's file, short."""
     return stem(source) if source is not None else "?"

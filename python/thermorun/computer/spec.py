@@ -8,13 +8,10 @@ from typing import Annotated, Any, Self
 import numpy as np
 
 from thermorun import specs
-from thermorun.arrays import Array
 from thermorun.computer.machine import CONNECTIVITIES, Physics
-from thermorun.errors import InputError, require_number, require_positive, short
+from thermorun.errors import InputError, require_number, require_positive
 from thermorun.specs import Choice, Parameter, Spec, count, several
 
-# In the place of a data set's name where a run was given arrays.
-ARRAYS = "arrays"
 METHODS = ("closed-form", "onsager-machlup")
 TARGETS = ("tanh", "linear", "one-hot")
 OPTIMISERS = ("adam", "momentum", "plain")
@@ -24,7 +21,6 @@ TRAINED = ("connectivity", "hidden")
 # The closed form keeps one matrix of all pairs of units for every unit.
 _MOST_HIDDEN = 512
 
-Source = str | Array
 Value = float | str
 
 
@@ -33,55 +29,17 @@ def place(name: str, value: Any) -> str:
     return specs.text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
-def source(name: str, value: Any) -> Source:
-    """The name of a data set, a path, or an array of images."""
-    if isinstance(value, str | os.PathLike):
-        return place(name, value)
-    return _numbers(name, value, "a name, a path, or an array of numbers")
+def _class(name: str, value: Any) -> int | str:
+    return value if isinstance(value, str) and value else count(-(2**63), 2**63 - 1)(name, value)
 
 
-def array(name: str, value: Any) -> Array:
-    """Any array; whether it fits is seen beside the images."""
-    return _numbers(name, value, "an array of numbers")
-
-
-def _numbers(name: str, value: Any, allowed: str) -> Array:
-    try:
-        numbers = np.asarray(value)
-    except ValueError:
-        numbers = np.empty(0, object)
-    if not (numbers.ndim and numbers.size and numbers.dtype.kind in "buif"):
-        raise InputError(f"{name} is {short(value)}; it must be {allowed}.")
-    return numbers
-
-
-_CLASSES = Parameter(several(count(-(2**63), 2**63 - 1)), "only these classes of the data set")
-_LABELS = Parameter(array, "of an array of images, one whole number each")
+_CLASSES = Parameter(several(_class), "only these classes of the data set")
 _SHOTS = Parameter(count(), "noisy trajectories of every image that is classified")
 _FINGERPRINT = Parameter(count(0, 2**32 - 1), "of what was read, filled in when it is")
 
 
-class _OfImages(Spec):
-    """Specs of images: arrays have no place in a file, where the word ``arrays`` stands for them."""
-
-    def to_dict(self) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in specs.parameters(type(self))}
-        if not isinstance(values["dataset"], str | None):
-            values["dataset"] = ARRAYS
-        return {name: specs.to_json_types(value) for name, value in values.items()} | {"labels": None}
-
-    def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other):
-            return NotImplemented
-        arrays = ((getattr(self, name), getattr(other, name)) for name in ("dataset", "labels"))
-        return self.to_json() == other.to_json() and all(np.array_equal(mine, theirs) for mine, theirs in arrays)
-
-    def __hash__(self) -> int:
-        return hash(self.to_json())
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ComputerTraining(_OfImages):
+@dataclass(frozen=True, kw_only=True)
+class ComputerTraining(Spec):
     """Training of a machine by the Onsager-Machlup action of idealised trajectories (Whitelam 2025, Sect. II).
 
     The default is the paper's machine on the bundled digits; ``dataset="mnist"`` is the paper's own task.  Its fields
@@ -91,11 +49,8 @@ class ComputerTraining(_OfImages):
     command = "computer"
     runner = "thermorun.computer.training"
 
-    dataset: Annotated[
-        Source, Parameter(source, "digits, mnist, a file of images and labels, or an array of images")
-    ] = "digits"
-    labels: Annotated[Array | None, _LABELS] = None
-    classes: Annotated[tuple[int, ...] | None, _CLASSES] = None
+    dataset: Annotated[str, Parameter(place, "digits, mnist, or a file or folder of images with labels")] = "digits"
+    classes: Annotated[tuple[int | str, ...] | None, _CLASSES] = None
     method: Annotated[
         str, Parameter(Choice(*METHODS), "the normal equations, or stochastic descent of the mean action")
     ] = "closed-form"
@@ -138,7 +93,6 @@ class ComputerTraining(_OfImages):
             )
         if self.teacher is not None and Path(self.teacher).suffix != ".npz":
             raise InputError(f"teacher is {self.teacher!r}; it must be a .npz file with activations.")
-        _require_labels(self.dataset, self.labels)
         _ = self.physics
 
     def resolved(self) -> Self:
@@ -166,16 +120,15 @@ class ComputerTraining(_OfImages):
         return f"computer-{stem(self.dataset)}-seed{self.seed}"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Measurement(_OfImages):
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Spec):
     """What classifications and sweeps share: shots of the machine in a file at images."""
 
     file: Annotated[str | Path, Parameter(place, "a training, a machine, or a text of parameters")]
     dataset: Annotated[
-        Source | None, Parameter(source, "images as of a training, labels not needed; by default those of the training")
+        str | None, Parameter(place, "as of a training, labels not needed; by default that of the training")
     ] = None
-    labels: Annotated[Array | None, _LABELS] = None
-    classes: Annotated[tuple[int, ...] | None, _CLASSES] = None
+    classes: Annotated[tuple[int | str, ...] | None, _CLASSES] = None
     part: Annotated[
         str | None,
         Parameter(
@@ -197,9 +150,6 @@ class Measurement(_OfImages):
     precision: Annotated[str, specs.PRECISION] = "float32"
     fingerprint: Annotated[int | None, _FINGERPRINT] = None
 
-    def validate(self) -> None:
-        _require_labels(self.dataset, self.labels)
-
     def resolved(self) -> Self:
         """With the fingerprint of machine and images, the part of the data set, and whole paths."""
         from thermorun.computer.subject import Subject
@@ -217,7 +167,7 @@ class Measurement(_OfImages):
         return np.dtype(self.precision)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Classification(Measurement):
     """One measurement; ``kT``, ``dt`` and ``observation_time`` are the machine's where None.
 
@@ -240,7 +190,7 @@ class Classification(Measurement):
         return f"computer-classify-{stem(self.file)}-seed{self.seed}"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Sweep(Measurement):
     """The machine at many values of one setting.  Its fields are the parameters of `sweep`.
 
@@ -259,7 +209,6 @@ class Sweep(Measurement):
     ] = None
 
     def validate(self) -> None:
-        super().validate()
         if self.values is not None:
             object.__setattr__(self, "values", tuple(self._value(value) for value in self.values))
 
@@ -282,11 +231,6 @@ class Sweep(Measurement):
         return f"computer-sweep-{self.over}-{stem(self.file)}-seed{self.seed}"
 
 
-def stem(name: Source | Path) -> str:
+def stem(name: str | Path) -> str:
     """What a file of images or of a machine is called, short."""
-    return Path(name).stem if isinstance(name, str | Path) else ARRAYS
-
-
-def _require_labels(dataset: Source | None, labels: Array | None) -> None:
-    if labels is not None and (dataset is None or isinstance(dataset, str)):
-        raise InputError(f"labels has shape {labels.shape} and dataset is {dataset!r}; labels go with an array only.")
+    return Path(name).stem

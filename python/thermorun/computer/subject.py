@@ -10,7 +10,17 @@ import numpy as np
 
 from thermorun.arrays import Array
 from thermorun.computer import files
-from thermorun.computer.images import Origin, Shown, hashes, seen_note, shown_images, unseen_note, whole_path
+from thermorun.computer.images import (
+    Arrays,
+    Origin,
+    Shown,
+    among,
+    hashes,
+    seen_note,
+    shown_images,
+    unseen_note,
+    whole_path,
+)
 from thermorun.computer.machine import Machine
 from thermorun.computer.spec import ComputerTraining, Measurement
 from thermorun.errors import InputError
@@ -36,8 +46,8 @@ class Subject:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, spec: Measurement) -> "Subject":
-        """Reads machine and images.  Raises InputError where they cannot belong together."""
+    def of(cls, spec: Measurement, data: Arrays | None = None) -> "Subject":
+        """Reads machine and images, or takes ``data`` for these.  Raises InputError where they cannot belong."""
         path = Path(spec.file)
         text = files.is_text(path)
         training, origin, machine = None, None, None
@@ -50,10 +60,9 @@ class Subject:
                 with RunFile.open_to_read(path) as file:
                     origin = files.read_origin(file, training)
         asked = spec.dataset is not None
-        dataset = spec.dataset if asked else (_DEFAULT if training is None else training.dataset)
-        assert dataset is not None
+        dataset = spec.dataset or (_DEFAULT if training is None else training.dataset)
         inputs = None if machine is None else machine.inputs
-        shown = shown_images(dataset, spec.labels, spec.part, origin, inputs, asked)
+        shown = shown_images(dataset, data, spec.part, origin, inputs, asked)
         if machine is None:
             machine = files.read_text(path, shown.x.shape[1], spec.outputs)
         pixels = machine.pixels.changed(spec.pixel_mean, spec.pixel_deviation, spec.pixel_norm)
@@ -61,7 +70,7 @@ class Subject:
         if spec.classes is not None:
             shown = shown.only(spec.classes)
         elif shown.labels is not None and _restricted(training, shown, asked):
-            shown = shown.only(machine.classes)
+            shown = shown.only(machine.said)
         if shown.x.shape[1] != machine.inputs:
             raise InputError(
                 f"dataset is {shown.name}, with {shown.x.shape[1]} pixels an image; the machine in {path} has"
@@ -89,10 +98,18 @@ class Subject:
         return {
             "file": whole_path(self.spec.file),
             "dataset": whole_path(self.shown.name),
-            "labels": None,
             "part": self.shown.part,
             "fingerprint": self.fingerprint,
         }
+
+    @property
+    def values(self) -> Array:
+        """What a file keeps of the labels (points,): as given, classes' numbers for words, NaN where there are none."""
+        if self.shown.labels is None or self.labels is None:
+            return np.full(len(self.shown.x), np.nan)
+        if self.machine.names:
+            return np.where(self.labels < 0, -1, np.array(self.machine.classes)[self.labels])
+        return self.shown.labels
 
     @cached_property
     def fields(self) -> Array:
@@ -111,11 +128,9 @@ def _labels(shown: Shown, machine: Machine, path: Path, text: bool) -> tuple[Arr
     """Labels as numbers of the machine's classes, and what there is to say of those that it has no output for."""
     if shown.labels is None:
         return None, []
-    classes = np.array(machine.classes)
-    known = np.isin(shown.labels, classes)
-    order = np.argsort(classes)
-    places = order[np.minimum(np.searchsorted(classes[order], shown.labels), len(classes) - 1)]
-    labels = np.where(known, places, -1)
+    known = among(shown.labels, machine.said)
+    places = {str(word): place for place, word in enumerate(machine.said)}
+    labels = np.array([places.get(str(label), -1) for label in shown.labels.tolist()], np.int64)
     if known.all():
         return labels, []
     foreign = np.unique(shown.labels[~known])
@@ -123,7 +138,7 @@ def _labels(shown: Shown, machine: Machine, path: Path, text: bool) -> tuple[Arr
     if text or not known.any():
         raise InputError(
             f"dataset is {shown.name}, with the classes {named}, for which the machine in {path} has no output; its"
-            f" {machine.outputs} stand for {', '.join(map(str, machine.classes))}: say --outputs or --classes."
+            f" {machine.outputs} stand for {', '.join(map(str, machine.said))}: say --outputs or --classes."
         )
     return labels, [unseen_note(int((~known).sum()), len(labels), named)]
 

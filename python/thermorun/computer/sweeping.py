@@ -5,19 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from thermorun import streams
 from thermorun.arrays import Array
 from thermorun.computer import layout
-from thermorun.computer.images import training_images
+from thermorun.computer.images import Arrays, arrays, training_images
 from thermorun.computer.machine import CONNECTIVITIES, Machine
 from thermorun.computer.result import TITLES, SweepResult
 from thermorun.computer.score import Accuracy, Score, Tally
 from thermorun.computer.shots import reset_work
-from thermorun.computer.spec import TRAINED, Source, Sweep, Value
+from thermorun.computer.spec import TRAINED, Sweep, Value
 from thermorun.computer.subject import Subject
 from thermorun.computer.task import Task
 from thermorun.computer.training import as_stored, finished, fit
+from thermorun.datasets import ARRAY
 from thermorun.errors import InputError
 from thermorun.estimates import Estimate
 from thermorun.runs import Session, session
@@ -42,9 +44,11 @@ _MEANINGS = {
 @documented(Sweep)
 def sweep(
     file: str | Path,
-    dataset: Source | None = None,
-    labels: Array | None = None,
-    classes: tuple[int, ...] | None = None,
+    X: ArrayLike | None = None,
+    y: ArrayLike | None = None,
+    *,
+    dataset: str | None = None,
+    classes: tuple[int | str, ...] | None = None,
     part: str | None = None,
     shots: int = 4,
     outputs: int | None = None,
@@ -56,7 +60,6 @@ def sweep(
     over: str = "observation-time",
     values: tuple[Value, ...] | None = None,
     seed: int = 0,
-    *,
     out: Path | str | None = None,
     resume: bool = False,
     threads: int | None = None,
@@ -69,6 +72,8 @@ def sweep(
 
     Parameters
     ----------
+    X, y : arrays, optional
+        In the place of ``dataset``: images (points, D) or (points, rows, columns), or one alone, and their labels.
     {parameters}
 
     Returns
@@ -85,27 +90,25 @@ def sweep(
     Stopped
         After Ctrl-C (a KeyboardInterrupt), with all values that are done saved.
     """
-    spec = Sweep(**given(Sweep, locals()))
-    result: SweepResult = spec.run(out=out, resume=resume, threads=threads, show_progress=show_progress)
-    return result
+    data = arrays(X, y)
+    spec = Sweep(**given(Sweep, locals()) | ({} if data is None else {"dataset": ARRAY}))
+    return run(spec, out=out, resume=resume, threads=threads, show_progress=show_progress, data=data)
 
 
 def run(
     spec: Sweep, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
-    show_progress: bool = False,
+    show_progress: bool = False, data: Arrays | None = None,
 ) -> SweepResult:  # fmt: skip
-    """Runs a spec: see `sweep`."""
+    """Runs a spec: see `sweep`.  ``data`` are in the place of its data set."""
     with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
         if under_way.resuming and finished(spec, under_way.out):
             return read(under_way.open(lambda file: None), spec)
-        subject = Subject.of(spec)
+        subject = Subject.of(spec, data)
         if subject.labels is None:
             raise InputError(f"dataset is {subject.shown.name}, whose images have no labels; a sweep needs them.")
         values, standard = _values(spec, subject)
-        # What was asked for still has the arrays, if it was given some.
-        asked, spec = spec, as_stored(spec.replace(**subject.noted), under_way)
-        under_way.spec = spec
-        machines = _Machines(asked, subject, values)
+        spec = under_way.spec = as_stored(spec.replace(**subject.noted), under_way)
+        machines = _Machines(spec, subject, values, data)
         groups = machines.groups
         # Tallies of a group, their checkpoint, and one shot.
         images = len(subject.shown.x)
@@ -149,14 +152,14 @@ def read(file: RunFile, spec: Sweep) -> SweepResult:
 class _Machines:
     """The machine at every value.  Checks all values first; raises InputError."""
 
-    def __init__(self, spec: Sweep, subject: Subject, values: tuple[Value, ...]) -> None:
+    def __init__(self, spec: Sweep, subject: Subject, values: tuple[Value, ...], data: Arrays | None) -> None:
         self.subject, self.values = subject, values
         self.times = spec.over == "observation-time"
         # One trajectory is read at all times; else every value has its own.
         self.groups = [list(range(len(values)))] if self.times else [[i] for i in range(len(values))]
         self.tasks: list[Task] = []
         if spec.over in TRAINED:
-            self.tasks = _tasks(spec, subject, values)
+            self.tasks = _tasks(spec, subject, values, data)
         elif self.times:
             self.steps = [subject.machine.physics.step_of(float(v)) for v in values]
         for group in self.groups if not self.tasks else []:
@@ -177,7 +180,7 @@ class _Machines:
         return [self.steps[i] for i in group] if self.times else [machine.physics.steps]
 
 
-def _tasks(spec: Sweep, subject: Subject, values: tuple[Value, ...]) -> list[Task]:
+def _tasks(spec: Sweep, subject: Subject, values: tuple[Value, ...], data: Arrays | None) -> list[Task]:
     """A training for every value, on the images of the machine's own.  Raises InputError."""
     training = subject.training
     if training is None:
@@ -187,11 +190,8 @@ def _tasks(spec: Sweep, subject: Subject, values: tuple[Value, ...]) -> list[Tas
             f"over is {spec.over}, which trains anew, but dataset is {subject.shown.name}, not the set that the machine"
             f" in {spec.file} was trained on."
         )
-    source = spec.dataset if spec.dataset is not None else training.dataset
-    images = training_images(source, spec.labels, training.classes)
-    base = training.replace(
-        dataset=source, labels=spec.labels, seed=spec.seed, precision=spec.precision, fingerprint=None
-    )
+    images = training_images(subject.shown.name, data, training.classes)
+    base = training.replace(seed=spec.seed, precision=spec.precision, fingerprint=None)
     return [
         Task.on(base.replace(**{spec.over: value if spec.over == "connectivity" else int(float(value))}), images)
         for value in values

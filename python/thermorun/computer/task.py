@@ -11,9 +11,9 @@ import numpy as np
 from thermorun import datasets
 from thermorun.arrays import Array
 from thermorun.computer import action, teacher
-from thermorun.computer.images import hashes, seen_note, training_images, unseen_note, whole_path
+from thermorun.computer.images import Arrays, hashes, seen_note, training_images, unseen_note, whole_path
 from thermorun.computer.machine import CONNECTIVITIES, Machine, Physics, Pixels, connectivity, mask_from_array
-from thermorun.computer.spec import ARRAYS, ComputerTraining
+from thermorun.computer.spec import ComputerTraining
 from thermorun.computer.teacher import Teacher
 from thermorun.datasets import Images
 from thermorun.errors import InputError
@@ -34,9 +34,9 @@ class Task:
     noted: dict[str, Any]
 
     @classmethod
-    def of(cls, spec: ComputerTraining) -> "Task":
-        """Reads and checks.  Raises InputError."""
-        return cls.on(spec, training_images(spec.dataset, spec.labels, spec.classes))
+    def of(cls, spec: ComputerTraining, data: Arrays | None = None) -> "Task":
+        """Reads and checks; ``data`` are in the place of the data set.  Raises InputError."""
+        return cls.on(spec, training_images(spec.dataset, data, spec.classes))
 
     @classmethod
     def on(cls, spec: ComputerTraining, images: Images) -> "Task":
@@ -59,8 +59,7 @@ class Task:
         require_ideal_stable(spec.physics, spec.scale if spec.targets != "linear" else 0.0)
         named = spec.connectivity in CONNECTIVITIES
         noted = {
-            "dataset": whole_path(spec.dataset) if isinstance(spec.dataset, str) else ARRAYS,
-            "labels": None,
+            "dataset": whole_path(spec.dataset),
             "connectivity": spec.connectivity if named else whole_path(spec.connectivity),
             "teacher": whole_path(spec.teacher),
             "fingerprint": fingerprint,
@@ -82,8 +81,13 @@ class Task:
         J = parameters.J.astype(float)
         return Machine(
             parameters.W, (J + J.T) / 2, parameters.b, len(self.images.classes), self.spec.physics, self.pixels,
-            tuple(int(k) for k in self.images.classes), self.mask,
+            tuple(int(k) for k in self.images.classes), self.mask, names=self.names,
         )  # fmt: skip
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes, where they are words."""
+        return tuple(self.images.names[k] for k in self.images.classes) if self.images.names else ()
 
     def targets(self, network: Teacher | None) -> Array:
         """Targets of all training points (points, units), by the network or by the activations that were given.
@@ -104,16 +108,17 @@ class Task:
         images, found = self.images, []
         unseen = int((images.test_labels < 0).sum())
         if unseen:
-            named = ", ".join(str(k) for k in images.unseen)
+            named = ", ".join(images.names[k] if images.names else str(k) for k in images.unseen)
             found.append(unseen_note(unseen, len(images.test_labels), named))
         seen = int(np.isin(hashes(images.test_x), hashes(images.x)).sum())
         if seen:
             found.append("held out: " + seen_note(seen, len(images.test_x)))
         sizes = np.bincount(images.labels, minlength=len(images.classes))
         if sizes.max() > _UNEVEN * sizes.min():
+            words = self.names or images.classes
             found.append(
-                f"classes are uneven: {sizes.min():,} training images of {images.classes[sizes.argmin()]},"
-                f" {sizes.max():,} of {images.classes[sizes.argmax()]}; see the accuracy of each class."
+                f"classes are uneven: {sizes.min():,} training images of {words[sizes.argmin()]},"
+                f" {sizes.max():,} of {words[sizes.argmax()]}; see the accuracy of each class."
             )
         return found
 

@@ -5,18 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from thermorun import streams
 from thermorun.arrays import Array
 from thermorun.computer import action, files, layout, shots, teacher
 from thermorun.computer.action import Statistics
 from thermorun.computer.descent import Descent
+from thermorun.computer.images import Arrays, arrays
 from thermorun.computer.machine import Machine
 from thermorun.computer.result import TrainingResult
 from thermorun.computer.score import Score
-from thermorun.computer.spec import ComputerTraining, Source
+from thermorun.computer.spec import ComputerTraining
 from thermorun.computer.task import Task
 from thermorun.computer.teacher import Teacher
+from thermorun.datasets import ARRAY
 from thermorun.errors import InputError, RunError
 from thermorun.runs import Session, session
 from thermorun.specs import documented, given
@@ -28,9 +31,11 @@ _WATCHED = 2000
 
 @documented(ComputerTraining)
 def train(
-    dataset: Source = "digits",
-    labels: Array | None = None,
-    classes: tuple[int, ...] | None = None,
+    X: ArrayLike | None = None,
+    y: ArrayLike | None = None,
+    *,
+    dataset: str = "digits",
+    classes: tuple[int | str, ...] | None = None,
     method: str = "closed-form",
     hidden: int = 64,
     connectivity: str = "all-to-all",
@@ -54,7 +59,6 @@ def train(
     precision: str = "float32",
     fingerprint: int | None = None,
     seed: int = 0,
-    *,
     out: Path | str | None = None,
     resume: bool = False,
     threads: int | None = None,
@@ -68,6 +72,9 @@ def train(
 
     Parameters
     ----------
+    X, y : arrays, optional
+        In the place of ``dataset``: images (points, D) or (points, rows, columns), every third of them held out, and
+        one label a point.
     {parameters}
 
     Returns
@@ -91,21 +98,21 @@ def train(
     >>> result.score.accuracy.mean > 0.9
     True
     """
-    spec = ComputerTraining(**given(ComputerTraining, locals()))
-    result: TrainingResult = spec.run(out=out, resume=resume, threads=threads, show_progress=show_progress)
-    return result
+    data = arrays(X, y)
+    spec = ComputerTraining(**given(ComputerTraining, locals()) | ({} if data is None else {"dataset": ARRAY}))
+    return run(spec, out=out, resume=resume, threads=threads, show_progress=show_progress, data=data)
 
 
 def run(
     spec: ComputerTraining, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
-    show_progress: bool = False,
+    show_progress: bool = False, data: Arrays | None = None,
 ) -> TrainingResult:  # fmt: skip
-    """Runs a spec, stage by stage: see `train`."""
+    """Runs a spec, stage by stage: see `train`.  ``data`` are in the place of its data set."""
     with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
         if under_way.resuming and finished(spec, under_way.out):
             file = under_way.open(lambda file: None)
             return read(file, spec)
-        task = Task.of(spec)
+        task = Task.of(spec, data)
         spec = under_way.spec = as_stored(task.spec, under_way)
         images, classes = task.images, tuple(int(k) for k in task.images.classes)
         need = shots.need(spec.shots, len(images.test_x), len(classes))
@@ -223,6 +230,7 @@ def _lay_out(file: RunFile, task: Task, network: Teacher | None, facts: dict[str
     layout.add_score(file, classes)
     layout.add_portrait(file, spec, images)
     files.add_origin(file, images)
+    files.note_names(file, task.names)
     layout.note_sentences(file, task.notes())
     file.note(rows=images.shape[0], columns=images.shape[1], portrait=1)
     file.wait()

@@ -23,15 +23,14 @@ teacher          a step's Gram matrix 74^2 (half of it, as it is symmetric), and
 
 import argparse
 import functools
-import importlib.util
 import itertools
 import os
-import platform
 import time
 
 import numba
 import numpy as np
 import pytest
+import turns
 from threadpoolctl import threadpool_limits
 
 from thermokernels import network, onsager_machlup
@@ -69,8 +68,8 @@ def trajectories(dtype):
     fields = inputs[:BATCH] @ weights + bias
     paths = np.empty((STEPS + 1, BATCH, UNITS), dtype)
     network.simulate(
-        np.zeros((BATCH, UNITS), dtype), np.zeros(BATCH), np.zeros(BATCH, np.int64), fields, j, PHYSICS, 0, STEPS,
-        SEED, STREAM, np.arange(STEPS + 1), paths,
+        np.zeros((BATCH, UNITS), dtype), np.zeros(BATCH), np.zeros(BATCH, np.int64), fields, j, PHYSICS,
+        (0, STEPS), (SEED, STREAM), np.arange(STEPS + 1), paths,
     )  # fmt: skip
     return paths, fields, j
 
@@ -94,7 +93,7 @@ def ours_classify(dtype=np.float32):
         with threadpool_limits(1, user_api="blas"):  # as `thermorun` does
             fields = inputs @ weights + bias
         x, heat, status = np.zeros_like(fields), np.zeros(SAMPLES), np.zeros(SAMPLES, np.int64)
-        network.simulate(x, heat, status, fields, j, PHYSICS, 0, STEPS, SEED, STREAM, recorded, paths)
+        network.simulate(x, heat, status, fields, j, PHYSICS, (0, STEPS), (SEED, STREAM), recorded, paths)
         x[:, -OUTPUTS:].argmax(axis=1)
         return x
 
@@ -377,13 +376,8 @@ JOBS = {
 ENTRIES = [(job, name) for job, entries in JOBS.items() for name in entries]
 
 
-def installed(name):
-    needed = {"PyTorch": "torch", "JAX": "jax"}
-    return all(importlib.util.find_spec(module) for peer, module in needed.items() if name.startswith(peer))
-
-
 def check(job, result, truth):
-    """Peers must compute what ours does: the same gradient, and outputs of the same law."""
+    """Peers must compute what ours does: the same gradient, and outputs of the same distribution."""
     if job == "classification":
         error = 5.0 * np.sqrt(2.0 * truth.var(axis=0) / SAMPLES)
         assert np.all(np.abs(result.mean(axis=0) - truth.mean(axis=0)) < error)
@@ -396,7 +390,7 @@ def check(job, result, truth):
 
 @pytest.mark.parametrize(("job", "name"), ENTRIES)
 def test_computer(benchmark, job, name):
-    if not installed(name):
+    if not turns.installed(name):
         pytest.skip("not installed")
     run = JOBS[job][name]()
     check(job, run(), JOBS[job]["ours, float64"]()())
@@ -414,34 +408,26 @@ def peak():
 
 def measure(job, rounds):
     """Median seconds of every entry and of the peak's product, round by round in turn."""
-    runs = {name: make() for name, make in JOBS[job].items() if installed(name)}
+    runs = {name: make() for name, make in JOBS[job].items() if turns.installed(name)}
     truth = runs["ours, float64"]()
     for run in runs.values():
         check(job, run(), truth)
-    runs["peak"] = peak()
-    times = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            time.sleep(PAUSE)
-            for _ in range(1 if job == "classification" else 20):
-                began = time.perf_counter()
-                run()
-                times[name].append(time.perf_counter() - began)
-    return {name: float(np.median(values)) for name, values in times.items()}
+    entries = {name: (run, 1) for name, run in (runs | {"peak": peak()}).items()}
+    return turns.measure(entries, rounds, PAUSE, 1 if job == "classification" else 20)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {CORES} cores, {numba.get_num_threads()} threads")
+    print(turns.machine())
     for job in JOBS:
         times = measure(job, arguments.rounds)
         rate = 2 * 2048**3 / times.pop("peak")
-        print(f"\n{job + ', ms':36}{'':>10}{'ratio':>8}" + (f"{'a second':>12}" if job == "classification" else ""))
-        for name, seconds in times.items():
-            last = f"{SAMPLES / seconds:12,.0f}" if job == "classification" else ""
-            print(f"{name:36}{seconds * 1e3:10.2f}{seconds / times['ours']:8.1f}{last}")
+        print()
+        turns.table(job, {"ms": times}, "ours", 1e3)
+        if job == "classification":
+            print(f"ours: {SAMPLES / times['ours']:,.0f} a second")
         reached = FLOPS[job] / times["ours"]
         print(f"ours: {reached / 1e9:.0f} GFLOP/s of {rate / 1e9:.0f}, {reached / rate:.0%} of the peak")
     print("\nratio: to ours; the number after a peer is that of its threads")

@@ -29,7 +29,7 @@ def ours_open(particles, steps, dtype):
     theta = np.linspace(0, 1, steps + 1)[None].copy()
     record = np.empty((1, 1, particles // random.BLOCK, len(trap.DRIVE_COLUMNS)))
     rows = np.array([steps - 1])
-    return lambda: trap.drive(x, work, heat, particles, 0, table, theta, SEED, STREAM, rows, record)
+    return lambda: trap.drive(x, work, heat, particles, 0, table, theta, (SEED, STREAM), rows, record)
 
 
 def ours_closed(particles, steps, dtype):
@@ -38,7 +38,7 @@ def ours_closed(particles, steps, dtype):
     target, state = np.ones((steps, 1)), np.zeros((1, 2))
     sums, responses = np.zeros((1, blocks, 3)), np.zeros((1, 4, blocks))
     trace = np.empty((steps, 1, len(trap.LEARN_COLUMNS)))
-    return lambda: trap.learn(x, particles, 0, table, target, SEED, STREAM, state, sums, responses, trace)
+    return lambda: trap.learn(x, particles, 0, table, target, (SEED, STREAM), state, sums, responses, trace)
 
 
 def numpy_loop(particles, steps, dtype):

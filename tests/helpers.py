@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -26,6 +27,22 @@ LEAST_P = 2 * stats.norm.sf(4)  # of a test without a z: as unlikely as |z| = 4
 def z_score(sample, truth):
     """How many of its own standard errors the mean of a sample lies from the truth."""
     return (np.mean(sample) - truth) / (np.std(sample, ddof=1) / np.sqrt(np.size(sample)))
+
+
+def all_pairs(names, *choices):
+    """Parameters in which every value of a choice meets every value of every other, in few rows."""
+    left = {(i, a, j, b) for i, j in itertools.combinations(range(len(choices)), 2) for a in range(len(choices[i]))
+            for b in range(len(choices[j]))}  # fmt: skip
+    rows = []
+
+    def met(row):
+        return {(i, row[i], j, row[j]) for i, j in itertools.combinations(range(len(choices)), 2)}
+
+    everything = list(itertools.product(*(range(len(choice)) for choice in choices)))
+    while left:
+        rows.append(max(everything, key=lambda row: len(met(row) & left)))
+        left -= met(rows[-1])
+    return pytest.mark.parametrize(names, [tuple(c[k] for c, k in zip(choices, row, strict=True)) for row in rows])
 
 
 def symmetric(units, scale=1.0):

@@ -4,6 +4,7 @@ A twin takes one replica, whose arrays hold its particles only, and returns what
 function that gives a step its normals.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -160,15 +161,15 @@ def correlate(
     def draw(n):
         return np.stack([noise(seed, stream + k, n, x.shape[1]) for k in range(len(x))])
 
-    slopes = [gradient(x, theta) - centre[:, None]]
+    forces = [gradient(x, theta) - centre[:, None]]
     for n in range(stretch * top * 2 ** (levels - 1)):
         x = relax(integrator, x, force, theta, coefficients, draw(n), draw(n + 1))
-        slopes.append(gradient(x, theta) - centre[:, None])
-    slopes = np.array(slopes)
+        forces.append(gradient(x, theta) - centre[:, None])
+    forces = np.array(forces)
     # The trapezoid rule, stretch by stretch.
-    areas = (slopes[1:] + slopes[:-1]) / 2.0
+    areas = (forces[1:] + forces[:-1]) / 2.0
     stretches = [area.sum(axis=0) for area in np.split(areas, len(areas) // stretch)]
-    start = slopes[0]
+    start = forces[0]
     p = len(centre)
     columns = [*start, *np.sum(stretches, axis=0), *(start[j] * start[k] for j in range(p) for k in range(p))]
     means = block_sums(*columns).reshape(-1, 2 + p, p)
@@ -233,15 +234,15 @@ def hidden_probability(row, hidden, encoding, mean, x, z):
 
 def log_derivative(row, hidden, encoding, mean, x, z):
     """d log p(z | x) / d h_b, by central differences of the hidden biases: no formula to share a mistake with."""
-    slopes = []
+    derivatives = []
     for b in range(hidden):
         values = []
         for sign in (1, -1):
             moved = row.copy()
             moved[len(row) - hidden + b] += sign * 1e-5
             values.append(math.log(hidden_probability(moved, hidden, encoding, mean, x, z)))
-        slopes.append((values[0] - values[1]) / 2e-5)
-    return slopes
+        derivatives.append((values[0] - values[1]) / 2e-5)
+    return derivatives
 
 
 def two_step_gradient(row, hidden, encoding, mean, fantasies, states, batch):
@@ -258,16 +259,98 @@ def two_step_gradient(row, hidden, encoding, mean, fantasies, states, batch):
         for t in range(steps):
             r = forward[t] / total / len(batch)
             on = bits_of(states[t], hidden, encoding)
-            slope = log_derivative(row, hidden, encoding, mean, fantasies[t], states[t])
+            of_fields = log_derivative(row, hidden, encoding, mean, fantasies[t], states[t])
             for i in range(visible):
                 mu = sigmoid(a[i] + sum(on[b] * w[b, i] for b in range(hidden)))
                 g_a[i] += r * (x[i] - mu)
                 for b in range(hidden):
                     g_w[b, i] += r * on[b] * (x[i] - mu)
-                    g_wbar[b, i] += r * slope[b] * (fantasies[t][i] - mean[i])
+                    g_wbar[b, i] += r * of_fields[b] * (fantasies[t][i] - mean[i])
             for b in range(hidden):
-                g_abar[b] += r * slope[b]
+                g_abar[b] += r * of_fields[b]
     return gradient, likelihood
+
+
+def cycle_words(seed, stream, step, count):
+    """Random words of a double step: the first words of Philox's pairs for all lanes, then the second ones."""
+    key, place = (seed % WORDS, seed // WORDS), (step, stream % WORDS, stream // WORDS)
+    calls = [philox4x32((lane, *place), key) for lane in range((count + 33) // 32 * 8)]
+    return [w for call in calls for w in (call[1], call[0])] + [w for call in calls for w in (call[3], call[2])]
+
+
+def hidden_draw(p, encoding, words):
+    """A hidden state from p(z | x): of each state, or of each bit."""
+    if encoding == "bits":
+        return sum(1 << b for b in range(len(p)) if (words[b] + 0.5) / WORDS < p[b])
+    u = (words[1] + (words[0] + 0.5) / WORDS) / WORDS
+    return min(int(np.searchsorted(np.cumsum(p), u, side="right")), len(p) - 1)
+
+
+def visible_draw(row, hidden, encoding, visible, z, words):
+    """x from p(x | z)."""
+    w, _, a, _ = parts(row, hidden, visible)
+    on = bits_of(z, hidden, encoding)
+    fields = [a[i] + sum(on[b] * w[b, i] for b in range(hidden)) for i in range(visible)]
+    return [int((words[i] + 0.5) / WORDS < sigmoid(fields[i])) for i in range(visible)]
+
+
+def hidden_probabilities(row, hidden, encoding, mean, x):
+    """p(z | x) of each state, or p(z_b = 1 | x) of each bit."""
+    if encoding == "bits":
+        return [sigmoid(h) for h in hidden_fields(row, hidden, mean, x)]
+    return [hidden_probability(row, hidden, encoding, mean, x, z) for z in range(hidden)]
+
+
+def run_chain(row, hidden, encoding, mean, x, first, steps, seed, stream):
+    """Double steps of one chain: its hidden states, and its x before each step and after the last."""
+    visible = len(mean)
+    states, fantasies = [], [list(x)]
+    for step in range(first, first + steps):
+        words = cycle_words(seed, stream, step, visible + hidden)
+        p = hidden_probabilities(row, hidden, encoding, mean, fantasies[-1])
+        states.append(hidden_draw(p, encoding, words[visible:]))
+        fantasies.append(visible_draw(row, hidden, encoding, visible, states[-1], words))
+    return states, fantasies
+
+
+def average_transitions(row, hidden, encoding, mean, z, numbers, seed, stream):
+    """Sum of p(z' | x) over draws x of p(x | z), those of these numbers."""
+    visible, count = len(mean), 2**hidden if encoding == "bits" else hidden
+    total = np.zeros(count)
+    for number in numbers:
+        x = visible_draw(row, hidden, encoding, visible, z, cycle_words(seed, stream + z, number, visible))
+        total += [hidden_probability(row, hidden, encoding, mean, x, other) for other in range(count)]
+    return total
+
+
+def count_transitions(states, count):
+    """How often each state followed each."""
+    counts = np.zeros((count, count), int)
+    for before, after in itertools.pairwise(states):
+        counts[before, after] += 1
+    return counts
+
+
+def train(row, hidden, encoding, data, mean, x, sizes, options, seed, batches):
+    """Steps of RMSProp along the two-step gradient; ``batches`` is the stream of the minibatches, chains have 0.
+
+    Returns the parameters, the running squares, the chain's x and the log-likelihood of every minibatch.
+    """
+    square, trace = np.zeros_like(row), []
+    for step, size in enumerate(sizes):
+        states, fantasies = run_chain(
+            row, hidden, encoding, mean, x, step * options.chain_steps, options.chain_steps, seed, 0
+        )
+        words = cycle_words(seed, batches, step, max(sizes))
+        batch = [data[words[n] * len(data) >> 32] for n in range(size)]
+        gradient, likelihood = two_step_gradient(row, hidden, encoding, mean, fantasies[:-1], states, batch)
+        if encoding != "bits":
+            parts(gradient, hidden, len(mean))[2][:] = 0.0
+        square = options.decay * square + (1.0 - options.decay) * gradient**2
+        row = row + options.rate * gradient / (np.sqrt(square) + options.floor)
+        x = fantasies[-1]
+        trace.append(likelihood)
+    return row, square, x, trace
 
 
 # --- Thermodynamic computer: a trajectory a row, numbers in the precision of x ----------------------------------------
@@ -289,7 +372,7 @@ def network_energy(x, fields, couplings, physics):
     return np.sum(wells + x * (x @ couplings) / 2, axis=-1)
 
 
-def network_slope(x, fields, couplings, physics):
+def network_gradient(x, fields, couplings, physics):
     """dV/dx."""
     return x * (2 * physics.J2 + 4 * physics.J4 * x**2) + fields + x @ couplings
 
@@ -303,7 +386,7 @@ def simulate(x, fields, couplings, physics, first, steps, seed, stream, recorded
     states = [x]
     for n in range(first, first + steps):
         z = unit_normals(seed, stream, n, *x.shape, noise).astype(x.dtype)
-        x = x - pull * network_slope(x, fields, couplings, physics) + kick * z
+        x = x - pull * network_gradient(x, fields, couplings, physics) + kick * z
         before, energy = energy, network_energy(x, fields, couplings, physics)
         heat += energy - before
         status[(status == 0) & ~np.isfinite(energy)] = n + 1
@@ -315,8 +398,8 @@ def ideal_paths(targets, steps, physics):
     """Idealised trajectories with bias -a: (steps + 1, trajectories, units)."""
     states = [np.zeros_like(targets)]
     for _ in range(steps):
-        slope = network_slope(states[-1], -targets, np.zeros((targets.shape[1], targets.shape[1])), physics)
-        states.append(states[-1] - physics.mobility * physics.dt * slope)
+        gradient = network_gradient(states[-1], -targets, np.zeros((targets.shape[1], targets.shape[1])), physics)
+        states.append(states[-1] - physics.mobility * physics.dt * gradient)
     return np.array(states)
 
 
@@ -329,10 +412,10 @@ def teach(targets, steps, physics):
 def action_gradient(paths, fields, couplings, physics):
     """Returns S of every trajectory, its sums of r over time, and dS/dJ of all trajectories."""
     old, new = paths[:-1], paths[1:]
-    drift = physics.mobility * physics.dt * network_slope(old, fields, couplings, physics)
+    drift = physics.mobility * physics.dt * network_gradient(old, fields, couplings, physics)
     action = np.sum((new - old + drift) ** 2, axis=(0, 2)) / (4 * physics.mobility * physics.kT * physics.dt)
     r = (new - old + drift) / (2 * physics.kT)
-    slope = np.einsum("tpi,tpj->ij", r, old)
-    slope = slope + slope.T
-    np.fill_diagonal(slope, 0.0)
-    return action, r.sum(axis=0), slope
+    of_couplings = np.einsum("tpi,tpj->ij", r, old)
+    of_couplings = of_couplings + of_couplings.T
+    np.fill_diagonal(of_couplings, 0.0)
+    return action, r.sum(axis=0), of_couplings

@@ -1,13 +1,11 @@
-"""Every compiler flag of the package, once, with its reason.
+"""Every compiler flag of the package, once, with its reason, and all that leans on Numba's inside.
 
 ``kernel``
     What Python calls.  Parallel, released from the GIL, cached on disk.
 ``serial_kernel``
-    The same for what is not worth a thread.
+    The same for what is not worth a thread, and for what several kernels call.
 ``device``
-    What kernels call.  Always inlined: so one loop body vectorises as a whole; and so there is one machine code of it.
-    A function that is called exists twice, on its own and, optimised once more, in the object file of its caller.
-    Which of them runs depends on what came from the disk cache, and the two may add in different orders.
+    What kernels call.  Always inlined, so that one loop body vectorises as a whole.
 
 Shared flags:
 
@@ -16,16 +14,114 @@ Shared flags:
     multiply-adds, but a NaN or an infinity stays visible.
 ``error_model="numpy"``
     A division by zero gives inf or NaN instead of a branch that raises, which would stop vectorisation.
+``pipeline_class``
+    One machine code for each kernel: see ``_OwnCode``.
+
+Interfaces that Numba calls private stand in this module alone: ``_OwnCode``, ``_NamedCache`` and ``wide_vectors``.
+tests/kernels/test_jit.py says which versions of Numba were tried.
 """
 
+from llvmlite.binding import Linkage
 from numba import njit, types
+from numba.core.caching import FunctionCache
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import AnalysisPass, register_pass
+from numba.core.dispatcher import Dispatcher
+from numba.core.typed_passes import AnnotateTypes
 from numba.extending import intrinsic
+
+# Of functions that several objects may define, and the linker takes one of.
+_SHAREABLE = (Linkage.linkonce_any, Linkage.linkonce_odr, Linkage.weak_any, Linkage.weak_odr)
 
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
-kernel = njit(parallel=True, nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
-serial_kernel = njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+
+@register_pass(mutates_CFG=False, analysis_only=True)
+class _OwnCode(AnalysisPass):
+    """Binds a kernel to the copies of other functions that its own object code holds.
+
+    Numba copies the functions that a kernel calls, and the bodies of its parallel loops, into the kernel's object, and
+    optimises them there once more: sums under ``reassoc`` may come out in another order.  The originals stay in the
+    process that compiles, and as both have one name the linker would take the original there and the copy wherever the
+    object comes from the disk cache.  So the copies become internal symbols, which nothing else can stand in for.
+
+    Copies stay visible in the module that other kernels link: there duplicates must merge.
+    """
+
+    _name = "own_code"
+
+    def __init__(self):
+        AnalysisPass.__init__(self)
+
+    def run_pass(self, state):
+        library = state.targetctx.codegen().create_library(state.func_id.func_qualname)
+        library.enable_object_caching()
+        optimize = library._optimize_final_module
+
+        def optimize_and_bind():
+            optimize()
+            module = library._final_module
+            shared = module.clone()
+            for function in shared.functions:
+                if not function.is_declaration and function.linkage == Linkage.external:
+                    function.linkage = "linkonce_odr"
+            library._shared_module = shared
+            for function in module.functions:
+                if not function.is_declaration and function.linkage in _SHAREABLE:
+                    function.linkage = "internal"
+
+        library._optimize_final_module = optimize_and_bind
+        state.library = library
+        return False
+
+
+class _Compiler(CompilerBase):
+    """Numba's pipeline with ``_OwnCode`` before the code is written."""
+
+    def define_pipelines(self):
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        passes.add_pass_after(_OwnCode, AnnotateTypes)
+        passes.finalize()
+        return [passes]
+
+
+_SHARED = {"nogil": True, "cache": True, "fastmath": FASTMATH, "error_model": "numpy", "pipeline_class": _Compiler}
+kernel = njit(parallel=True, **_SHARED)
+serial_kernel = njit(**_SHARED)
 device = njit(forceinline=True, fastmath=FASTMATH, error_model="numpy")
+
+
+def device_of(function):
+    """The function under the flags of this package, whatever a user compiled it with."""
+    return device(function.py_func if isinstance(function, Dispatcher) else function)
+
+
+class _NamedCache(FunctionCache):
+    """Numba's cache on disk, for kernels whose name says all that they close over.
+
+    Numba's own key hashes the pickled closure, and dispatchers pickle differently in every process.
+    """
+
+    def _index_key(self, sig, codegen):
+        return sig, codegen.magic_tuple()
+
+    def load_overload(self, sig, target_context):
+        """What is stored, or None: also where a user's module has moved, and the stored code cannot find it."""
+        try:
+            return super().load_overload(sig, target_context)
+        except ImportError:
+            return None
+
+
+def named_kernel(function, name, compiled=kernel):
+    """Compiles a kernel under a name of its own, which makes its symbols and its files in the cache its own.
+
+    ``name`` must tell all that the function closes over; ``compiled`` is ``kernel`` or ``serial_kernel``.
+    """
+    function.__qualname__ = f"{function.__name__}-{name}"
+    dispatcher = compiled(function)
+    dispatcher._cache = _NamedCache(function)
+    return dispatcher
 
 
 @intrinsic

@@ -4,9 +4,12 @@ Particles come in blocks of ``random.BLOCK``.  One thread sums a block; blocks a
 depends neither on the number of threads nor on which of them was first.
 """
 
+from collections import namedtuple
+
 import numpy as np
 
 from thermokernels._jit import device, wide_vectors
+from thermokernels.random import BLOCK
 
 # A pass over blocks is cut into this many tasks, whatever the number of threads: enough of them to keep threads busy to
 # the end, few enough that each can have scratch arrays of its own.
@@ -17,6 +20,18 @@ TASKS = 64
 def share(task, total):
     """The units of work of one task out of ``TASKS``: a range of 0 to ``total``."""
     return range(task * total // TASKS, (task + 1) * total // TASKS)
+
+
+Place = namedtuple("Place", "replica block begin count")
+"""A block of an ensemble: its replica, its number there, its first particle, and how many particles it has."""
+
+
+@device
+def place(unit, blocks, particles):
+    """Where unit of work number ``unit`` is, of replicas that have so many blocks and particles each."""
+    replica, block = unit // blocks, unit % blocks
+    begin = block * BLOCK
+    return Place(replica, block, begin, min(BLOCK, particles - begin))
 
 
 @device

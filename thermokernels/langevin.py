@@ -8,44 +8,39 @@
 ``force(x, theta)``     -dE/dx, a float or a tuple of d floats.
 ``gradient(x, theta)``  dE/dtheta, a tuple of p floats.
 
-Step n is: (1) theta jumps at fixed x, which is work; (2) x relaxes at fixed theta, which is heat.  How it relaxes:
-
-``euler-maruyama``      x' = x + pull f(x) + kick z, with pull = mu dt, kick = sqrt(2 mu kT dt), f the force.
-``leimkuhler-matthews`` the same with (z_n + z_n+1) / 2 for z: second order in the law it samples (Leimkuhler &
-                        Matthews 2013, Eq. 1.5).
-``heun``                y = x + pull f(x) + kick z, x' = x + pull (f(x) + f(y)) / 2 + kick z: weak order two, as the
-                        noise is additive (Kloeden & Platen 1992, Sect. 15.1).
-``exact``               x' = c + P x + L z, the Ornstein-Uhlenbeck step, for quadratic energies.
-
-What stands in a row of coefficients: pull and kick; for ``exact`` c (d), P (d^2) and L (d^2), row by row.
+Step n is: (1) theta jumps at fixed x, which is work; (2) x relaxes at fixed theta, which is heat.  How it relaxes, and
+by which coefficients, says `integrators`.
 
 Arrays that the kernels share:
 
 ``x``             float32 or float64, (replicas, d, particles).
 ``theta``         float64, (replicas, points, p); row n -> n + 1 is the jump of step n.
 ``coefficients``  float64, (replicas, steps, 2 or d + 2 d^2).
-``status``        int64, (replicas, blocks): the first step at which a block left the finite numbers; unchanged where
-                  none did.
+``status``        int64, (replicas, blocks): the first step at which a block diverged; unchanged where none did.
+``noise``         seed and first stream, uint64.
 
 Replica r draws the noise of dimension k from stream ``stream + r d + k``, at step number ``first + n`` for step n.
 Everything but the stored x is computed in float64.
 """
 
 import math
+from collections import namedtuple
 
 import numpy as np
 from numba import prange
-from numba.core.caching import FunctionCache
-from numba.core.dispatcher import Dispatcher
 
-from thermokernels._jit import device, kernel, serial_kernel, wide_vectors
-from thermokernels.blocks import TASKS, share
+from thermokernels._jit import device, device_of, kernel, named_kernel, serial_kernel, wide_vectors
+from thermokernels.blocks import TASKS, place, share
+from thermokernels.integrators import INTEGRATORS, columns, relaxed, stores, unrolled
 from thermokernels.random import BLOCK, LANES, fill_block
 
-INTEGRATORS = ("euler-maruyama", "leimkuhler-matthews", "heun", "exact")
+__all__ = ["INTEGRATORS", "RECORD_COLUMNS", "Builder", "blocks_of", "device_of", "kernels"]
+
 # What `drive` records and `step` sums, block by block; p columns of dE/dtheta follow.
 RECORD_COLUMNS = ("work", "work_square", "heat")
-STEP_COLUMNS = ("work", "heat")
+
+Room = namedtuple("Room", "s noise last rows")
+"""What a task works in: the block, its noise, the noise that the next step shares with this one, and random words."""
 
 
 def kernels(energy, force, gradient, dimension, parameters, integrator, name):
@@ -57,15 +52,15 @@ def kernels(energy, force, gradient, dimension, parameters, integrator, name):
     ``evaluate(x, theta, values)``
         E, force and dE/dtheta of every particle at theta (replicas, p); ``values`` is float64 (replicas, 1 + d + p,
         particles).
-    ``drive(x, work, heat, first, coefficients, theta, seed, stream, rows_to_record, record, status)``
+    ``drive(x, work, heat, first, coefficients, theta, noise, rows_to_record, record, status)``
         Open loop.  ``work``, ``heat`` float64 (replicas, particles), each particle's own so far, updated.
         ``rows_to_record`` intp, ascending steps; ``record`` float64 (rows, replicas, blocks, 3 + p), sums over each
         block after the step: ``RECORD_COLUMNS`` and dE/dtheta.  A block stays in cache for all its steps.
-    ``step(x, first, coefficients, theta, seed, stream, sums, status)``
+    ``step(x, first, coefficients, theta, noise, sums, status)``
         The same for closed loops, which need one step at a time and no work of single particles: one row of
         coefficients; ``theta`` (replicas, 3, p) before the jump, after it, and where dE/dtheta is wanted.  ``sums``
         float64 (replicas, blocks, 2 + p), written: the work and the heat of this step, and dE/dtheta after it.
-    ``dwell(x, first, coefficients, theta, seed, stream, sums, status)``
+    ``dwell(x, first, coefficients, theta, noise, sums, status)``
         Stays at theta (replicas, 1, p) for as many steps as there are coefficients, or for all steps at one row of
         them; ``sums`` float64 (replicas, p, particles), to which dE/dtheta after each step is added.
     """
@@ -86,21 +81,17 @@ class Builder:
         self.dimension, self.parameters = dimension, parameters
         self.averages = integrator == "leimkuhler-matthews"
         d, p = dimension, parameters
-        columns = d + 2 * d * d if integrator == "exact" else 2
-        self.load = _unrolled("s, i", [f"s[{k * BLOCK} + i]" for k in range(d)], d)
-        self.store = _stores(d, 0)
-        self.store_force = _stores(d, d * BLOCK)
-        self.store_gradient = _stores(p, d * BLOCK, scalar=False)
-        self.theta_of = _unrolled("row", [f"row[{j}]" for j in range(p)], 0)
-        self.coefficients_of = _unrolled("row", [f"row[{j}]" for j in range(columns)], 0)
-        self.relaxed = _relaxed(integrator, d, self.force)
+        self.load = unrolled("s, i", [f"s[{k * BLOCK} + i]" for k in range(d)], d)
+        self.store = stores(d, 0)
+        self.store_force = stores(d, d * BLOCK)
+        self.store_gradient = stores(p, d * BLOCK, scalar=False)
+        self.theta_of = unrolled("row", [f"row[{j}]" for j in range(p)], 0)
+        self.coefficients_of = unrolled("row", [f"row[{j}]" for j in range(columns(integrator, d))], 0)
+        self.relaxed = relaxed(integrator, d, self.force)
 
     def finish(self, function, compiled=kernel):
-        """Compiles a kernel under a name of its own, which makes its symbols and its files in the cache its own."""
-        function.__qualname__ = f"{function.__name__}-{self.name}"
-        dispatcher = compiled(function)
-        dispatcher._cache = _Cache(function)
-        return dispatcher
+        """Compiles a kernel under the name of this potential."""
+        return named_kernel(function, self.name, compiled)
 
     def noise(self):
         """Fills the noise of one step; ``last`` keeps what the next step shares with this one."""
@@ -152,6 +143,36 @@ class Builder:
 
         return take_block, put_block
 
+    def frame(self, columns):
+        """The frame of every kernel around the steps of a block, whose scratch array has so many columns."""
+        dimension = self.dimension
+        take_block, put_block = self.copies()
+        begin_noise, fill_noise = self.noise()
+
+        @device
+        def room():
+            s, rows = np.empty(columns * BLOCK), np.empty((2, LANES), np.uint64)
+            return Room(s, np.empty((dimension, BLOCK), np.float32), np.empty((dimension, BLOCK), np.float32), rows)
+
+        @device
+        def enter(room, x, noise, at, first):
+            """Takes a block up before step number ``first``."""
+            take_block(room.s, x[at.replica], at.begin)
+            stream = noise[1] + np.uint64(at.replica) * np.uint64(dimension)
+            begin_noise(room.last, room.rows, noise[0], stream, at.block, first)
+
+        @device
+        def draw(room, noise, at, number):
+            """Fills the noise of one step."""
+            stream = noise[1] + np.uint64(at.replica) * np.uint64(dimension)
+            fill_noise(room.noise, room.last, room.rows, noise[0], stream, at.block, number)
+
+        @device
+        def leave(room, x, at):
+            put_block(room.s, x[at.replica], at.begin)
+
+        return room, enter, draw, leave
+
     def evaluate(self):
         energy, force, gradient = self.energy, self.force, self.gradient
         load, store_force, store_gradient, theta_of = self.load, self.store_force, self.store_gradient, self.theta_of
@@ -190,9 +211,8 @@ class Builder:
         energy, gradient, relaxed = self.energy, self.gradient, self.relaxed
         load, store, store_gradient = self.load, self.store, self.store_gradient
         theta_of, coefficients_of = self.theta_of, self.coefficients_of
-        take_block, put_block = self.copies()
-        begin_noise, fill_noise = self.noise()
         d, p = self.dimension, self.parameters
+        room, enter, draw, leave = self.frame(d + p + 2)
         work_at, heat_at = (d + p) * BLOCK, (d + p + 1) * BLOCK
 
         @device
@@ -229,36 +249,30 @@ class Builder:
                     total += s[(d + j) * BLOCK + i]
                 sums[3 + j] = total
 
-        def drive(x, work, heat, first, coefficients, theta, seed, stream, rows_to_record, record, status):
-            replicas, _, particles = x.shape
-            blocks = (particles + BLOCK - 1) // BLOCK
+        def drive(x, work, heat, first, coefficients, theta, noise, rows_to_record, record, status):
+            replicas, blocks = status.shape
             for task in prange(TASKS):
-                rows = np.empty((2, LANES), np.uint64)
-                noise, last = np.empty((d, BLOCK), np.float32), np.empty((d, BLOCK), np.float32)
-                s = np.empty((d + p + 2) * BLOCK)
-                for turn in share(task, replicas * blocks):
-                    r, block = turn // blocks, turn % blocks
-                    begin = block * BLOCK
-                    count = min(BLOCK, particles - begin)
-                    mine = stream + np.uint64(r) * np.uint64(d)
-                    take_block(s, x[r], begin)
-                    s[work_at : work_at + count] = work[r, begin : begin + count]
-                    s[heat_at : heat_at + count] = heat[r, begin : begin + count]
-                    begin_noise(last, rows, seed, mine, block, first)
+                mine = room()
+                for unit in share(task, replicas * blocks):
+                    at = place(unit, blocks, x.shape[2])
+                    r, block, particles = at.replica, at.block, slice(at.begin, at.begin + at.count)
+                    enter(mine, x, noise, at, first)
+                    mine.s[work_at : work_at + at.count] = work[r, particles]
+                    mine.s[heat_at : heat_at + at.count] = heat[r, particles]
                     row = 0
                     for n in range(coefficients.shape[1]):
-                        fill_noise(noise, last, rows, seed, mine, block, first + n)
+                        draw(mine, noise, at, first + n)
                         total = advance_block(
-                            s, count, noise, theta[r, n], theta[r, n + 1], coefficients[r, n], x.dtype.type(1)
-                        )
-                        if not np.isfinite(total) and status[r, block] < 0:
-                            status[r, block] = first + n
+                            mine.s, at.count, mine.noise, theta[r, n], theta[r, n + 1], coefficients[r, n],
+                            x.dtype.type(1),
+                        )  # fmt: skip
+                        report(total, status, at, first + n)
                         if row < rows_to_record.size and rows_to_record[row] == n:
-                            record_block(s, count, theta[r, n + 1], record[row, r, block])
+                            record_block(mine.s, at.count, theta[r, n + 1], record[row, r, block])
                             row += 1
-                    put_block(s, x[r], begin)
-                    work[r, begin : begin + count] = s[work_at : work_at + count]
-                    heat[r, begin : begin + count] = s[heat_at : heat_at + count]
+                    leave(mine, x, at)
+                    work[r, particles] = mine.s[work_at : work_at + at.count]
+                    heat[r, particles] = mine.s[heat_at : heat_at + at.count]
 
         return self.finish(drive)
 
@@ -266,9 +280,8 @@ class Builder:
         energy, gradient, relaxed = self.energy, self.gradient, self.relaxed
         load, store, store_gradient = self.load, self.store, self.store_gradient
         theta_of, coefficients_of = self.theta_of, self.coefficients_of
-        take_block, put_block = self.copies()
-        begin_noise, fill_noise = self.noise()
         d, p = self.dimension, self.parameters
+        room, enter, draw, leave = self.frame(d + p)
 
         @device
         def step_block(s, count, noise, thetas, coefficient_row, unit, sums):
@@ -291,25 +304,18 @@ class Builder:
                     total += s[(d + j) * BLOCK + i]
                 sums[2 + j] = total
 
-        def step(x, first, coefficients, theta, seed, stream, sums, status):
-            replicas, _, particles = x.shape
-            blocks = (particles + BLOCK - 1) // BLOCK
+        def step(x, first, coefficients, theta, noise, sums, status):
+            replicas, blocks = status.shape
             for task in prange(TASKS):
-                rows = np.empty((2, LANES), np.uint64)
-                noise, last = np.empty((d, BLOCK), np.float32), np.empty((d, BLOCK), np.float32)
-                s = np.empty((d + p) * BLOCK)
-                for turn in share(task, replicas * blocks):
-                    r, block = turn // blocks, turn % blocks
-                    begin = block * BLOCK
-                    count = min(BLOCK, particles - begin)
-                    mine = stream + np.uint64(r) * np.uint64(d)
-                    take_block(s, x[r], begin)
-                    begin_noise(last, rows, seed, mine, block, first)
-                    fill_noise(noise, last, rows, seed, mine, block, first)
-                    step_block(s, count, noise, theta[r], coefficients[r, 0], x.dtype.type(1), sums[r, block])
-                    if not np.isfinite(sums[r, block, 1]) and status[r, block] < 0:
-                        status[r, block] = first
-                    put_block(s, x[r], begin)
+                mine = room()
+                for unit in share(task, replicas * blocks):
+                    at = place(unit, blocks, x.shape[2])
+                    r, out = at.replica, sums[at.replica, at.block]
+                    enter(mine, x, noise, at, first)
+                    draw(mine, noise, at, first)
+                    step_block(mine.s, at.count, mine.noise, theta[r], coefficients[r, 0], x.dtype.type(1), out)
+                    report(out[1], status, at, first)
+                    leave(mine, x, at)
 
         return self.finish(step)
 
@@ -317,9 +323,8 @@ class Builder:
         gradient, relaxed = self.gradient, self.relaxed
         load, store, store_gradient = self.load, self.store, self.store_gradient
         theta_of, coefficients_of = self.theta_of, self.coefficients_of
-        take_block, put_block = self.copies()
-        begin_noise, fill_noise = self.noise()
         d, p = self.dimension, self.parameters
+        room, enter, draw, leave = self.frame(d + 2 * p)
 
         @device
         def dwell_block(s, count, noise, row, coefficient_row, unit):
@@ -335,110 +340,36 @@ class Builder:
                     total += s[(d + j) * BLOCK + i]
             return total
 
-        def dwell(x, first, coefficients, theta, seed, stream, sums, status):
-            replicas, _, particles = x.shape
-            blocks = (particles + BLOCK - 1) // BLOCK
+        def dwell(x, first, coefficients, theta, noise, sums, status):
+            replicas, blocks = status.shape
             for task in prange(TASKS):
-                rows = np.empty((2, LANES), np.uint64)
-                noise, last = np.empty((d, BLOCK), np.float32), np.empty((d, BLOCK), np.float32)
-                s = np.empty((d + 2 * p) * BLOCK)
-                for turn in share(task, replicas * blocks):
-                    r, block = turn // blocks, turn % blocks
-                    begin = block * BLOCK
-                    count = min(BLOCK, particles - begin)
-                    mine = stream + np.uint64(r) * np.uint64(d)
-                    take_block(s, x[r], begin)
+                mine = room()
+                for unit in share(task, replicas * blocks):
+                    at = place(unit, blocks, x.shape[2])
+                    r, count = at.replica, at.count
+                    enter(mine, x, noise, at, first)
                     for j in range(p):
-                        at = (d + p + j) * BLOCK
-                        s[at : at + count] = sums[r, j, begin : begin + count]
-                    begin_noise(last, rows, seed, mine, block, first)
+                        column = (d + p + j) * BLOCK
+                        mine.s[column : column + count] = sums[r, j, at.begin : at.begin + count]
                     for n in range(coefficients.shape[1]):
-                        fill_noise(noise, last, rows, seed, mine, block, first + n)
-                        total = dwell_block(s, count, noise, theta[r, 0], coefficients[r, n], x.dtype.type(1))
-                        if not np.isfinite(total) and status[r, block] < 0:
-                            status[r, block] = first + n
-                    put_block(s, x[r], begin)
+                        draw(mine, noise, at, first + n)
+                        total = dwell_block(mine.s, count, mine.noise, theta[r, 0], coefficients[r, n], x.dtype.type(1))
+                        report(total, status, at, first + n)
+                    leave(mine, x, at)
                     for j in range(p):
-                        at = (d + p + j) * BLOCK
-                        sums[r, j, begin : begin + count] = s[at : at + count]
+                        column = (d + p + j) * BLOCK
+                        sums[r, j, at.begin : at.begin + count] = mine.s[column : column + count]
 
         return self.finish(dwell)
 
 
-def device_of(function):
-    """The function under the flags of this package, whatever a user compiled it with."""
-    return device(function.py_func if isinstance(function, Dispatcher) else function)
-
-
-def _unrolled(arguments, elements, dimension):
-    """A device function that returns these expressions: as a tuple, or the only one if ``dimension`` is one.
-
-    Written out, since a loop over a tuple of run-time index would go through memory.
-    """
-    result = elements[0] if dimension == 1 else f"({''.join(element + ', ' for element in elements)})"
-    return _compiled(f"def function({arguments}):\n    return {result}\n")
-
-
-def _stores(count, offset, scalar=True):
-    """A device function that writes ``values`` to scratch; x itself is rounded to the type of ``unit``."""
-    lines = []
-    for k in range(count):
-        value = "values" if scalar and count == 1 else f"values[{k}]"
-        rounded = f"type(unit)({value})" if offset == 0 else value
-        lines.append(f"    s[{offset + k * BLOCK} + i] = {rounded}\n")
-    arguments = "s, i, values, unit" if offset == 0 else "s, i, values"
-    return _compiled(f"def function({arguments}):\n{''.join(lines)}")
-
-
-def _relaxed(integrator, d, force):
-    """The device function of one relaxation: (x, theta, coefficients, noise, i) -> x'."""
-    x = ["x"] if d == 1 else [f"x[{k}]" for k in range(d)]
-    f, g = (["f"], ["g"]) if d == 1 else ([f"f[{k}]" for k in range(d)], [f"g[{k}]" for k in range(d)])
-    if integrator == "exact":
-        rows = []
-        for k in range(d):
-            terms = [f"c[{k}]"]
-            for j in range(d):
-                terms += [f"c[{d + k * d + j}] * {x[j]}", f"c[{d + d * d + k * d + j}] * noise[{j}, i]"]
-            rows.append(" + ".join(terms))
-        return _unrolled("x, theta, c, noise, i", rows, d)
-    plain = _unrolled("x, f, c, noise, i", [f"{x[k]} + (c[0] * {f[k]} + c[1] * noise[{k}, i])" for k in range(d)], d)
-    if integrator != "heun":
-        return device(lambda x, theta, c, noise, i: plain(x, force(x, theta), c, noise, i))
-    mean = _unrolled("f, g", [f"0.5 * ({f[k]} + {g[k]})" for k in range(d)], d)
-
-    @device
-    def heun(x, theta, c, noise, i):
-        here = force(x, theta)
-        there = force(plain(x, here, c, noise, i), theta)
-        return plain(x, mean(here, there), c, noise, i)
-
-    return heun
-
-
-def _compiled(source):
-    space = {}
-    exec(source, space)
-    return device(space["function"])
-
-
-class _Cache(FunctionCache):
-    """Numba's cache on disk, for kernels whose name says all that they close over.
-
-    Numba's own key hashes the pickled closure, and dispatchers pickle differently in every process.
-    """
-
-    def _index_key(self, sig, codegen):
-        return sig, codegen.magic_tuple()
-
-    def load_overload(self, sig, target_context):
-        """What is stored, or None: also where a user's module has moved, and the stored code cannot find it."""
-        try:
-            return super().load_overload(sig, target_context)
-        except ImportError:
-            return None
+@device
+def report(total, status, at, number):
+    """Notes the step at which a block diverged: its sum is then no finite number."""
+    if not np.isfinite(total) and status[at.replica, at.block] < 0:
+        status[at.replica, at.block] = number
 
 
 def blocks_of(particles):
-    """How many blocks so many particles make."""
+    """The number of blocks that a number of particles makes."""
     return math.ceil(particles / BLOCK)

@@ -104,7 +104,7 @@ def _unload(tile, rows):
 
 
 @kernel
-def simulate(x, heat, status, fields, couplings, physics, first, steps, seed, stream, recorded, paths):
+def simulate(x, heat, status, fields, couplings, physics, span, noise, recorded, paths):
     """Runs trajectories side by side.
 
     ``x``          float32 or float64 (trajectories, units), the state; updated.
@@ -112,16 +112,16 @@ def simulate(x, heat, status, fields, couplings, physics, first, steps, seed, st
     ``status``     int64 (trajectories,): 0, or one more than the step at which the energy was no longer finite.
     ``fields``     dtype of x, (trajectories, units): h = b + W u.
     ``couplings``  (units, units), symmetric, zero diagonal.
-    ``first``      number of the first step, below 2^32 with all that follow; ``steps`` of them are taken.
-    ``seed``, ``stream``  uint64.
-    ``recorded``   intp (records,), ascending: numbers of steps taken in this call, 0 to ``steps``, after which to
-                   record x.
+    ``span``       number of the first step, below 2^32 with all that follow, and how many are taken.
+    ``noise``      seed and stream, uint64.
+    ``recorded``   intp (records,), ascending: numbers of steps taken in this call, from 0, after which to record x.
     ``paths``      dtype of x, (records, trajectories, units), written.
 
     The changes of one step are summed over units in the precision of x, over steps in float64.  Cutting a run in pieces
     changes no bit of x, and the heat by rounding.
     """
     trajectories, units = x.shape
+    first, steps = span
     size, tiles = padded(units), -(-trajectories // TILE)
     groups = size // GROUP
     matrix = pad_couplings(couplings, x)
@@ -149,7 +149,7 @@ def simulate(x, heat, status, fields, couplings, physics, first, steps, seed, st
                 else:
                     for g in range(groups):
                         block = normals[g * BLOCK : (g + 1) * BLOCK]
-                        fill_block(block, words, seed, stream, tile * groups + g, first + n)
+                        fill_block(block, words, noise[0], noise[1], tile * groups + g, first + n)
                     _step(position, gradient, field, normals, last_move, change, units, physics)
                 for lane in range(lanes):
                     heat[mine.start + lane] += np.float64(change[lane])

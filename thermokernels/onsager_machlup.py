@@ -130,8 +130,8 @@ def _add_squares(residual, units, action, scale):
 
 
 @kernel
-def action_gradient(paths, fields, couplings, physics, action, residuals, slope):
-    """Action and gradient of given trajectories.
+def action_gradient(paths, fields, couplings, physics, action, residuals, of_couplings):
+    """Action and gradient of trajectories of your own; a teacher's need `teach` alone.
 
     ``paths``      float32 or float64 (steps + 1, trajectories, units).
     ``fields``     dtype of paths, (trajectories, units): h = b + W u.
@@ -139,7 +139,7 @@ def action_gradient(paths, fields, couplings, physics, action, residuals, slope)
     ``action``     float64 (trajectories,), written: S.
     ``residuals``  dtype of paths, (trajectories, units), written: sum_t r, so that dS/db is their sum over trajectories
                    and dS/dW = residuals^T u.
-    ``slope``      float64 (units, units), written: dS/dJ_ij of all trajectories, symmetric, zero on the diagonal.
+    ``of_couplings``  float64 (units, units), written: dS/dJ_ij of all trajectories, symmetric, zero on the diagonal.
     """
     steps = paths.shape[0] - 1
     trajectories, units = fields.shape
@@ -173,6 +173,6 @@ def action_gradient(paths, fields, couplings, physics, action, residuals, slope)
     _add_tasks(totals, whole)
     for i in range(units):
         for j in range(i):
-            slope[i, j] = whole[i, j] + whole[j, i]
-            slope[j, i] = slope[i, j]
-        slope[i, i] = 0.0
+            of_couplings[i, j] = whole[i, j] + whole[j, i]
+            of_couplings[j, i] = of_couplings[i, j]
+        of_couplings[i, i] = 0.0

@@ -22,6 +22,7 @@ Arrays that all kernels share:
               first ``particles`` columns, the rest is never read.
 ``steps``     float64, (steps, 3): columns gain, pull, kick.  ``drive`` ignores the gain.
 ``sums``      float64, (replicas, blocks, 3): sums of x and x^2 over each block, and its heat so far.
+``noise``     seed and first stream, uint64.
 
 Replica r draws its noise from stream ``stream + r``, at step number ``first + n`` for row n of ``steps``.
 """
@@ -145,8 +146,23 @@ def _record_block(x, work, heat, theta, new_theta, sums):
     sums[4] = heat_total
 
 
+@device
+def _weights(particles, size):
+    """The number of parts of ``size`` particles, the weight of one and of the last, and by what squares fall short.
+
+    The mean belongs to the same sample as the parts, so a sum of squares lacks the sum of squared weights.
+    """
+    parts = (particles + size - 1) // size
+    last_weight = (particles - (parts - 1) * size) / particles
+    weight = size / particles if parts > 1 else last_weight
+    spare = np.nan
+    if parts > 1:
+        spare = 1.0 / (1.0 - (parts - 1) * weight**2 - last_weight**2)
+    return parts, weight, last_weight, spare
+
+
 @kernel
-def spread(x, particles, centre, width, seed, stream, sums):
+def spread(x, particles, centre, width, noise, sums):
     """Draws the start x ~ N(centre, width^2) and fills ``sums`` for it.
 
     The normals are those of step 0 of the streams named, so the streams must not be those of the dynamics.
@@ -158,14 +174,14 @@ def spread(x, particles, centre, width, seed, stream, sums):
         for unit in share(task, replicas * blocks):
             replica, block = unit // blocks, unit % blocks
             mine = x[replica, block * BLOCK : min((block + 1) * BLOCK, particles)]
-            fill_block(normals, rows, seed, stream + np.uint64(replica), block, 0)
+            fill_block(normals, rows, noise[0], noise[1] + np.uint64(replica), block, 0)
             _spread_block(mine, normals, centre, width)
             sum_block(mine, sums[replica, block])
             sums[replica, block, SUM_HEAT] = 0.0
 
 
 @kernel
-def learn(x, particles, first, steps, target, seed, stream, state, sums, responses, trace):
+def learn(x, particles, first, steps, target, noise, state, sums, responses, trace):
     """Closed loop: theta is driven by the mean of the particles,
 
         theta' = theta - gain[n] (u - target[n, r]),      u = mean of x over replica r     (Eqs. 9 and 13).
@@ -183,13 +199,7 @@ def learn(x, particles, first, steps, target, seed, stream, state, sums, respons
     replicas, blocks = sums.shape[:2]
     split = responses.shape[2] // blocks
     size = BLOCK // split
-    parts = (particles + size - 1) // size
-    last_weight = (particles - (parts - 1) * size) / particles
-    weight = size / particles if parts > 1 else last_weight
-    # The mean belongs to the same sample as the parts: their squares fall short by the sum of squared weights.
-    spare = np.nan
-    if parts > 1:
-        spare = 1.0 / (1.0 - (parts - 1) * weight**2 - last_weight**2)
+    parts, weight, last_weight, spare = _weights(particles, size)
     for n in range(steps.shape[0]):
         gain, pull, kick = steps[n, GAIN], steps[n, PULL], steps[n, KICK]
         for r in range(replicas):
@@ -200,9 +210,7 @@ def learn(x, particles, first, steps, target, seed, stream, state, sums, respons
             lag = 0.5 * (theta + new_theta) - u
             state[r, 0] = new_theta
             state[r, 1] += shift * lag
-            var_u = 0.0
-            var_theta = 0.0
-            var_work = 0.0
+            var_u = var_theta = var_work = 0.0
             for b in range(parts):
                 w = weight
                 if b == parts - 1:
@@ -232,7 +240,7 @@ def learn(x, particles, first, steps, target, seed, stream, state, sums, respons
             for unit in share(task, replicas * blocks):
                 replica, block = unit // blocks, unit % blocks
                 mine = x[replica, block * BLOCK : min((block + 1) * BLOCK, particles)]
-                fill_block(normals, rows, seed, stream + np.uint64(replica), block, first + n)
+                fill_block(normals, rows, noise[0], noise[1] + np.uint64(replica), block, first + n)
                 _relax_block(mine, normals, state[replica, 0], pull, kick, sums[replica, block])
                 if split == 1:
                     responses[replica, PART_SUM, block] = sums[replica, block, SUM_X]
@@ -261,7 +269,7 @@ def start_responses(x, particles, responses):
 
 
 @kernel
-def drive(x, work, heat, particles, first, steps, theta, seed, stream, rows_to_record, record):
+def drive(x, work, heat, particles, first, steps, theta, noise, rows_to_record, record):
     """Open loop: theta is prescribed, ``theta[r, n] -> theta[r, n + 1]`` being the jump of step n.
 
     ``work``, ``heat``  float64, shape of x, each particle's own so far; updated.
@@ -285,7 +293,7 @@ def drive(x, work, heat, particles, first, steps, theta, seed, stream, rows_to_r
                 if row < rows_to_record.size and rows_to_record[row] == n:
                     _record_block(my_x, my_work, my_heat, theta[r, n], theta[r, n + 1], record[row, r, block])
                     row += 1
-                fill_block(normals, rows, seed, stream + np.uint64(r), block, first + n)
+                fill_block(normals, rows, noise[0], noise[1] + np.uint64(r), block, first + n)
                 _shift_and_relax_block(
                     my_x, my_work, my_heat, normals, theta[r, n], theta[r, n + 1], steps[n, PULL], steps[n, KICK]
                 )

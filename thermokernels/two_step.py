@@ -41,6 +41,16 @@ from thermokernels.products import add_rows, aligned, aligned_copy
 _NEGLIGIBLE = 1e-18
 
 
+State = namedtuple("State", "theta square visible status")
+"""What a training goes on from.
+
+``theta``    the parameters of every model.
+``square``   as theta: RMSProp's running mean of the squared gradient.
+``visible``  uint8 (models, D): the chain's present x.
+``status``   int64 (models,): 0, or one more than the step at which the likelihood was no longer finite.  Such a model
+             keeps the parameters it had before that step; the others go on.
+"""
+
 Scratch = namedtuple("Scratch", "fantasies states probabilities sigmoids thresholds words on")
 """What one model's chain leaves for its gradient, and the room that both need.
 
@@ -271,18 +281,16 @@ def _chain(row, options, mean, scratch, seed, stream, first):
 
 
 @kernel
-def train(theta, square, visible, status, data, mean, sizes, first, options, seeds, trace):
+def train(state, data, mean, sizes, first, options, seeds, trace):
     """Gradient steps ``first`` to ``first + len(sizes) - 1`` of many models, each on one persistent chain.
 
-    ``square``   as theta: RMSProp's running mean of the squared gradient; updated.
-    ``visible``  uint8 (models, D): the chain's present x; updated.
-    ``status``   int64 (models,): 0, or one more than the step at which the likelihood was no longer finite.  Such a
-                 model keeps the parameters it had before that step; the others go on.
+    ``state``    ``State``; updated.
     ``sizes``    intp (steps,): points in every minibatch, drawn with replacement.
     ``trace``    float64 (models, steps), written: the minibatch log-likelihood of App. A.3.
 
     One-hot models keep a as it is, because w absorbs it (Eq. 20).
     """
+    theta, square, visible, status = state
     models, points, size = theta.shape[0], data.shape[0], mean.size
     hidden, steps = options.hidden, options.chain_steps
     for m in prange(models):

@@ -1,5 +1,7 @@
 """Kernels of the latent cycles against plain loops and against enumeration."""
 
+import hashlib
+
 import numba
 import numpy as np
 import pytest
@@ -88,6 +90,59 @@ def test_log_likelihood_matches_plain_loops(encoding):
             for weight, z in zip(weights, states, strict=True)
         )
         assert out[0, n] == pytest.approx(np.log(p), rel=1e-12)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_chains_and_their_transitions_match_plain_loops(encoding):
+    model = small_model(encoding)
+    start = small_data(model.visible, 3)
+    visible, states = start.copy(), np.empty((3, 20), np.uint64)
+    chains.run_chains(
+        model.row, model.options, model.mean, visible, 2**31, np.uint64(2**40 + 1), np.uint64(2**35), states
+    )
+    counts = np.zeros((3, len(model.states()), len(model.states())), np.int64)
+    chains.count_transitions(states, counts)
+    for c in range(3):
+        expected, x = naive.run_chain(
+            model.row, model.hidden, encoding, model.mean, start[c], 2**31, 20, 2**40 + 1, 2**35 + c
+        )
+        np.testing.assert_array_equal(states[c], expected)
+        np.testing.assert_array_equal(visible[c], x[-1])
+        np.testing.assert_array_equal(counts[c], naive.count_transitions(expected, counts.shape[1]))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_averaged_transitions_match_plain_loops(encoding):
+    model = small_model(encoding)
+    count = len(model.states())
+    sums = np.empty((1, count, 2, count))
+    chains.average_transitions(model.row[None], model.options, model.mean, 5, 3, np.array([9], np.uint64), sums)
+    for z in range(count):
+        for block in range(2):
+            numbers = range(5 + 3 * block, 8 + 3 * block)
+            expected = naive.average_transitions(
+                model.row, model.hidden, encoding, model.mean, z, numbers, 9, int(latent_cycle.MARKOV)
+            )
+            np.testing.assert_allclose(sums[0, z, block], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_training_matches_plain_loops(encoding):
+    model = small_model(encoding)
+    data, options = small_data(model.visible), kernel_options(encoding, False, 5, 0.02, 0.8, 1e-3, hidden=model.hidden)
+    sizes = np.array([4, 7, 5])
+    state = two_step.State(
+        model.row[None].copy(), np.zeros((1, model.row.size)), data[:1].copy(), np.zeros(1, np.int64)
+    )
+    trace = np.empty((1, 3))
+    two_step.train(state, data, model.mean, sizes, 0, options, np.array([6], np.uint64), trace)
+    row, square, x, likelihoods = naive.train(
+        model.row, model.hidden, encoding, data, model.mean, data[0], sizes, options, 6, int(latent_cycle.BATCH)
+    )
+    np.testing.assert_allclose(state.theta[0], row, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(state.square[0], square, rtol=0, atol=1e-7)
+    np.testing.assert_array_equal(state.visible[0], x)
+    np.testing.assert_allclose(trace[0], likelihoods, rtol=1e-7)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -274,7 +329,7 @@ def test_threads_company_and_pieces_change_no_bit_of_a_training(encoding):
         for length in pieces:
             trace = np.empty((models, length))
             two_step.train(
-                theta, square, visible, status, data, mean, np.full(length, 10), first, options,
+                two_step.State(theta, square, visible, status), data, mean, np.full(length, 10), first, options,
                 np.arange(models, dtype=np.uint64), trace,
             )  # fmt: skip
             traces.append(trace)
@@ -286,6 +341,18 @@ def test_threads_company_and_pieces_change_no_bit_of_a_training(encoding):
             np.testing.assert_array_equal(mine, theirs)
 
 
+def digest():
+    """Of a short training and of its likelihood, for `test_jit`."""
+    results = hashlib.sha256()
+    for encoding in ENCODINGS:
+        state, data, mean, options = training_state(encoding, 2, np.float32)
+        trace, seeds = np.empty((2, 5)), np.arange(2, dtype=np.uint64)
+        two_step.train(two_step.State(*state), data, mean, np.full(5, 10), 0, options, seeds, trace)
+        for array in (*state, trace):
+            results.update(array.tobytes())
+    return results.hexdigest()
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_training_walks_the_chain_that_sampling_walks(encoding):
     """With a step too small to change a parameter, training leaves its chain where ``run_chains`` does."""
@@ -293,23 +360,20 @@ def test_training_walks_the_chain_that_sampling_walks(encoding):
     alone, states = visible.copy(), np.empty((1, 27), np.uint64)
     chains.run_chains(theta[0], options, mean, alone, 0, np.uint64(4), latent_cycle.CHAIN, states)
     options = options._replace(rate=1e-30)
-    two_step.train(
-        theta, square, visible, status, data, mean, np.full(3, 10), 0, options, np.array([4], np.uint64),
-        np.empty((1, 3)),
-    )  # fmt: skip
+    state = two_step.State(theta, square, visible, status)
+    two_step.train(state, data, mean, np.full(3, 10), 0, options, np.array([4], np.uint64), np.empty((1, 3)))
     np.testing.assert_array_equal(visible, alone)
     assert len(np.unique(states)) > 2
 
 
 def test_a_model_that_turns_nan_stops_alone():
     state, data, mean, options = training_state("softmax", 3, np.float32)
-    theta, square, visible, status = state
+    theta, status = state[0], state[3]
     theta[1, 7] = np.nan
     before = theta[1].copy()
     trace = np.empty((3, 5))
-    two_step.train(
-        theta, square, visible, status, data, mean, np.full(5, 10), 40, options, np.arange(3, dtype=np.uint64), trace
-    )
+    seeds = np.arange(3, dtype=np.uint64)
+    two_step.train(two_step.State(*state), data, mean, np.full(5, 10), 40, options, seeds, trace)
     np.testing.assert_array_equal(status, [0, 41, 0])
     np.testing.assert_array_equal(theta[1], before)
     assert np.isfinite(trace[[0, 2]]).all()
@@ -324,11 +388,9 @@ def test_training_climbs_the_exact_likelihood(encoding):
     mean = data.mean(axis=0)
     theta = model.row[None].copy()
     start = exact.log_likelihood(Model(encoding, model.hidden, theta[0], mean), data)
-    two_step.train(
-        theta, np.zeros_like(theta), data[:1].copy(), np.zeros(1, np.int64), data, mean, np.full(2000, 50), 0,
-        kernel_options(encoding, learning_rate=0.01, hidden=model.hidden), np.array([1], np.uint64),
-        np.empty((1, 2000)),
-    )  # fmt: skip
+    options = kernel_options(encoding, learning_rate=0.01, hidden=model.hidden)
+    state = two_step.State(theta, np.zeros_like(theta), data[:1].copy(), np.zeros(1, np.int64))
+    two_step.train(state, data, mean, np.full(2000, 50), 0, options, np.array([1], np.uint64), np.empty((1, 2000)))
     end = exact.log_likelihood(Model(encoding, model.hidden, theta[0], mean), data)
     best = np.log(p[p > 0]) @ p[p > 0]
     assert end > start + 0.5 * (best - start)

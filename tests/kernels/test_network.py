@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, interpolate, linalg, stats
 
 import naive
-from helpers import LEAST_P, digests_compiled_and_loaded, kernel_normals, symmetric, z_score
+from helpers import LEAST_P, all_pairs, kernel_normals, symmetric, z_score
 from thermokernels.network import simulate
 from thermokernels.products import LINE, add_gram, add_product, aligned
 from thermorun.computer.machine import KernelPhysics
@@ -19,7 +19,7 @@ PHYSICS = KernelPhysics(J2=0.8, J4=0.6, mobility=1.3, kT=0.7, dt=0.01)
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 # (trajectories, units): whole tiles and groups, parts of them, and more tiles than a kernel has tasks.
 sizes = pytest.mark.parametrize(("trajectories", "units"), [(1, 1), (64, 16), (65, 17), (200, 37), (4170, 2)])
-# As in test_langevin: with the kernels' noise the twin shows the arithmetic, with its own that the noise is right too.
+# As in test_trap: with the kernels' noise the twin shows the arithmetic, with its own that the noise is right too.
 noises = pytest.mark.parametrize(
     ("noise", "bound"),
     [(kernel_normals, {np.float64: 1e-14, np.float32: 1e-6}), (naive.normals, {np.float64: 1e-6, np.float32: 2e-6})],
@@ -37,7 +37,7 @@ def run(x, fields, couplings, physics, first, steps, recorded=(), before=None):
     heat, status = heat.copy(), status.copy()
     paths = np.full((len(recorded), *x.shape), np.nan, x.dtype)
     simulate(
-        x, heat, status, fields, couplings, physics, first, steps, np.uint64(SEED), np.uint64(STREAM),
+        x, heat, status, fields, couplings, physics, (first, steps), (np.uint64(SEED), np.uint64(STREAM)),
         np.array(recorded, np.intp), paths,
     )  # fmt: skip
     return x, heat, status, paths
@@ -51,12 +51,13 @@ def assert_same(results, others):
 # --- Products --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("inner", [0, 1, 7, 64, 77])
-@pytest.mark.parametrize(("rows", "lines"), [(8, 1), (16, 2), (24, 3), (80, 5)])
-@pytest.mark.parametrize("transposed", [False, True])
-@dtypes
-def test_add_product_is_numpys(inner, rows, lines, transposed, dtype):
-    """Within the bound on rounding of a sum, whatever its order."""
+@all_pairs(
+    ("inner", "shape", "transposed", "dtype"),
+    [0, 1, 7, 64, 77], [(8, 1), (16, 2), (24, 3), (80, 5)], [False, True], [np.float32, np.float64],
+)  # fmt: skip
+def test_add_product_is_numpys(inner, shape, transposed, dtype):
+    """Within the bound on rounding of a sum, whatever its order; ``shape`` is rows and cache lines of columns."""
+    rows, lines = shape
     columns, rng = lines * LINE // np.dtype(dtype).itemsize, np.random.default_rng(inner)
     a = rng.normal(size=(inner, rows) if transposed else (rows, inner)).astype(dtype)
     a = a.T if transposed else a
@@ -81,9 +82,7 @@ def test_a_product_has_the_same_bits_by_one_line_and_by_two(dtype):
         np.testing.assert_array_equal(part[::-1], whole[:, start : start + line])
 
 
-@pytest.mark.parametrize("inner", [0, 1, 7, 64])
-@pytest.mark.parametrize("columns", [16, 48, 80])
-@dtypes
+@all_pairs(("inner", "columns", "dtype"), [0, 1, 7, 64], [16, 48, 80], [np.float32, np.float64])
 def test_add_gram_is_the_product_on_and_below_the_diagonal(inner, columns, dtype):
     rng = np.random.default_rng(inner)
     x, product = rng.normal(size=(inner, columns)).astype(dtype), rng.normal(size=(columns, columns)).astype(dtype)
@@ -191,12 +190,6 @@ def digest():
     return results.hexdigest()
 
 
-def test_same_bits_compiled_and_loaded(tmp_path):
-    """Trajectories, and what is computed from them.  Why they might differ: see this test in test_langevin."""
-    compiled, loaded = digests_compiled_and_loaded(tmp_path, "test_network", "test_onsager_machlup")
-    assert compiled == loaded
-
-
 # --- Exact laws ------------------------------------------------------------------------------------------------------
 
 
@@ -297,13 +290,13 @@ class Linear:
     def moments(self, time):
         """The same of the process in continuous time, by its moment ODE."""
 
-        def slope(_, y):
+        def velocity(_, y):
             mean, drift = y[:3], self.stiffness @ y[3:].reshape(3, 3)
             growth = 2.0 * self.physics.kT * np.eye(3) - drift - drift.T
             return self.physics.mobility * np.concatenate((-self.stiffness @ mean - self.fields, growth.ravel()))
 
         start = np.concatenate((self.start, np.zeros(9)))
-        y = integrate.solve_ivp(slope, (0.0, time), start, rtol=1e-11, atol=1e-12).y[:, -1]
+        y = integrate.solve_ivp(velocity, (0.0, time), start, rtol=1e-11, atol=1e-12).y[:, -1]
         return y[:3], y[3:].reshape(3, 3)
 
     def run(self, dt, steps, recorded, count, dtype, kt=physics.kT, first=0):

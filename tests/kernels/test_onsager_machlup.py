@@ -32,12 +32,12 @@ def wandering(steps, trajectories, units, dtype=np.float64):
 
 
 def evaluate(paths, fields, couplings, physics=PHYSICS):
-    """The kernel, as the twin: action, residuals and slope."""
+    """The kernel, as the twin: action, residuals and the gradient in the couplings."""
     units = fields.shape[1]
     action, residuals = np.full(len(fields), np.nan), np.full(fields.shape, np.nan, paths.dtype)
-    slope = np.full((units, units), np.nan)
-    action_gradient(paths, fields, couplings, physics, action, residuals, slope)
-    return action, residuals, slope
+    of_couplings = np.full((units, units), np.nan)
+    action_gradient(paths, fields, couplings, physics, action, residuals, of_couplings)
+    return action, residuals, of_couplings
 
 
 def learn(targets, steps, physics=PHYSICS):
@@ -81,7 +81,7 @@ def test_no_steps_are_nothing():
 def minus_log_probability(paths, fields, couplings, physics):
     """Of every trajectory, as a product of the Gaussian transitions of Euler-Maruyama, less its constant."""
     old, new = paths[:-1], paths[1:]
-    mean = old - physics.mobility * physics.dt * naive.network_slope(old, fields, couplings, physics)
+    mean = old - physics.mobility * physics.dt * naive.network_gradient(old, fields, couplings, physics)
     width = np.sqrt(2.0 * physics.mobility * physics.kT * physics.dt)
     return -np.sum(stats.norm.logpdf(new, mean, width) - stats.norm.logpdf(0.0, 0.0, width), axis=(0, 2))
 
@@ -102,8 +102,8 @@ class Small:
     j = symmetric(4)
 
     def gradient(self):
-        _, residuals, slope = evaluate(self.paths, self.b + self.u @ self.w.T, self.j)
-        return residuals.sum(axis=0), residuals.T @ self.u, slope
+        _, residuals, of_couplings = evaluate(self.paths, self.b + self.u @ self.w.T, self.j)
+        return residuals.sum(axis=0), residuals.T @ self.u, of_couplings
 
 
 def test_gradient_is_the_difference_of_probabilities():
@@ -136,8 +136,9 @@ def test_gradient_is_that_of_pytorch():
     small = Small()
     b, w, j = (torch.tensor(array, requires_grad=True) for array in (small.b, small.w, np.tril(small.j, -1)))
     old, new, u = torch.tensor(small.paths[:-1]), torch.tensor(small.paths[1:]), torch.tensor(small.u)
-    slope = 2 * PHYSICS.J2 * old + 4 * PHYSICS.J4 * old**3 + b + u @ w.T + old @ (j + j.T)
-    action = (new - old + PHYSICS.mobility * PHYSICS.dt * slope) ** 2 / (4 * PHYSICS.mobility * PHYSICS.kT * PHYSICS.dt)
+    gradient = 2 * PHYSICS.J2 * old + 4 * PHYSICS.J4 * old**3 + b + u @ w.T + old @ (j + j.T)
+    pull = PHYSICS.mobility * PHYSICS.dt
+    action = (new - old + pull * gradient) ** 2 / (4 * pull * PHYSICS.kT)
     action.sum().backward()
     for mine, theirs in zip(small.gradient(), (b.grad, w.grad, j.grad.tril(-1) + j.grad.tril(-1).T), strict=True):
         np.testing.assert_allclose(mine, theirs.numpy(), rtol=1e-11, atol=1e-11)
@@ -155,14 +156,14 @@ def test_sums_of_the_teacher_are_action_and_gradient_of_its_trajectories(dtype, 
     fields, couplings = rng.normal(0.0, 10.0, (130, units)).astype(dtype), symmetric(units, 5.0)
     sums, gram = learn(targets, steps)
     targets, fields = targets.astype(float), fields.astype(float)
-    action, residuals, slope = evaluate(naive.ideal_paths(targets, steps, PHYSICS), fields, couplings)
+    action, residuals, of_couplings = evaluate(naive.ideal_paths(targets, steps, PHYSICS), fields, couplings)
 
     y, scale = targets + fields, PHYSICS.mobility * PHYSICS.dt / (2.0 * PHYSICS.kT)
     assert_near(residuals, scale * (steps * y + sums @ couplings), bound)
     half = scale * (y.T @ sums + couplings @ gram)
     expected = half + half.T
     np.fill_diagonal(expected, 0.0)
-    assert_near(slope, expected, bound)
+    assert_near(of_couplings, expected, bound)
     total = steps * np.sum(y**2) + 2.0 * np.sum(y * (sums @ couplings)) + np.trace(couplings @ gram @ couplings)
     assert np.sum(action) == pytest.approx(scale / 2.0 * total, rel=bound)
 

@@ -25,7 +25,9 @@ ADDRESSES = [
     (0x123456789ABCDEF0, 0x0FEDCBA987654321, 2**31 + 1),
     (2**64 - 1, 2**64 - 1, 2**32 - 1),
 ]
+# Every address in whole blocks and a part, and every length at one address.
 LENGTHS = [1, 2, 511, 512, 513, 1000, 1024, 1025, 5000]
+PLACES = [(address, LENGTHS[-1]) for address in ADDRESSES] + [(ADDRESSES[7], length) for length in LENGTHS[:-1]]
 
 
 def uniforms(seed, stream, step, particles):
@@ -72,8 +74,7 @@ def test_philox_is_its_definition():
         assert philox(words[:4], words[4:]) == list(naive.philox4x32(words[:4], words[4:]))
 
 
-@pytest.mark.parametrize("address", ADDRESSES)
-@pytest.mark.parametrize("particles", LENGTHS)
+@pytest.mark.parametrize(("address", "particles"), PLACES)
 def test_uniforms_are_the_twin(address, particles):
     np.testing.assert_array_equal(uniforms(*address, particles), naive.uniforms(*address, particles))
 
@@ -144,8 +145,7 @@ def test_the_largest_normal():
     assert out[0, 0] == pytest.approx(np.sqrt(66.0 * np.log(2.0)), rel=1e-7)
 
 
-@pytest.mark.parametrize("address", ADDRESSES)
-@pytest.mark.parametrize("particles", LENGTHS)
+@pytest.mark.parametrize(("address", "particles"), PLACES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_normals_are_the_twin(address, particles, dtype):
     np.testing.assert_allclose(

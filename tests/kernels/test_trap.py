@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 import naive
-from helpers import LEAST_P, digests_compiled_and_loaded, kernel_normals, z_score
+from helpers import LEAST_P, all_pairs, kernel_normals, z_score
 from thermokernels._jit import device
 from thermokernels.blocks import sum_block, sum_over_blocks
 from thermokernels.random import BLOCK
@@ -29,18 +29,18 @@ SEED, START, NOISE = 2**63 + 11, 2**40, 5  # streams of the start and of the dyn
 THETA = 0.75
 U, THETA_NEXT, WORK, HEAT, SQUARE, VAR_U, VAR_THETA, VAR_WORK = range(8)
 
-# The last is more blocks than a kernel has tasks.
-sizes = pytest.mark.parametrize("particles", [1, 1000, 1024, 1025, 5000, 70_000])
-replica_counts = pytest.mark.parametrize("replicas", [1, 3])
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
-
-
 # With the kernels' noise the twin shows the arithmetic, with its own in double precision that the noise is right too.
 # The bound is for x and for means over particles, which are of order one; work and heat of a particle reach twenty.
-noises = pytest.mark.parametrize(
-    ("noise", "bound"),
-    [(kernel_normals, {np.float64: 1e-13, np.float32: 2e-6}), (naive.normals, {np.float64: 6e-6, np.float32: 6e-6})],
-)
+BOUNDS = {
+    kernel_normals: {np.float64: 1e-13, np.float32: 2e-6},
+    naive.normals: {np.float64: 6e-6, np.float32: 6e-6},
+}
+# The last size is more blocks than a kernel has tasks.
+cases = all_pairs(
+    ("particles", "replicas", "dtype", "noise"),
+    [1, 1000, 1024, 1025, 5000, 70_000], [1, 3], [np.float32, np.float64], list(BOUNDS),
+)  # fmt: skip
 
 
 class Ensemble:
@@ -54,13 +54,13 @@ class Ensemble:
         self.sums = np.full((replicas, blocks, 3), np.nan)
         self.state = np.array([[theta, 0.0]] * replicas)
         self.responses = np.zeros((replicas, 4, blocks * split))
-        spread(self.x, particles, centre, width, np.uint64(SEED), np.uint64(START), self.sums)
+        spread(self.x, particles, centre, width, (np.uint64(SEED), np.uint64(START)), self.sums)
         start_responses(self.x, particles, self.responses)
 
     def learn(self, steps, target, first=0):
         trace = np.full((len(steps), self.replicas, len(LEARN_COLUMNS)), np.nan)
         learn(
-            self.x, self.particles, first, steps, target, np.uint64(SEED), np.uint64(NOISE),
+            self.x, self.particles, first, steps, target, (np.uint64(SEED), np.uint64(NOISE)),
             self.state, self.sums, self.responses, trace,
         )  # fmt: skip
         return trace
@@ -68,7 +68,7 @@ class Ensemble:
     def drive(self, steps, theta, first=0, rows=()):
         record = np.full((len(rows), self.replicas, self.blocks, len(DRIVE_COLUMNS)), np.nan)
         drive(
-            self.x, self.work, self.heat, self.particles, first, steps, theta, np.uint64(SEED), np.uint64(NOISE),
+            self.x, self.work, self.heat, self.particles, first, steps, theta, (np.uint64(SEED), np.uint64(NOISE)),
             np.array(rows, np.intp), record,
         )  # fmt: skip
         return record
@@ -123,11 +123,9 @@ def test_sum_over_blocks_is_the_twin():
         assert sum_over_blocks(sums, column) == pytest.approx(naive.sum_over_blocks(sums, column), rel=1e-13)
 
 
-@sizes
-@replica_counts
-@dtypes
-@noises
-def test_spread_is_the_twin(particles, replicas, dtype, noise, bound):
+@cases
+def test_spread_is_the_twin(particles, replicas, dtype, noise):
+    bound = BOUNDS[noise]
     ensemble = Ensemble(particles, replicas, dtype)
     for r in range(replicas):
         x = ensemble.x[r, :particles]
@@ -139,11 +137,9 @@ def test_spread_is_the_twin(particles, replicas, dtype, noise, bound):
     assert np.all(np.isnan(ensemble.x[:, particles:]))
 
 
-@sizes
-@replica_counts
-@dtypes
-@noises
-def test_learn_is_the_twin(particles, replicas, dtype, noise, bound):
+@cases
+def test_learn_is_the_twin(particles, replicas, dtype, noise):
+    bound = BOUNDS[noise]
     ensemble = Ensemble(particles, replicas, dtype)
     steps, target = arbitrary_steps(12, replicas)
     start = ensemble.x.astype(float)[:, :particles]
@@ -159,11 +155,9 @@ def test_learn_is_the_twin(particles, replicas, dtype, noise, bound):
         assert naive.sum_over_blocks(ensemble.sums[r], SUM_HEAT) / particles == pytest.approx(heat, abs=bound[dtype])
 
 
-@sizes
-@replica_counts
-@dtypes
-@noises
-def test_drive_is_the_twin(particles, replicas, dtype, noise, bound):
+@cases
+def test_drive_is_the_twin(particles, replicas, dtype, noise):
+    bound = BOUNDS[noise]
     ensemble = Ensemble(particles, replicas, dtype)
     steps, theta = arbitrary_steps(12)[0], arbitrary_path(12, replicas)
     rows = [0, 1, 5, 11]
@@ -274,16 +268,6 @@ def digest():
             for array in (rows, *ensemble.everything()):
                 results.update(array.tobytes())
     return results.hexdigest()
-
-
-def test_same_bits_compiled_and_loaded(tmp_path):
-    """The first process compiles into an empty cache, the second loads from it, as a resumed run does.
-
-    They need not run the same machine code: a function that a kernel calls exists on its own and, optimised once more,
-    inside the kernel's object file.  Fresh, the linker takes the one; from the cache there is only the other.
-    """
-    compiled, loaded = digests_compiled_and_loaded(tmp_path, "test_trap")
-    assert compiled == loaded
 
 
 def test_recording_changes_nothing():

@@ -66,8 +66,8 @@ def run_kernel(system, integrator, x, theta, dt, centre, segment, levels, seed=1
         potential.energy, potential.force, potential.gradient, potential.dimension, p, integrator
     )
     kernel(
-        x[None].copy(), table.reshape(1, 1, -1), np.array([theta]), centre[None], segment, np.uint64(seed),
-        np.uint64(stream), sums, means, status,
+        x[None].copy(), table.reshape(1, 1, -1), np.array([theta]), centre[None], segment,
+        (np.uint64(seed), np.uint64(stream)), sums, means, status,
     )  # fmt: skip
     assert np.all(status == -1)
     return sums[0], means[0], table.ravel()

@@ -12,7 +12,7 @@ from scipy import stats
 
 import naive
 from helpers import z_score
-from thermokernels.langevin import INTEGRATORS, RECORD_COLUMNS, STEP_COLUMNS
+from thermokernels.langevin import INTEGRATORS, RECORD_COLUMNS
 from thermokernels.random import BLOCK, fill_normals
 from thermorun.errors import InputError, RunError
 from thermorun.potentials import dynamics as simulation
@@ -207,19 +207,21 @@ def test_drive_is_the_twin(name, integrator, particles, replicas):
 @pytest.mark.parametrize(("name", "integrator"), [CASES[0], CASES[3]])
 def test_step_and_dwell_are_the_twin(name, integrator):
     potential, x, path, times = prepared(name, integrator, 2500, 2, steps=3)
-    p, count = path.shape[2], len(STEP_COLUMNS)
+    p, count = path.shape[2], 2
     kernels, status = potential.kernels(integrator), np.full((2, 3), -1)
     table = np.stack(tables(potential, integrator, times, path))
     moved, sums = x.copy(), np.full((2, 3, count + p), np.nan)
     totals = np.zeros((2, count + p))
     for n in range(3):
         row, jump = table[:, n : n + 1].copy(), path[:, [n, n + 1, n + 1]].copy()
-        kernels.step(moved, n, row, jump, np.uint64(SEED), np.uint64(STREAM), sums, status)
+        kernels.step(moved, n, row, jump, (np.uint64(SEED), np.uint64(STREAM)), sums, status)
         totals += sums.sum(axis=1)
     stayed, gradients = x.copy(), np.ones((2, p, 2500))
     still = np.repeat(path[:, :1], 4, axis=1)
     table_of_rest = np.stack(tables(potential, integrator, times, still))
-    kernels.dwell(stayed, 5, table_of_rest, still[:, :1].copy(), np.uint64(SEED), np.uint64(STREAM), gradients, status)
+    kernels.dwell(
+        stayed, 5, table_of_rest, still[:, :1].copy(), (np.uint64(SEED), np.uint64(STREAM)), gradients, status
+    )
     for r in range(2):
         rest = (SEED, STREAM + r * potential.dimension, kernel_normals)
         twin_x, work, heat, sums_of_gradient = naive.drive_any(
@@ -289,9 +291,9 @@ def test_order_of_the_sampled_law(integrator, order, name, steps, duration):
         x = simulation.equilibrium(potential, POINTS[name], particles, seed=1)
         sums, status = np.zeros((1, theta.size, particles)), np.full((1, particles // BLOCK), -1)
         rows = simulation.coefficients(potential, integrator, np.full(int(duration / dt), dt), 1.0, 1.0)[None]
-        kernels.dwell(x, 0, rows[:, : int(5 / dt)].copy(), theta, np.uint64(1), np.uint64(0), sums, status)
+        kernels.dwell(x, 0, rows[:, : int(5 / dt)].copy(), theta, (np.uint64(1), np.uint64(0)), sums, status)
         sums[:] = 0
-        kernels.dwell(x, rows.shape[1], rows, theta, np.uint64(1), np.uint64(0), sums, status)
+        kernels.dwell(x, rows.shape[1], rows, theta, (np.uint64(1), np.uint64(0)), sums, status)
         means = sums[0, 0] / rows.shape[1]
         errors.append(means.mean() - truth.mean_gradient[0])
         assert abs(errors[-1]) > 8 * means.std() / np.sqrt(particles)  # the fit is of the bias, not of noise
@@ -331,9 +333,9 @@ def test_leimkuhler_matthews_is_of_second_order():
     x = simulation.equilibrium(potential, theta, particles, seed=1)
     sums, status = np.zeros((1, 2, particles)), np.full((1, particles // BLOCK), -1)
     rows = simulation.coefficients(potential, "leimkuhler-matthews", np.full(8000, dt), 1.0, 1.0)[None]
-    kernels.dwell(x, 0, rows[:, :200].copy(), np.array([[theta]]), np.uint64(1), np.uint64(0), sums, status)
+    kernels.dwell(x, 0, rows[:, :200].copy(), np.array([[theta]]), (np.uint64(1), np.uint64(0)), sums, status)
     sums[:] = 0
-    kernels.dwell(x, 200, rows, np.array([[theta]]), np.uint64(1), np.uint64(0), sums, status)
+    kernels.dwell(x, 200, rows, np.array([[theta]]), (np.uint64(1), np.uint64(0)), sums, status)
     means = sums[0, 0] / rows.shape[1]
     assert abs(z_score(means, leimkuhler_matthews_mean(force, gradient, dt))) < 4
     assert abs(z_score(means, truth.mean_gradient[0])) > 8
@@ -513,4 +515,3 @@ def test_files_that_cannot_be_used(tmp_path):
 def test_names():
     assert INTEGRATORS == ("euler-maruyama", "leimkuhler-matthews", "heun", "exact")
     assert RECORD_COLUMNS == ("work", "work_square", "heat")
-    assert STEP_COLUMNS == ("work", "heat")

@@ -291,7 +291,7 @@ class Machine:
             count, written = min(length, steps - done), np.searchsorted(rows, done, "left" if done == 0 else "right")
             part = slice(written, np.searchsorted(rows, done + count, "right"))
             network.simulate(
-                x, heat, status, fields, self.couplings, physics.kernel, first + done, count, *streams.take(),
+                x, heat, status, fields, self.couplings, physics.kernel, (first + done, count), streams.take(),
                 rows[part] - done, paths[part],
             )  # fmt: skip
             pause()

@@ -255,8 +255,8 @@ class _Study:
         spec, began = self.spec, clock.perf_counter()
         trace = np.empty((spec.models, spec.steps_per_epoch))
         two_step.train(
-            self.theta, self.square, self.visible, self.status, self.data.x, self.mean, spec.sizes(epoch),
-            epoch * spec.steps_per_epoch, spec.options, spec.seeds, trace,
+            two_step.State(**self._state()), self.data.x, self.mean, spec.sizes(epoch), epoch * spec.steps_per_epoch,
+            spec.options, spec.seeds, trace,
         )  # fmt: skip
         row = dict.fromkeys(SERIES, np.full(spec.models, np.nan)) | {"minibatch_log_likelihood": trace.mean(axis=1)}
         if state_count(spec.encoding, spec.hidden) <= MAX_STATES:

@@ -149,7 +149,10 @@ def exact_delta_f(
         return last - first, "closed form"
     if potential.dimension > 1:
         return None, None
-    first, last = (quadrature.free_energy(potential.energies, point, beta=beta) for point in ends)
+    try:
+        first, last = (quadrature.free_energy(potential.energies, point, beta=beta) for point in ends)
+    except quadrature.NotConverged:
+        return None, None
     return last - first, "quadrature"
 
 

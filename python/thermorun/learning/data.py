@@ -89,6 +89,8 @@ def _read(name: str, path: Path) -> ArrayLike:
     """The array in a file.  Raises InputError where there is none."""
     if path.suffix.lower() not in ENDINGS:
         raise InputError(f"{name} is {path}; it must be an array or a file that ends in {', '.join(ENDINGS)}.")
+    if not path.is_file():
+        raise InputError(f"{name} is {path}, which is no file.")
     try:
         if path.suffix.lower() == ".csv":
             return _table(name, path)
@@ -111,16 +113,18 @@ def _read(name: str, path: Path) -> ArrayLike:
 def _table(name: str, path: Path) -> Array:
     """Numbers from lines of text, with commas, semicolons or blanks between; a first line of words is skipped."""
     rows: list[list[float]] = []
+    heading = False
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         text = line.partition("#")[0].strip()
+        if not text:
+            continue
         mark = next((mark for mark in ",;" if mark in text), None)
         cells = [cell.strip() for cell in text.split(mark)]
-        if cells == [""]:
-            continue
         try:
             row = [float(cell) for cell in cells]
         except ValueError:
-            if not rows and number == 1:
+            if not rows and not heading:
+                heading = True
                 continue
             raise InputError(f"{name} is {path}, whose line {number} is {short(line)}, not numbers.") from None
         if rows and len(row) != len(rows[0]):

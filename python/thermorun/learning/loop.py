@@ -136,8 +136,8 @@ class Loop:
         if table.ndim == 2:
             table = np.repeat(table[None], spec.replicas, axis=0)
         sums = np.empty((spec.replicas, langevin.blocks_of(self.particles), 2 + jump.new.shape[1]))
-        key, stream = self.noise.dynamics.take(spec.replicas * state.x.shape[1])
-        self.kernels.step(state.x, n, table, np.stack(jump, axis=1), key, stream, sums, self.status)
+        noise = self.noise.dynamics.take(spec.replicas * state.x.shape[1])
+        self.kernels.step(state.x, n, table, np.stack(jump, axis=1), noise, sums, self.status)
         dynamics.require_converged(plan.system.potential, state.x, self.status, plan.dt)
         means = sums.sum(axis=1) / self.particles
         state.work = state.work + means[:, 0]

@@ -99,9 +99,9 @@ class OnlineMetric:
         if table.ndim == 2:
             table = np.tile(table, (replicas, steps, 1))
         sums, status = np.zeros((replicas, theta.shape[1], particles)), dynamics.new_status(replicas, particles)
-        key, stream = self.noise.dynamics.take(replicas * dimension)
+        noise = self.noise.dynamics.take(replicas * dimension)
         kernels = self.system.potential.kernels(self.integrator)
-        kernels.dwell(x, first, table, path[:, :1].copy(), key, stream, sums, status)
+        kernels.dwell(x, first, table, path[:, :1].copy(), noise, sums, status)
         dynamics.require_converged(self.system.potential, x, status, self.dt)
         self.state["counts"][0] = first + steps
         return sums

@@ -19,6 +19,8 @@ from thermorun.tables import Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# The shift of order 1/particles is known to about a fifth: z says something while that is small beside the error.
+_LARGEST_SHIFT = 2.0
 _PROBLEM = "problem"
 _DATA = "data"
 
@@ -61,6 +63,20 @@ class RuleResult:
         return self.estimate("excess_work")
 
     @property
+    def z(self) -> float:
+        """The normal deviate of the excess work at tau from that of infinitely many particles plus ``shift``.
+
+        NaN where that is no truth for this run: with an estimated metric or a finite sample of the target, whose own
+        noise costs work too, or with a shift, known to about a fifth, of more than two standard errors.
+        """
+        if (self.spec.metric == "estimated" and self.rule != "gradient") or self.spec.samples is not None:
+            return np.nan
+        work, shift = self.excess_work, float(self.exact["shift"][-1])
+        if not shift < _LARGEST_SHIFT * work.stderr:
+            return np.nan
+        return float(work.z(self.exact["exact_excess_work"][-1] + shift))
+
+    @property
     def theta_final(self) -> Estimate:
         """theta at tau, (p,)."""
         return over_replicas(self.theta[-1])
@@ -81,8 +97,9 @@ class RuleResult:
         Distances are sqrt(dtheta g dtheta) with g at the target, whatever the units of the parameters.
         """
         away, whole = theta - self.flow, self.target - self.spec.start
-        squares = np.einsum("ri,ij,rj->r", away, self.target_fisher, away) / (whole @ self.target_fisher @ whole)
-        return np.asarray(np.sqrt(squares))
+        squares = np.einsum("ri,ij,rj->r", away, self.target_fisher, away)
+        distances: Array = np.sqrt(squares / float(whole @ self.target_fisher @ whole))
+        return distances
 
     @property
     def deviation(self) -> float:
@@ -90,20 +107,24 @@ class RuleResult:
         return float(self.distance(self.theta.mean(axis=1)).max())
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers of one row of the table, in JSON's types."""
-        exact = {name: float(values[-1]) for name, values in self.exact.items()}
-        theta = self.exact_theta[-1]
-        known = bool(np.all(np.isfinite(theta)))
+        """The numbers of one row of the table, in JSON's types.
+
+        ``exact`` values are those of infinitely many particles, and ``z`` is that of `z`.
+        """
+        exact = {name: finite_or_none(float(values[-1])) for name, values in self.exact.items()}
+        theta = self.exact_theta[-1] if np.all(np.isfinite(self.exact_theta[-1])) else None
+        work = _known(self.excess_work)
+        if work is not None:
+            work |= {"exact": exact["exact_excess_work"], "shift": exact["shift"], "z": finite_or_none(self.z)}
         return {
             "rule": self.rule,
             "eta" if self.rule == "gradient" else "horizon": self.constant,
-            "excess_work": _known(self.excess_work, exact["exact_excess_work"]),
-            "work": self.estimate("work").to_dict(exact["exact_work"] if known else None),
+            "excess_work": work,
+            "work": self.estimate("work").to_dict() | {"exact": exact["exact_work"]},
             "bias": _known(self.estimate("bias")),
             "bias_minus_excess_work": _known(self.identity_gap),
-            "loss": _known(self.estimate("loss")),
-            "exact_loss": finite_or_none(exact["exact_loss"]),
-            "theta_final": self.theta_final.to_dict(theta if known else None),
+            "loss": _known(self.estimate("loss"), exact["exact_loss"]),
+            "theta_final": self.theta_final.to_dict() | {"exact": None if theta is None else theta.tolist()},
             "deviation_from_natural_flow": finite_or_none(self.deviation),
             "first_law_residual": finite_or_none(np.max(np.abs(self.series["first_law_residual"]))),
             "particle_steps_per_second": finite_or_none(self.particle_steps_per_second),
@@ -133,7 +154,8 @@ class LearnResult(Result):
         rows = [_cells(rule) for rule in self]
         parameters = next((rule.parameters for rule in self), ())
         headings = (
-            "rule", "eta or horizon", "W / energy", "W_ex / energy", "exact", "z", "L_bias - W_ex", "loss / energy",
+            "rule", "eta or horizon", "W / energy", "W_ex / energy", "exact", "shift", "z", "L_bias - W_ex",
+            "loss / energy",
             *parameters,
         )  # fmt: skip
         return [Table(f"Learning of {self.name}", headings, rows, self._notes())]
@@ -149,12 +171,10 @@ class LearnResult(Result):
         notes = [
             f"{spec.particles:,} particles x {spec.replicas} replicas x {spec.step_count:,} steps a rule,"
             f" {spec.integrator}, {spec.precision}; metric from {source}",
-            "exact: W_ex with infinitely many particles; loss: L_MLE above its least; all at tau",
+            "exact: W_ex with infinitely many particles; shift: what theta's noise adds to it with this many, to"
+            " leading order; loss: L_MLE above its least; all at tau",
+            *self._reasons(),
         ]
-        if spec.replicas == 1:
-            notes.append("no standard error (?): replicas is 1, and their spread is the error; take 2 or more")
-        if any(np.isnan(rule.excess_work.mean) for rule in self):
-            notes.append("W_ex, L_bias and loss are not known (?): they need the free energy of this potential")
         if self.rules:
             residual = max(float(np.max(np.abs(rule.series["first_law_residual"]))) for rule in self)
             rate = sum(rule.particle_steps_per_second for rule in self) / len(self.rules)
@@ -163,6 +183,23 @@ class LearnResult(Result):
             )
         return notes
 
+    def _reasons(self) -> list[str]:
+        """Why cells are question marks."""
+        spec, reasons = self.spec, []
+        if spec.replicas == 1:
+            reasons.append("no standard error (?): replicas is 1, and their spread is the error; take 2 or more")
+        if any(np.isnan(rule.excess_work.mean) for rule in self):
+            reasons.append("W_ex, L_bias and loss are not known (?): they need the free energy of this potential")
+        elif spec.samples is not None:
+            reasons.append("no z (?): each replica learns from a sample of its own, whose noise costs work too")
+        elif any(np.isnan(rule.z) for rule in self) and spec.metric == "estimated":
+            reasons.append("no z (?): the noise of an estimated metric costs work too")
+        elif any(np.isnan(rule.z) for rule in self) and spec.replicas > 1:
+            reasons.append(
+                "no z (?): the shift is known to about a fifth and more than 2 standard errors; take more particles"
+            )
+        return reasons
+
     def figures(self) -> "dict[str, Figure]":
         from thermorun.learning import figures
 
@@ -170,27 +207,31 @@ class LearnResult(Result):
 
 
 def _cells(rule: RuleResult) -> tuple[str, ...]:
-    exact = float(rule.exact["exact_excess_work"][-1])
-    z = rule.excess_work.z(exact)
+    exact, shift = (float(rule.exact[name][-1]) for name in ("exact_excess_work", "shift"))
     loss, gap = rule.estimate("loss").mean, rule.identity_gap.mean
     return (
         rule.rule,
         f"{rule.constant:.4g}",
         str(rule.estimate("work")),
         str(rule.excess_work),
-        "" if np.isnan(exact) else f"{exact:.6f}",
-        "" if np.isnan(z) else f"{z:+.1f}",
-        "?" if np.isnan(gap) else f"{gap:+.1e}",
-        "?" if np.isnan(loss) else f"{loss:.1e}",
+        _number(exact, ".5g"),
+        _number(shift, ".1e"),
+        _number(rule.z, "+.1f"),
+        _number(gap, "+.1e"),
+        _number(loss, ".1e"),
         *(str(rule.theta_final[j]) for j in range(len(rule.parameters))),
     )
 
 
-def _known(value: Estimate, exact: float = np.nan) -> dict[str, Any] | None:
+def _number(value: float, form: str) -> str:
+    return "?" if np.isnan(value) else format(value, form)
+
+
+def _known(value: Estimate, exact: float | None = None) -> dict[str, Any] | None:
     """An estimate for JSON, beside its exact value where there is one; None where it needs what is not known."""
     if not np.isfinite(value.mean):
         return None
-    return value.to_dict(exact if np.isfinite(exact) else None)
+    return value.to_dict() | ({} if exact is None else {"exact": exact})
 
 
 def lay_out(file: RunFile, plans: list[Plan]) -> None:

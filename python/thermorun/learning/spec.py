@@ -26,7 +26,7 @@ Point = tuple[float, ...]
 METRICS = ("theory", "estimated")
 # A step is half of the system's own, a fortieth of the fastest relaxation time, or tau over the fewest steps.
 _FEWEST_STEPS = 200
-# A step of Heun's and the like no longer than this many of the system's own.
+# A step may be this many of the system's own, half of the fastest relaxation time: theta must see x relax.
 _LONGEST = 10
 
 
@@ -160,9 +160,9 @@ class Learn(Spec):
         system.coefficients(str(ends.integrator), 1e-9, ends.start[None])
         step = min(system.time_step(point) for point in (ends.theta, ends.target) if point is not None)
         steps = self.steps or max(_FEWEST_STEPS, _whole(self.tau / (2 * step), self.tau))
-        if ends.integrator != "exact" and self.tau / steps > _LONGEST * step:
+        if self.tau / steps > _LONGEST * step:
             raise InputError(
-                f"steps is {steps}, too few for {ends.integrator}: the fastest relaxation of {potential.name} asks for"
+                f"steps is {steps}, too few: the fastest relaxation of {potential.name} asks for"
                 f" at least {math.ceil(self.tau / (_LONGEST * step))}."
             )
         return ends.replace(steps=steps, refresh=self.refresh or max(1, steps // 25))

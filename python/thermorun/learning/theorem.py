@@ -41,7 +41,7 @@ class Theorem:
     def table(self) -> Table:
         """What the command prints."""
         rows = [
-            (f"{one.tau:g}", str(one.measured), f"{one.exact:.6f}", f"{one.measured.z(one.exact):+.1f}")
+            (f"{one.tau:g}", str(one.measured), f"{one.exact:.5g}", f"{one.measured.z(one.exact):+.1f}")
             for one in self.deviations
         ]
         notes = [

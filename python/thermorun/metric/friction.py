@@ -88,7 +88,7 @@ class Ensemble:
         )
         kernel(
             x, np.ascontiguousarray(table.reshape(1, 1, -1)), theta, windows.centre[None], SEGMENT,
-            *own.dynamics.take(potential.dimension), sums, means, status,
+            own.dynamics.take(potential.dimension), sums, means, status,
         )  # fmt: skip
         require_converged(potential, x, status, windows.dt)
         return sums[0], means[0]

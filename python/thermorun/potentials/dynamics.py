@@ -102,8 +102,8 @@ def drive(
     blocks = langevin.blocks_of(particles)
     record = np.empty((len(wanted), replicas, blocks, len(langevin.RECORD_COLUMNS) + len(potential.parameters)))
     status = new_status(replicas, particles)
-    key, at = noise.dynamics.take(replicas * dimension)
-    potential.kernels(integrator).drive(x, work, heat, first, table, thetas, key, at, wanted, record, status)
+    own = noise.dynamics.take(replicas * dimension)
+    potential.kernels(integrator).drive(x, work, heat, first, table, thetas, own, wanted, record, status)
     require_converged(potential, x, status, float(times.max(initial=0.0)))
     means = record.sum(axis=2) / particles
     count = len(langevin.RECORD_COLUMNS)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
 
 from thermorun.arrays import Array
 from thermorun.errors import InputError, words
@@ -59,8 +58,10 @@ def exact(system: "System", theta: ArrayLike) -> Exact | None:
         return _quadratic(system, point)
     if potential.dimension > 1:
         return None
-    found = quadrature.equilibrium(*functions(potential), point, beta=beta, mobility=system.mobility)
-    return _of(found)
+    try:
+        return _of(quadrature.equilibrium(*functions(potential), point, beta=beta, mobility=system.mobility))
+    except quadrature.NotConverged:
+        return None
 
 
 def _of(found: quadrature.Equilibrium) -> Exact:
@@ -206,25 +207,3 @@ def require_quadratic(potential: Potential) -> Shape:
     if potential.quadratic is None:
         raise InputError(f"{potential.name} is not quadratic; what was asked for is known for quadratic energies only.")
     return potential.quadratic
-
-
-def natural_flow(theory: Theory, data: Data, theta: Array, times: Array) -> Array:
-    """theta along the natural-gradient flow of Eq. 54 at ``times`` (n,), in units of tau; (n, p).
-
-    With w = -ln(1 - t / tau) it is dtheta/dw = -beta g^-1 grad L_MLE, whatever tau is.  Raises InputError where it
-    leaves the valid region.
-    """
-    potential = theory.potential
-
-    def slope(w: float, point: Array) -> Array:
-        potential.require_valid(point, "the path of Eq. 54")
-        here = theory.at(point)
-        descent = data.mean_gradient(potential, point) - here.mean_gradient
-        return np.asarray(-theory.beta * np.linalg.solve(here.fisher, descent))
-
-    # A change of theta_i by 1 / sqrt(g_ii) is one that data can tell.
-    tolerance = 1e-10 / np.sqrt(np.diag(theory.at(theta).fisher))
-    with np.errstate(divide="ignore"):
-        w = np.minimum(-np.log1p(-np.clip(times, 0, 1)), 30.0)
-    solution = solve_ivp(slope, (0, max(float(w.max()), 1e-9)), theta, t_eval=np.unique(w), rtol=1e-8, atol=tolerance)
-    return np.asarray(solution.y.T[np.searchsorted(np.unique(w), w)])

@@ -1,5 +1,9 @@
 """Exact equilibrium of any one-dimensional potential, by quadrature: free energy, Fisher metric, friction.
 
+Composite Gauss-Legendre rule.  Equal panels are doubled until two answers agree.  That is no convergence where both
+miss the same structure, so the energy is scanned then, at many more points than the rule has nodes: where it is not
+the polynomial through the nodes, or where doubling did not help, panels are halved one by one.
+
 Energies are functions of (x, theta), either vectorised over x or compiled ``@njit`` functions of scalars.  theta is a
 tuple of p numbers.  mu is the mobility, kT = 1/beta.  Equation numbers are those of Hnybida & Verret 2025.
 """
@@ -25,6 +29,12 @@ _DEPTH = 60.0
 NODES = 16
 _FEWEST, _MOST = 16, 4096
 _TOLERANCE = 1e-10
+# Points of the scan for structure, and how far from the polynomial through the nodes it may find the energy, kT.
+_SCAN, _SMOOTH = 2**18, 1e-3
+
+
+class NotConverged(InputError):
+    """There is an equilibrium, but its integrals are out of reach: the exact value is not known."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,9 @@ class Equilibrium:
     ``mean_gradient``  (p,): its mean, which is dF/dtheta.
     ``fisher``         (p, p): g_ij = beta^2 Cov(dE/dtheta_i, dE/dtheta_j)                        (Eq. 52)
     ``friction``       (p, p): zeta_ij = (1/mu) integral of d_i Pi d_j Pi / p_m dx                (Eq. 51)
-    ``error``          how much the numbers changed, relatively, when the panels were doubled.
+    ``edges``          (panels + 1,): of the panels; ``shares`` (1 + 2 p, panels): what each adds to the norm, to g_ii
+        and to zeta_ii.
+    ``error``          how much the numbers changed, relatively, when the panels were halved for the last time.
     """
 
     theta: tuple[float, ...]
@@ -52,7 +64,9 @@ class Equilibrium:
     log_partition: float
     fisher: Array
     friction: Array
-    error: float
+    edges: Array
+    shares: Array
+    error: float = np.inf
 
     @property
     def free_energy(self) -> float:
@@ -81,52 +95,110 @@ def relaxation_times(fisher: Array, friction: Array, beta: float) -> Array:
 
 
 def equilibrium(
-    energy: Function, gradient: Function, theta: Sequence[float], *, beta: float = 1.0, mobility: float = 1.0
+    energy: Function,
+    gradient: Function | None,
+    theta: Sequence[float],
+    *,
+    beta: float = 1.0,
+    mobility: float = 1.0,
 ) -> Equilibrium:
-    """The equilibrium at ``theta``; ``gradient`` gives the p components of dE/dtheta.
+    """The equilibrium at ``theta``; ``gradient`` gives the p components of dE/dtheta, None for none of them.
 
-    Composite Gauss-Legendre rule, panels doubled until ln Z, g and zeta agree to 1e-10.  Raises InputError where they
-    never do, or where the energy does not confine x.
+    Panels are halved until ln Z, g and zeta agree to 1e-10.  Raises InputError where the energy does not confine x,
+    NotConverged where the integrals never agree.
     """
     require_positive("beta", beta)
     require_positive("mobility", mobility)
     point = tuple(float(value) for value in theta)
+
+    def on(edges: Array) -> Equilibrium:
+        return on_panels(energy, gradient, point, beta, mobility, edges)
+
     low, high = support(energy, point, beta)
-    coarse, panels = on_panels(energy, gradient, point, beta, mobility, np.linspace(low, high, _FEWEST + 1)), _FEWEST
-    while panels < _MOST:
+    panels, found = _FEWEST, on(np.linspace(low, high, _FEWEST + 1))
+    while panels < _MOST and not found.error < _TOLERANCE:
         panels *= 2
-        fine = on_panels(energy, gradient, point, beta, mobility, np.linspace(low, high, panels + 1))
-        error = _change(coarse, fine)
-        if error < _TOLERANCE:
-            return replace(fine, error=error)
-        coarse = fine
-    raise InputError(
+        fine = on(np.linspace(low, high, panels + 1))
+        found = replace(fine, error=_change(found, fine))
+    converged = found.error < _TOLERANCE and bool(np.all(np.isfinite(found.friction)))
+    start = found.edges if converged else np.linspace(low, high, 4 * _FEWEST + 1)
+    rough, spacing = _rough(energy, point, beta, start)
+    if converged and not len(rough):
+        return found
+    found = _halved(on, _around(start, rough, 8 * spacing))
+    if found.error < _TOLERANCE and np.all(np.isfinite(found.friction)):
+        return found
+    raise NotConverged(
         f"theta is {words(point)}; the integrals of this potential do not converge there (they still change by"
-        f" {error:.0e}): is it smooth, and does it rise fast enough?"
+        f" {found.error:.0e}): is it smooth, and does it rise fast enough?"
     )
 
 
 def free_energy(energy: Function, theta: Sequence[float], *, beta: float = 1.0) -> float:
     """F = -ln Z / beta, energy: alone, for it converges where friction is out of reach, as behind a high barrier.
 
-    The rule of ``equilibrium``, panels doubled until ln Z agrees to 1e-10.  Raises InputError where it never does, or
-    where the energy does not confine x.
+    Raises InputError where the energy does not confine x, NotConverged where ln Z never agrees to 1e-10.
     """
-    require_positive("beta", beta)
-    point = tuple(float(value) for value in theta)
-    low, high = support(energy, point, beta)
+    return equilibrium(energy, None, theta, beta=beta).free_energy
+
+
+def _rough(energy: Function, theta: tuple[float, ...], beta: float, edges: Array) -> tuple[Array, float]:
+    """Where in equal panels the energy is not the polynomial through their nodes, and the spacing of that scan."""
+    panels, half = len(edges) - 1, 0.5 * (edges[1] - edges[0])
+    count = _SCAN // panels
+    at = (2 * np.arange(count) + 1) / count - 1
+    x = (edges[:-1, None] + half * (1 + at)).ravel()
+    seen = beta * tabulate(energy, x, theta).reshape(panels, count)
+    nodes = (edges[:-1, None] + half * (1 + panel_rule()[0])).ravel()
+    depth = beta * tabulate(energy, nodes, theta).reshape(panels, NODES)
+    lowest = min(
+        np.min(seen, initial=np.inf, where=np.isfinite(seen)), np.min(depth, where=np.isfinite(depth), initial=np.inf)
+    )
+    with np.errstate(invalid="ignore"):
+        through = depth @ _interpolation(count).T
+        smooth = _SMOOTH + 1e3 * np.finfo(float).eps * abs(lowest)
+        # Not a number where the energy is infinite: smooth if it is so in all of the panel.
+        apart = ~(np.abs(seen - through) <= smooth) & (np.fmin(seen, through) < lowest + _DEPTH)
+    return x[apart.ravel()], 2 * half / count
+
+
+@cache
+def _interpolation(count: int) -> Array:
+    """The matrix from values at the nodes of a panel to those at the middles of ``count`` equal parts of it."""
     nodes, weights, _ = panel_rule()
-    panels, before = _FEWEST, np.inf
-    while panels <= _MOST:
-        half = 0.5 * (high - low) / panels
-        x = low + half * (2 * np.arange(panels)[:, None] + 1 + nodes).ravel()
-        depth = beta * tabulate(energy, x, point)
-        lowest = float(np.min(depth))
-        log_partition = float(np.log(half * np.sum(np.tile(weights, panels) * np.exp(lowest - depth)))) - lowest
-        if abs(log_partition - before) < _TOLERANCE:
-            return -log_partition / beta
-        panels, before = 2 * panels, log_partition
-    raise InputError(f"theta is {words(point)}; the integral of exp(-beta E) does not converge there: is E smooth?")
+    at = (2 * np.arange(count) + 1) / count - 1
+    orders = np.arange(NODES)
+    coefficients = (orders[:, None] + 0.5) * weights * legendre.legvander(nodes, NODES - 1).T
+    return np.asarray(legendre.legvander(at, NODES - 1) @ coefficients)
+
+
+def _around(edges: Array, rough: Array, width: float) -> Array:
+    """Edges with panels halved, and their halves, while they hold one of ``rough`` and are wider than ``width``."""
+    while len(rough) and len(edges) <= 2 * _MOST:
+        hit = np.unique(np.searchsorted(edges, rough) - 1)
+        hit = hit[np.diff(edges)[hit] > width]
+        if not len(hit):
+            break
+        edges = np.insert(edges, hit + 1, 0.5 * (edges[hit] + edges[hit + 1]))
+    return edges
+
+
+def _halved(on: Callable[[Array], Equilibrium], edges: Array) -> Equilibrium:
+    """Halves the panels whose shares change by it, until ln Z, g and zeta change by less than 1e-10 altogether."""
+    for _ in range(60):
+        coarse, fine = on(edges), on(np.sort(np.append(edges, 0.5 * (edges[1:] + edges[:-1]))))
+        fine = replace(fine, error=_change(coarse, fine))
+        if fine.error < _TOLERANCE or len(edges) > 2 * _MOST:
+            break
+        # Relative to the same norm, so that what one panel lacks does not show in all of them.
+        norm = np.exp(coarse.log_partition - fine.log_partition)
+        totals = np.maximum(fine.shares.sum(axis=1), 1e-300)[:, None]
+        halves = fine.shares[:, ::2] + fine.shares[:, 1::2]
+        with np.errstate(invalid="ignore"):
+            changes = np.max(np.nan_to_num(np.abs(coarse.shares * norm - halves) / totals, nan=1.0), axis=0)
+        hit = np.flatnonzero(changes >= min(_TOLERANCE / 10, float(changes.max())))
+        edges = np.insert(edges, hit + 1, 0.5 * (edges[hit] + edges[hit + 1]))
+    return fine
 
 
 def support(energy: Function, theta: Sequence[float], beta: float = 1.0, depth: float = _DEPTH) -> tuple[float, float]:
@@ -135,18 +207,36 @@ def support(energy: Function, theta: Sequence[float], beta: float = 1.0, depth: 
     Raises InputError where there is none: the energy is not finite, or not bounded below, or does not rise.
     """
     point = tuple(float(value) for value in theta)
-    x = np.sinh(np.linspace(-16.0, 16.0, 8001))
+    # Up to 4e6, or where the energy has not risen by then, up to 1e17.
+    for x in (np.sinh(np.linspace(-16.0, 16.0, 8001)), np.sinh(np.linspace(-40.0, 40.0, 20001))):
+        found = _zoom(lambda x: beta * tabulate(energy, x, point), x, depth)
+        if found is not None:
+            return found
+    finite = np.any(np.isfinite(tabulate(energy, x, point)))
+    raise InputError(
+        f"theta is {words(point)}; the energy "
+        + (
+            "does not confine x there (it is not bounded below, or does not rise), so there is no equilibrium."
+            if finite
+            else "is not finite there."
+        )
+    )
+
+
+def _zoom(heights: Callable[[Array], Array], x: Array, depth: float) -> tuple[float, float] | None:
+    """The part of a grid where the energy is low, on finer and finer grids; None where it reaches the grid's end."""
     low, high = x[0], x[-1]
     while True:
-        height = beta * tabulate(energy, x, point)
+        height = heights(x)
         if not np.any(np.isfinite(height)):
-            raise InputError(f"theta is {words(point)}; the energy is not finite there.")
-        inside = np.flatnonzero(~(height > np.nanmin(height) + depth))
+            return None
+        valleys, bottoms = _valleys(heights, x, height)
+        # Within a kT what the grid sees is good enough; a valley that it does not resolve may be far deeper.
+        lowest = float(np.nanmin(height))
+        lowest = min(lowest, float(np.min(bottoms, initial=lowest + 1.0)) + 1.0)
+        inside = np.union1d(np.flatnonzero(~(height > lowest + depth)), valleys[bottoms < lowest + depth])
         if (low == x[0] and inside[0] == 0) or (high == x[-1] and inside[-1] == len(x) - 1):
-            raise InputError(
-                f"theta is {words(point)}; the energy does not confine x there (it is not bounded below, or does not"
-                " rise), so there is no equilibrium."
-            )
+            return None
         new_low, new_high = x[max(inside[0] - 1, 0)], x[min(inside[-1] + 1, len(x) - 1)]
         if new_high - new_low > 0.9 * (high - low):
             return float(new_low), float(new_high)
@@ -154,6 +244,26 @@ def support(energy: Function, theta: Sequence[float], beta: float = 1.0, depth: 
         # One point more on each side, so that the ends are outside again.
         margin = (high - low) / 4000
         x = np.linspace(low - margin, high + margin, 4003)
+
+
+def _valleys(heights: Callable[[Array], Array], x: Array, height: Array) -> tuple[NDArray[np.intp], Array]:
+    """The local minima of a grid that rise by more than 5 kT to a neighbour: where, and how deep they really are."""
+    middle, left, right = height[1:-1], height[:-2], height[2:]
+    with np.errstate(invalid="ignore"):
+        steep = (middle <= left) & (middle <= right) & (np.maximum(left, right) - middle > 5)
+    at = np.flatnonzero(steep) + 1
+    if not len(at):
+        return at, np.empty(0)
+    at = at[np.argsort(height[at], kind="stable")[:256]]
+    low, high, ratio = x[at - 1], x[at + 1], (np.sqrt(5) - 1) / 2
+    bottoms = height[at]
+    for _ in range(60):  # golden section, of all at once
+        inner, outer = high - ratio * (high - low), low + ratio * (high - low)
+        first, second = heights(inner), heights(outer)
+        bottoms = np.fmin(bottoms, np.fmin(first, second))
+        left_half = first < second
+        low, high = np.where(left_half, low, inner), np.where(left_half, outer, high)
+    return at, bottoms
 
 
 def tabulate(function: Function, x: Array, theta: tuple[float, ...]) -> Array:
@@ -202,7 +312,7 @@ def _from_right(values: Array, half: Array) -> Array:
 
 
 def on_panels(
-    energy: Function, gradient: Function, theta: tuple[float, ...], beta: float, mobility: float, edges: Array
+    energy: Function, gradient: Function | None, theta: tuple[float, ...], beta: float, mobility: float, edges: Array
 ) -> Equilibrium:
     """The equilibrium on panels between these ``edges`` (panels + 1,), which nothing checks: see `equilibrium`."""
     nodes, panel_weights, _ = panel_rule()
@@ -211,7 +321,7 @@ def on_panels(
     x = (edges[:-1, None] + half[:, None] * (1 + nodes)).ravel()
     weights = (half[:, None] * panel_weights).ravel()
     depth = beta * tabulate(energy, x, theta)
-    slopes = np.atleast_2d(tabulate(gradient, x, theta))
+    slopes = np.empty((0, len(x))) if gradient is None else np.atleast_2d(tabulate(gradient, x, theta))
     lowest = float(np.min(depth))
     density = np.exp(lowest - depth)
     total = float(np.sum(weights * density))
@@ -221,8 +331,7 @@ def on_panels(
     scores = np.where(density > 0, beta * (mean[:, None] - slopes), 0.0)
     fisher = (weights * density * scores) @ scores.T
     # Each tail is integrated from its own end, where nothing cancels.
-    panels = density.reshape(shape)
-    cumulative = from_left(panels, half).ravel()
+    cumulative = from_left(density.reshape(shape), half).ravel()
     flow = (density * scores).reshape(-1, *shape)
     moved = np.where(
         cumulative < 0.5,
@@ -232,21 +341,12 @@ def on_panels(
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         lag = np.where(moved == 0, 0.0, moved / density)
         friction = (weights * moved) @ lag.T / mobility
+        parts = weights * np.concatenate([density[None], density * scores**2, moved * lag])
     return Equilibrium(
-        theta,
-        beta,
-        mobility,
-        x,
-        weights,
-        density,
-        cumulative,
-        slopes,
-        mean,
-        float(np.log(total) - lowest),
-        fisher,
-        0.5 * (friction + friction.T),
-        np.inf,
-    )
+        theta=theta, beta=beta, mobility=mobility, x=x, weights=weights, density=density, cumulative=cumulative,
+        gradient=slopes, mean_gradient=mean, log_partition=float(np.log(total) - lowest), fisher=fisher,
+        friction=0.5 * (friction + friction.T), edges=edges, shares=parts.reshape(-1, *shape).sum(axis=2),
+    )  # fmt: skip
 
 
 def _change(coarse: Equilibrium, fine: Equilibrium) -> float:
@@ -256,5 +356,7 @@ def _change(coarse: Equilibrium, fine: Equilibrium) -> float:
         before, after = getattr(coarse, name), getattr(fine, name)
         size = np.sqrt(np.outer(np.diag(after), np.diag(after)))
         # A parameter that the law does not depend on has zero rows; they agree.
-        changes.append(float(np.max(np.where(before == after, 0.0, np.abs(after - before) / np.maximum(size, 1e-300)))))
+        with np.errstate(invalid="ignore"):
+            apart = np.where(before == after, 0.0, np.abs(after - before) / np.maximum(size, 1e-300))
+        changes.append(float(np.max(apart, initial=0.0)))
     return float(np.max(changes))

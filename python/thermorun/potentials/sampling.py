@@ -1,5 +1,6 @@
 """Equilibrium at the start of a run: exact draws, inversion of the cumulative distribution, or annealing."""
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +9,8 @@ from scipy.integrate import cumulative_simpson
 
 from thermokernels import random
 from thermorun.arrays import Array
-from thermorun.potentials import annealing, wells
+from thermorun.errors import RunError, words
+from thermorun.potentials import annealing, quadrature, wells
 from thermorun.potentials.potential import Potential
 from thermorun.potentials.quadrature import support
 from thermorun.streams import Noise, Streams
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from thermorun.potentials.system import System
 
 _GRID = 2**14
+# How far the distribution function on a grid may be from that of the quadrature.
+_RESOLVED = 1e-5
 
 
 def equilibrium(
@@ -35,7 +39,7 @@ def equilibrium(
         if potential.sample is not None:
             x[r] = potential.sample(at, beta, _Draws(particles, streams)).T
         elif potential.dimension == 1:
-            x[r, 0] = _inverse_cdf(potential, point, beta, _Draws(particles, streams)())
+            x[r, 0] = _inverse_cdf(potential, at, beta, _Draws(particles, streams)())
         else:
             x[r] = annealing.propose(potential, at, beta).draw(particles, annealing.Source(streams)).T
     return x
@@ -54,13 +58,40 @@ class _Draws:
         return out
 
 
-def _inverse_cdf(potential: Potential, theta: Array, beta: float, uniforms: Array) -> Array:
-    x = np.linspace(*support(potential.energies, theta.tolist(), beta), _GRID + 1)
-    energies = potential.energies(x, theta)
-    weights = np.exp(-beta * (energies - energies.min()))
-    cumulative = np.maximum.accumulate(cumulative_simpson(weights, x=x, initial=0))
+def _inverse_cdf(potential: Potential, theta: tuple[float, ...], beta: float, uniforms: Array) -> Array:
+    x, cumulative = _distribution(potential, theta, beta)
     draws: Array = np.interp(uniforms * cumulative[-1], cumulative, x)
     return draws
+
+
+@lru_cache(maxsize=64)
+def _distribution(potential: Potential, theta: tuple[float, ...], beta: float) -> tuple[Array, Array]:
+    """A grid of x and the integral of exp(-beta E) up to it, times a constant.
+
+    An even grid, or where the panels of the quadrature tell otherwise, one as fine as they are.  Raises RunError where
+    neither resolves the distribution.
+    """
+    rough = RunError(
+        f"theta is {words(theta)}; the distribution of x in {potential.name} is too rough there for a grid; give it a"
+        " sample function."
+    )
+    try:
+        found = quadrature.equilibrium(potential.energies, None, theta, beta=beta)
+    except quadrature.NotConverged:
+        raise rough from None
+    low, high = support(potential.energies, theta, beta)
+    count = max(16, -(-_GRID // (len(found.edges) - 1)))
+    cells = np.arange(count) / count
+    fine = (found.edges[:-1, None] + np.diff(found.edges)[:, None] * cells).ravel()
+    exact = np.cumsum(found.shares[0])
+    for x in (np.linspace(low, high, _GRID + 1), np.append(fine, found.edges[-1])):
+        energies = potential.energies(x, theta)
+        weights = np.exp(-beta * (energies - energies.min()))
+        cumulative = np.maximum.accumulate(cumulative_simpson(weights, x=x, initial=0))
+        apart = np.interp(found.edges[1:], x, cumulative) / cumulative[-1] - exact
+        if np.max(np.abs(apart)) < _RESOLVED:
+            return x, cumulative
+    raise rough
 
 
 def time_step(system: "System", theta: ArrayLike) -> float:
@@ -70,27 +101,43 @@ def time_step(system: "System", theta: ArrayLike) -> float:
     at = tuple(point.tolist())
     if potential.quadratic is not None:
         largest = float(np.linalg.eigvalsh(potential.quadratic(at)[0])[-1])
+    elif potential.dimension == 1 and (x := _fine_grid(potential, at, beta)) is not None:
+        energies, forces, _ = potential.evaluate(x, at)
+        low = beta * (energies - energies.min()) < 3
+        largest = float(np.max(np.abs(np.diff(forces[:, 0]) / np.diff(x))[low[1:] | low[:-1]]))
     else:
-        x = _reached(potential, at, beta)
-        # Of the size of what is reached, and a power of two, so that x - size and x + size are exact.
-        sizes = 1e-4 * 2.0 ** np.floor(np.log2(0.5 * np.ptp(x, axis=0)))
-        slopes = [
-            (potential.evaluate(x - size * axis, point)[1] - potential.evaluate(x + size * axis, point)[1]) / (2 * size)
-            for size, axis in zip(sizes, np.eye(potential.dimension), strict=True)
-        ]
-        largest = float(np.max(np.abs(np.linalg.eigvals(np.stack(slopes, axis=-1)))))
+        largest = _curvature(potential, at, _reached(potential, at, beta))
     return 0.05 / (mobility * largest)
+
+
+def _curvature(potential: Potential, theta: tuple[float, ...], x: Array) -> float:
+    """The largest curvature at points (n, d), energy/length^2."""
+    # Of the size of what is reached, and a power of two, so that x - size and x + size are exact.
+    sizes = 1e-4 * 2.0 ** np.floor(np.log2(0.5 * np.ptp(x, axis=0)))
+    slopes = [
+        (potential.evaluate(x - size * axis, theta)[1] - potential.evaluate(x + size * axis, theta)[1]) / (2 * size)
+        for size, axis in zip(sizes, np.eye(potential.dimension), strict=True)
+    ]
+    return float(np.max(np.abs(np.linalg.eigvals(np.stack(slopes, axis=-1)))))
+
+
+def _fine_grid(potential: Potential, theta: tuple[float, ...], beta: float) -> Array | None:
+    """The grid of an energy in one dimension that an even grid does not resolve, None for others."""
+    try:
+        x, _ = _distribution(potential, theta, beta)
+    except RunError:
+        return None
+    return x if len(x) != _GRID + 1 else None
 
 
 def _reached(potential: Potential, theta: tuple[float, ...], beta: float) -> Array:
     """Points (n, d) within 3 kT of the lowest: a grid in one dimension, in more of them rays from every minimum."""
     if potential.dimension == 1:
-        x = np.linspace(*support(potential.energies, theta, beta), 2001)
-        energies = potential.energies(x, theta)
-        return np.asarray(x[beta * (energies - energies.min()) < 3][:, None])
-    seen = wells.find(potential, theta, beta)
-    points = np.concatenate([seen.minima, *(
-        wells.rays(minimum, covariance) for minimum, covariance in zip(seen.minima, seen.covariances, strict=True)
-    )])  # fmt: skip
-    energies = potential.energies(points, theta)
-    return np.asarray(points[beta * (energies - potential.energies(seen.minima[:1], theta)) < 3])
+        x = np.linspace(*support(potential.energies, theta, beta), 2001)[:, None]
+        lowest = float(np.min(potential.energies(x, theta)))
+    else:
+        seen = wells.find(potential, theta, beta)
+        found = zip(seen.minima, seen.covariances, strict=True)
+        x = np.concatenate([seen.minima, *(wells.rays(*one) for one in found)])
+        lowest = float(potential.energies(seen.minima[:1], theta)[0])
+    return np.asarray(x[beta * (potential.energies(x, theta) - lowest) < 3])

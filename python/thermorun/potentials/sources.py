@@ -24,7 +24,7 @@ def written(expression: str, **space: Any) -> Function:
     """
     text = f"def function(x, theta):\n    return {expression}\n"
     exec(text, space)
-    function: Function = space["function"]
+    function: Function = space.pop("function")
     function.__dict__["__text__"] = text
     return function
 

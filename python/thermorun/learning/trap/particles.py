@@ -34,7 +34,7 @@ class Ensemble:
         """Draws x at time 0."""
         spec = self.plan.spec
         noise = self.plan.streams("start").take(spec.replicas)
-        trap.spread(self.x, spec.particles, self.plan.u0, 1 / np.sqrt(spec.beta), *noise, self.sums)
+        trap.spread(self.x, spec.particles, self.plan.u0, 1 / np.sqrt(spec.beta), noise, self.sums)
 
     def advance(self, first: int, last: int, recorded: Mask) -> Trace:
         """Takes steps ``first`` to ``last``; returns the points traced and their trace, as for ``Recorder.record``."""
@@ -64,7 +64,7 @@ class ClosedLoop(Ensemble):
         trace = np.empty((last - first, plan.spec.replicas, len(trap.LEARN_COLUMNS)))
         trap.learn(
             self.x, plan.spec.particles, first, plan.scheme.steps[first:last], self.target[first:last],
-            *self.noise, self.mean, self.sums, self.responses, trace,
+            self.noise, self.mean, self.sums, self.responses, trace,
         )  # fmt: skip
         columns = {name: trace[:, :, i] for i, name in enumerate(trap.LEARN_COLUMNS)}
         self.centres[:, first + 1 : last + 1] = columns["theta"].T
@@ -93,7 +93,7 @@ class OpenLoop(Ensemble):
         record = np.empty((len(points), plan.spec.replicas, self.blocks, len(trap.DRIVE_COLUMNS)))
         trap.drive(
             self.x, self.work, self.heat, particles, first, plan.scheme.steps[first:last],
-            np.ascontiguousarray(self.centres[:, first : last + 1]), *self.noise, points - first, record,
+            np.ascontiguousarray(self.centres[:, first : last + 1]), self.noise, points - first, record,
         )  # fmt: skip
         means = dict(zip(trap.DRIVE_COLUMNS, np.moveaxis(record.sum(axis=2), -1, 0) / particles, strict=True))
         spare = particles - 1 if particles > 1 else np.nan

@@ -305,7 +305,7 @@ def test_counting_agrees_with_averaging():
 
 
 def test_chain_likelihood_agrees_with_occupancy(small):
-    found = cycles.chain_likelihood(small.theta[0], small.spec, small.mean, small.data.x, 5, 20_000)
+    found = cycles.chain_likelihood(small.theta[0], small.spec, small.mean, small.data.x, 5, 8000)
     known = small["log_likelihood"][0]
     assert abs(found.mean - known.mean) < 4 * math.hypot(found.stderr, known.stderr)
 

@@ -67,6 +67,7 @@ KINDS = {
         lambda p: csv(p, np.column_stack([GREY.reshape(-1, 64), LABELS]), "p," * 64 + "class"),
         "a.csv", 7,
     ),
+    "csv, quoted words": (lambda p: csv(p, np.column_stack([[f'"{k}"' for k in LABELS], BITS])), "a.csv", None),
     "csv, packed": (lambda p: csv(p, np.column_stack([LABELS, BITS])), "a.csv.gz", None),
     "spaces": (lambda p: np.savetxt(p, np.column_stack([LABELS, BITS]), fmt="%d"), "a.txt", None),
 }  # fmt: skip

@@ -90,6 +90,8 @@ def go_on(file: Path, epochs: int, out: Path | None, threads: int | None, as_jso
 @_JSON
 def sample(file: Path, out: Path | None, model: int | None, threads: int | None, as_json: bool, **given: Any) -> None:
     """Generate images from a model of the study in FILE; writes a .npz file and a picture.  FILE is all it needs."""
+    import numpy as np
+
     from thermorun.cycles import sampling
 
     result = _study(file)
@@ -100,7 +102,8 @@ def sample(file: Path, out: Path | None, model: int | None, threads: int | None,
     sampling.require_free(out, made_from)
     drawn = result.sample(index, threads=threads, **given)
     labels = result.classes_of(drawn.images)
-    arrays = {"x": drawn.images.reshape(-1, *result.data.shape), "labels": labels, "states": drawn.states.ravel()}
+    named = np.array(result.data.names)[labels] if result.data.names else labels
+    arrays = {"x": drawn.images.reshape(-1, *result.data.shape), "labels": named, "states": drawn.states.ravel()}
     sampling.save(out, arrays, made_from)
     shares = {result.data.class_name(k): float((labels == k).mean()) for k in result.data.classes.tolist()}
     report = {

@@ -235,7 +235,7 @@ def _occupied(result: StudyResult) -> bool:
 def _caption(result: StudyResult, index: int) -> str:
     sigma, called = result.shown_sigma
     parts = [
-        f"model {index}: log-likelihood {result.estimate('log_likelihood', index)}",
+        f"model {index}: log-likelihood {result['log_likelihood'].mean[index]:.2f}",
         rf"$\sigma$ ({called}) = {sigma[index]}",
     ]
     if result.states:

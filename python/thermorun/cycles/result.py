@@ -206,7 +206,7 @@ class StudyResult(Result):
             for name, digits in columns.values():
                 estimate = self.estimate(name, m)
                 unknown = np.isnan(estimate.mean)
-                cells.append("?" if unknown else format(estimate.mean, digits) if digits else str(estimate))
+                cells.append("?" if unknown else format(estimate.mean, digits) if digits else _cell(estimate))
             rows.append((str(m), *cells))
         tied = ", tied" if spec.tied else ""
         title = f"Latent cycles on {self.data.name}: {spec.encoding}{tied}, {spec.hidden} hidden"
@@ -297,3 +297,10 @@ def read(file: RunFile, spec: CycleStudy) -> StudyResult:
         stopped=chain["stopped"] if finished else np.full(spec.models, -1), diagnostics=diagnostics,
         train_seconds=float(file.read("timing")["seconds"][0]),
     )  # fmt: skip
+
+
+def _cell(estimate: Estimate) -> str:
+    """A mean and its standard error; not more than four decimals, for tables of many models."""
+    if 0 < estimate.stderr < 5e-5:
+        return f"{estimate.mean:.4f} ± {estimate.stderr:.0e}"
+    return str(estimate)

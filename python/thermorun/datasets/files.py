@@ -16,7 +16,7 @@ import gzip
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -136,10 +136,7 @@ def _table(path: Path) -> Raw:
     names = [cell.strip().lower() for cell in cells]
     column = next((k for k, name in enumerate(names) if name in _LABELS), None) if headed else None
     try:
-        rows = np.loadtxt(
-            path, dtype=str if column is not None or not headed else float, ndmin=2, skiprows=int(headed),
-            delimiter=delimiter if delimiter in first else None, quotechar='"', comments=None,
-        )  # fmt: skip
+        rows = _cells(path, delimiter if delimiter in first else None, int(headed))
         if column is None and not headed:
             column = _label_column(rows)
         if column is None:
@@ -147,6 +144,15 @@ def _table(path: Path) -> Raw:
         return Raw(np.delete(rows, column, axis=1).astype(float), rows[:, column])
     except ValueError as error:
         raise InputError(f"{path} cannot be read as a table with a row a point ({error}).") from error
+
+
+def _cells(path: Path, delimiter: str | None, skip: int) -> Array:
+    """All of a table: as numbers, or as words where there are such.  Raises ValueError."""
+    options: dict[str, Any] = {"ndmin": 2, "skiprows": skip, "delimiter": delimiter, "quotechar": '"', "comments": None}
+    try:
+        return np.loadtxt(path, dtype=float, **options)
+    except ValueError:
+        return np.loadtxt(path, dtype=str, **options)
 
 
 def _first_row(path: Path) -> str:

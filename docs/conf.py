@@ -1,4 +1,4 @@
-"""How the pages are built: MyST for prose, numpydoc for docstrings, a gallery whose pictures are made by running code."""
+"""How the pages are built: MyST for prose, numpydoc for docstrings, a gallery whose pictures come from running code."""
 
 from importlib.metadata import version as installed
 

@@ -19,8 +19,8 @@ Axis = tuple[str, float, float, int]
 
 # Blocks of particles of which the spread tells the errors.
 FEWEST_BLOCKS = 8
-# Steps may be so many times longer than `System.time_step`, a fifth of the fastest relaxation time: there zeta is off by
-# half a per cent with Heun's, and by three at half of it.
+# Steps may be so many times longer than `System.time_step`, a fifth of the fastest relaxation time: there zeta is off
+# by half a per cent with Heun's, and by three at half of it.
 _LONGEST = 4
 
 

@@ -1,0 +1,70 @@
+"""Units: one experiment in natural and in SI units gives the same numbers."""
+
+import numpy as np
+import pytest
+
+from thermorun.potentials import Potential, System, midpoints
+from thermorun.potentials.exact import Theory
+
+# Of a bead in optical tweezers: kT at 298 K in J, 200 nm, and 5.3e7 m/(N s) for a micrometre in water.
+KT, LENGTH, MOBILITY = 4.11e-21, 2e-7, 5.3e7
+TIME = LENGTH**2 / (MOBILITY * KT)
+SI = Potential(
+    "wells",
+    lambda x, t: t[0] * ((x / 2e-7) ** 2 - 1) ** 2 + t[1] * x,
+    lambda x, t: -4 * t[0] * x / 4e-14 * ((x / 2e-7) ** 2 - 1) - t[1],
+    lambda x, t: (((x / 2e-7) ** 2 - 1) ** 2, x),
+    ("barrier", "force"),
+    (2 * KT, 0.3 * KT / LENGTH),
+)
+NATURAL = Potential(
+    "wells",
+    lambda x, t: t[0] * (x**2 - 1) ** 2 + t[1] * x,
+    lambda x, t: -4 * t[0] * x * (x**2 - 1) - t[1],
+    lambda x, t: ((x**2 - 1) ** 2, x),
+    ("barrier", "force"),
+    (2.0, 0.3),
+)
+SPRING_SI = Potential(
+    "spring",
+    lambda x, t: 0.5 * t[1] * (x - t[0]) ** 2,
+    lambda x, t: -t[1] * (x - t[0]),
+    lambda x, t: (-t[1] * (x - t[0]), 0.5 * (x - t[0]) ** 2),
+    ("centre", "stiffness"),
+    (0.4 * LENGTH, 3 * KT / LENGTH**2),
+    quadratic=lambda t: (np.array([[t[1]]]), np.array([t[0]])),
+)
+SPRINGS = System(SPRING_SI, 1 / KT, MOBILITY), System("trap-and-stiffness")
+WELLS = System(SI, 1 / KT, MOBILITY), System(NATURAL)
+# What one of each parameter is in SI.
+UNITS = {"wells": np.array([KT, KT / LENGTH]), "spring": np.array([LENGTH, KT / LENGTH**2])}
+
+
+@pytest.mark.parametrize(("si", "natural", "point"), [(*WELLS, (2.0, 0.3)), (*SPRINGS, (0.4, 3.0))])
+def test_exact_values_are_the_same(si, natural, point):
+    units = UNITS[si.potential.name]
+    known, truth = si.exact(units * point), natural.exact(point)
+    pair = np.outer(units, units)
+    np.testing.assert_allclose(known.mean_gradient * units / KT, truth.mean_gradient, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(known.fisher * pair, truth.fisher, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(known.friction * pair / (KT * TIME), truth.friction, rtol=1e-8, atol=1e-9)
+    # Z of x in metres is LENGTH times that of x in natural units.
+    assert known.free_energy / KT + np.log(LENGTH) == pytest.approx(truth.free_energy, abs=1e-9)
+    both = [
+        Theory(system, [scale * np.array(point)]).at(scale * np.array(point))
+        for system, scale in ((si, units), (natural, 1.0))
+    ]
+    np.testing.assert_allclose(both[0].fisher * pair, both[1].fisher, rtol=1e-8, atol=1e-9)
+
+
+def test_runs_are_the_same():
+    works, steps = [], 200
+    for system, length, energy, time in ((WELLS[0], LENGTH, KT, TIME), (WELLS[1], 1.0, 1.0, 1.0)):
+        units = np.array([energy, energy / length])
+        assert system.time_step(units * (2.0, 0.3)) / time == pytest.approx(0.05 / 19, rel=0.5)
+        x = system.equilibrium(units * (2.0, 0.3), 4096, seed=4)
+        path, dt = midpoints(units * np.linspace((2.0, 0.3), (1.0, 1.5), steps + 1), 2e-3 * time)
+        driven = system.drive(x, path, dt=dt, seed=4)
+        works.append((x / length, driven.x / length, driven.work / energy, driven.heat / energy))
+    for si, natural in zip(*works, strict=True):
+        np.testing.assert_allclose(si, natural, rtol=1e-4, atol=1e-4)

@@ -59,3 +59,12 @@ def test_second_law_and_quasistatic_limit_on_a_coarse_grid():
         works.append(problem.run(np.linspace([1.0, -0.5], [1.0, 0.5], 2001)[1::2])[0])
     # A hundred waits would cost a share of their own; a thousand leave the slow driving to be seen.
     assert 0 < works[1] < 0.2 * works[0]
+
+
+def test_what_a_grid_does_not_resolve_is_not_known():
+    hole = lambda x: np.exp(-0.5 * ((x - 1.2345) / 0.003) ** 2)  # noqa: E731
+    problem = FokkerPlanck(
+        lambda x, theta: 0.5 * x * x - theta[0] * hole(x), lambda x, theta: (-hole(x),), (0.0,), (8.0,), 1.0
+    )
+    assert not problem.resolved
+    assert np.isnan(problem.excess_work(lambda s: 8.0 * np.asarray(s)[:, None], 64))

@@ -9,8 +9,8 @@ from scipy.integrate import quad
 from scipy.linalg import expm
 
 from thermorun.errors import InputError
-from thermorun.potentials import System, gaussian
-from thermorun.potentials.quadrature import equilibrium
+from thermorun.potentials import Potential, System, gaussian
+from thermorun.potentials.quadrature import NotConverged, equilibrium, free_energy
 
 
 def trap(x, theta):
@@ -110,3 +110,89 @@ def test_closed_forms_of_quadratic_potentials():
     )
     assert two.friction[0, 0] == pytest.approx(integral[0], rel=1e-7)
     assert two.fisher[0, 1] == pytest.approx(beta * 0.5)
+
+
+# --- Structure --------------------------------------------------------------------------------------------------------
+
+
+def pinhole(x, theta):
+    """A well of depth theta[0] and width theta[1], far narrower than the trap around it."""
+    return 0.5 * x * x - theta[0] * np.exp(-0.5 * ((x - 1.2345) / theta[1]) ** 2)
+
+
+def pinhole_gradient(x, theta):
+    return (-np.exp(-0.5 * ((x - 1.2345) / theta[1]) ** 2),)
+
+
+def pinhole_sum(depth, s, power=0):
+    """The integral of b^power exp(-beta E), b the shape of the well: exp(D b) is a series, b^n a narrower Gaussian."""
+    total, term = 0.0, 1.0
+    for n in range(200):
+        width = s * s / (n + power) if n + power else np.inf
+        part = 1.0 if np.isinf(width) else np.sqrt(width / (1 + width)) * np.exp(-0.5 * 1.2345**2 / (1 + width))
+        total += term * part * np.sqrt(2 * np.pi)
+        term *= depth / (n + 1)
+    return total
+
+
+@pytest.mark.parametrize(
+    ("depth", "s"), [(12.0, 1e-3), (8.0, 3e-3), (12.0, 1e-4), (14.0, 3e-5), (30.0, 1e-3), (12.0, 0.02), (4.0, 0.3)]
+)
+def test_wells_that_coarse_panels_miss_are_found(depth, s):
+    norm = pinhole_sum(depth, s)
+    assert free_energy(pinhole, (depth, s)) == pytest.approx(-np.log(norm), abs=1e-9)
+    found = equilibrium(pinhole, pinhole_gradient, (depth, s))
+    mean, square = (pinhole_sum(depth, s, power) / norm for power in (1, 2))
+    assert found.mean_gradient[0] == pytest.approx(-mean, rel=1e-8)
+    assert found.fisher[0, 0] == pytest.approx(square - mean**2, rel=1e-7)
+
+
+def test_the_free_energies_of_the_report():
+    start = free_energy(pinhole, (0.0, 0.001))
+    assert free_energy(pinhole, (12.0, 0.001)) - start == pytest.approx(-3.166, abs=5e-4)
+    assert free_energy(pinhole, (8.0, 0.003)) - start == pytest.approx(-0.94018, abs=5e-6)
+
+
+def test_corners_poles_and_walls_are_halved_around():
+    corner = equilibrium(lambda x, theta: theta[0] * abs(x - 0.123), lambda x, theta: (abs(x - 0.123),), (2.0,))
+    # Of E = k |y|: F = ln(k / 2), g = 1 / k^2, zeta = integral of x^2 exp(-k x) k / (2 k^2) / ... = 1 / k^3.
+    assert corner.free_energy == pytest.approx(0.0, abs=1e-9)
+    assert (corner.fisher[0, 0], corner.friction[0, 0]) == pytest.approx((0.25, 0.125), rel=1e-8)
+    with np.errstate(divide="ignore"):
+        # Z is the second moment of a normal variable; and the integral of exp(-a / x^2 - x^2 / 2).
+        pole = free_energy(lambda x, theta: 0.5 * x * x - 2 * theta[0] * np.log(abs(x)), (1.0,))
+        core = free_energy(lambda x, theta: 0.5 * x * x + theta[0] / x**2, (1.0,))
+    assert pole == pytest.approx(-0.5 * np.log(2 * np.pi), abs=1e-9)
+    assert core == pytest.approx(np.sqrt(2) - 0.5 * np.log(2 * np.pi), abs=1e-9)
+    wall = free_energy(lambda x, theta: np.where((x > 0.1) & (x < 1.3), theta[0] * x, np.inf), (2.0,))
+    assert wall == pytest.approx(-np.log(0.5 * (np.exp(-0.2) - np.exp(-2.6))), abs=1e-8)
+
+
+@pytest.mark.parametrize("scale", [2.0**-40, 1.0, 2.0**50])
+def test_units_do_not_matter(scale):
+    at, theta = lambda x: x / scale - 3.0, (20.0, 0.3)
+    found = equilibrium(
+        lambda x, theta: double_well(at(x), theta), lambda x, theta: double_well_gradient(at(x), theta), theta
+    )
+    natural = equilibrium(double_well, double_well_gradient, theta)
+    assert found.free_energy + np.log(scale) == pytest.approx(natural.free_energy, abs=1e-8)
+    np.testing.assert_allclose(found.fisher, natural.fisher, rtol=1e-6)
+
+
+def test_a_large_constant_of_the_energy_does_not_matter():
+    found = equilibrium(lambda x, theta: double_well(x, theta) - 1e8, double_well_gradient, (1.0, 0.3))
+    natural = equilibrium(double_well, double_well_gradient, (1.0, 0.3))
+    assert found.free_energy + 1e8 == pytest.approx(natural.free_energy, abs=1e-6)
+    np.testing.assert_allclose(found.friction, natural.friction, rtol=1e-6)
+
+
+def test_what_does_not_converge_is_absent_and_stops_nothing():
+    rough = lambda x, theta: 0.5 * x * x + theta[0] * np.sin(1e9 * x * x)  # noqa: E731
+    with pytest.raises(NotConverged, match="do not converge"):
+        free_energy(rough, (1.0,))
+    # Two wells without a way between them have no friction; their free energy is known.
+    core = Potential(
+        "core", lambda x, theta: 0.5 * x * x + theta[0] / (x * x), lambda x, theta: -x + 2 * theta[0] / (x * x * x),
+        lambda x, theta: (1 / (x * x),), ("a",), (1.0,),
+    )  # fmt: skip
+    assert System(core).exact((1.0,)) is None

@@ -125,7 +125,11 @@ class Theory:
         margin = 0.1 * (high - low)
         density = max(len(one.x) / (one.x[-1] - one.x[0]) for one in whole)
         panels = int(np.ceil(density * 1.2 * (high - low) / quadrature.NODES))
-        return np.linspace(low - margin, high + margin, panels + 1)
+        even = np.linspace(low - margin, high + margin, panels + 1)
+        # Where an energy has structure that equal panels miss, its own panels beside them.
+        widths = [np.diff(one.edges) for one in whole]
+        uneven = [one.edges for one, width in zip(whole, widths, strict=True) if width.max() > 1.5 * width.min()]
+        return np.unique(np.concatenate([even, *uneven]))
 
     def _equilibrium(self, theta: Array) -> quadrature.Equilibrium:
         return quadrature.on_panels(

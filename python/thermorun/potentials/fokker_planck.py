@@ -4,7 +4,7 @@ The Fokker-Planck equation lives on a grid of spacing h.  Neighbours exchange pr
 
     k -> k + 1:  (mu kT / h^2) exp(-beta (E_(k+1) - E_k) / 2),        k + 1 -> k:  the same with the sign turned,
 
-which obey detailed balance exactly, so that equilibrium, second law and quasi-static limit are those of the continuum
+which obey detailed balance exactly, so that equilibrium, second density and quasi-static limit are those of the continuum
 whatever h is.  theta runs straight between knots and may jump at both ends.  It is taken as a staircase of n equal
 waits: theta jumps to the middle of each, waits, and after the last wait jumps to its end, which errs by a share of
 order 1/n^2.  Its work, the sum of E(x, theta') - E(x, theta) over the jumps, has a gradient from one backward sweep
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.linalg.lapack import zgttrf, zgttrs
 from scipy.special import logsumexp
 
-from thermorun.potentials.quadrature import Function, support, tabulate
+from thermorun.potentials.quadrature import Function, NotConverged, free_energy, support, tabulate
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -28,12 +28,17 @@ Complex = NDArray[np.complex128]
 # after hundreds of them.
 _POLES = 16
 _POINTS = 400
-# Law of x beyond this many kT above the bottom is left out of the grid.
+# The distribution of x beyond this many kT above the bottom is left out of the grid.
 _DEPTH = 30.0
+# By how much the change of free energy on the grid may differ from that of the quadrature, kT.
+_RESOLVED = 1e-3
 
 
 class FokkerPlanck:
-    """The law of x under protocols between two points, on a grid that holds it there and on the way."""
+    """The distribution of x under protocols between two points, on a grid that holds it there and on the way.
+
+    ``resolved`` says whether the grid knows the change of free energy; where it does not, works are NaN: not known.
+    """
 
     def __init__(
         self,
@@ -56,9 +61,19 @@ class FokkerPlanck:
         depths = [beta * tabulate(energy, self.x, tuple(theta.tolist())) for theta in (self.start, self.end)]
         self.first = np.exp(-depths[0] - logsumexp(-depths[0]))
         self.delta_free_energy = float(logsumexp(-depths[0]) - logsumexp(-depths[1])) / beta
+        self.resolved = self._resolved()
+
+    def _resolved(self) -> bool:
+        try:
+            first, last = (free_energy(self.energy, theta.tolist(), beta=self.beta) for theta in (self.start, self.end))
+        except NotConverged:
+            return False
+        return abs(last - first - self.delta_free_energy) * self.beta < _RESOLVED
 
     def excess_work(self, path: Callable[[Array], Array], steps: int) -> float:
         """Excess work of theta = path(s), s in (0, 1), ``steps`` waits and twice as many: error of fourth order."""
+        if not self.resolved:
+            return np.nan
         coarse, fine = (self.run(np.asarray(path(middles(count))))[0] for count in (steps, 2 * steps))
         return (4 * fine - coarse) / 3
 
@@ -68,20 +83,20 @@ class FokkerPlanck:
         wait = self.tau / count
         stops = [self.start, *stairs, self.end]
         energies = [tabulate(self.energy, self.x, tuple(theta.tolist())) for theta in stops]
-        slopes = [np.atleast_2d(tabulate(self.gradient, self.x, tuple(theta.tolist()))) for theta in stairs]
-        law, laws, halves, steps = self.first, [self.first], [], []
+        gradients = [np.atleast_2d(tabulate(self.gradient, self.x, tuple(theta.tolist()))) for theta in stairs]
+        density, densities, halves, steps = self.first, [self.first], [], []
         for n in range(count):
             steps.append(Step(energies[n + 1], self.beta, self.rate * wait))
-            law, half = steps[n].forward(law)
-            laws.append(law)
+            density, half = steps[n].forward(density)
+            densities.append(density)
             halves.append(half)
-        work = sum(float(laws[n] @ (energies[n + 1] - energies[n])) for n in range(count + 1))
+        work = sum(float(densities[n] @ (energies[n + 1] - energies[n])) for n in range(count + 1))
         gradient = np.empty(stairs.shape)
         value = energies[count + 1] - energies[count]
         for n in range(count - 1, -1, -1):
             # Stair n ends the jump before its wait, begins the one after it, and shapes the wait between them.
             before, turn = steps[n].backward(value, halves[n])
-            gradient[n] = slopes[n] @ (laws[n] - laws[n + 1]) + np.diff(slopes[n], axis=1) @ turn
+            gradient[n] = gradients[n] @ (densities[n] - densities[n + 1]) + np.diff(gradients[n], axis=1) @ turn
             value = before + energies[n + 1] - energies[n]
         return work - self.delta_free_energy, gradient
 
@@ -116,13 +131,13 @@ class Step:
         solved: Complex = zgttrs(*self.factors, tiled, trans=trans, overwrite_b=True)[0]
         return solved.reshape(len(self.weights), -1)
 
-    def forward(self, law: Array) -> tuple[Array, Complex]:
-        """exp(L t) law, and its parts, pole by pole."""
-        parts = self._solve(law, "N")
+    def forward(self, density: Array) -> tuple[Array, Complex]:
+        """exp(L t) density, and its parts, pole by pole."""
+        parts = self._solve(density, "N")
         return np.real(self.weights @ parts), parts
 
     def backward(self, value: Array, parts: Complex) -> tuple[Array, Array]:
-        """exp(L t)^T value, and how value . exp(L t) law changes with each E_(k+1) - E_k."""
+        """exp(L t)^T value, and how value . exp(L t) density changes with each E_(k+1) - E_k."""
         back = self._solve(value, "T")
         flow = self.up * parts[:, :-1] + self.down * parts[:, 1:]
         turn = np.real(self.weights @ (flow * np.diff(back, axis=1)))

@@ -29,8 +29,10 @@ _DEPTH = 60.0
 NODES = 16
 _FEWEST, _MOST = 16, 4096
 _TOLERANCE = 1e-10
-# Points of the scan for structure, and how far from the polynomial through the nodes it may find the energy, kT.
-_SCAN, _SMOOTH = 2**18, 1e-3
+# Points of the scan for structure: of free energies and draws, asked for a few times in a run, and of metrics,
+# asked for thousands of times along a geodesic.  How far from the polynomial through the nodes the energy may be, kT.
+_SCAN, _SHORT_SCAN = 2**18, 2**16
+_SMOOTH = 1e-3
 
 
 class NotConverged(InputError):
@@ -39,7 +41,7 @@ class NotConverged(InputError):
 
 @dataclass(frozen=True)
 class Equilibrium:
-    """The Boltzmann law p_m(x, theta) = exp(-beta E) / Z of a one-dimensional potential, on the nodes of a quadrature.
+    """The Boltzmann distribution p_m(x, theta) = exp(-beta E) / Z of a one-dimensional potential, on the nodes of a quadrature.
 
     ``x``, ``weights``, ``density``, ``cumulative``  (nodes,): the mean of f is sum(weights density f), and
         ``cumulative`` is the distribution function Pi.
@@ -122,7 +124,7 @@ def equilibrium(
         found = replace(fine, error=_change(found, fine))
     converged = found.error < _TOLERANCE and bool(np.all(np.isfinite(found.friction)))
     start = found.edges if converged else np.linspace(low, high, 4 * _FEWEST + 1)
-    rough, spacing = _rough(energy, point, beta, start)
+    rough, spacing = _rough(energy, point, beta, start, _SCAN if gradient is None else _SHORT_SCAN)
     if converged and not len(rough):
         return found
     found = _halved(on, _around(start, rough, 8 * spacing))
@@ -142,10 +144,10 @@ def free_energy(energy: Function, theta: Sequence[float], *, beta: float = 1.0) 
     return equilibrium(energy, None, theta, beta=beta).free_energy
 
 
-def _rough(energy: Function, theta: tuple[float, ...], beta: float, edges: Array) -> tuple[Array, float]:
+def _rough(energy: Function, theta: tuple[float, ...], beta: float, edges: Array, points: int) -> tuple[Array, float]:
     """Where in equal panels the energy is not the polynomial through their nodes, and the spacing of that scan."""
     panels, half = len(edges) - 1, 0.5 * (edges[1] - edges[0])
-    count = _SCAN // panels
+    count = points // panels
     at = (2 * np.arange(count) + 1) / count - 1
     x = (edges[:-1, None] + half * (1 + at)).ravel()
     seen = beta * tabulate(energy, x, theta).reshape(panels, count)
@@ -155,7 +157,8 @@ def _rough(energy: Function, theta: tuple[float, ...], beta: float, edges: Array
         np.min(seen, initial=np.inf, where=np.isfinite(seen)), np.min(depth, where=np.isfinite(depth), initial=np.inf)
     )
     with np.errstate(invalid="ignore"):
-        through = depth @ _interpolation(count).T
+        # By einsum: the threads of a BLAS would take ten times as long to meet.
+        through = np.einsum("pn,mn->pm", depth, _interpolation(count))
         smooth = _SMOOTH + 1e3 * np.finfo(float).eps * abs(lowest)
         # Not a number where the energy is infinite: smooth if it is so in all of the panel.
         apart = ~(np.abs(seen - through) <= smooth) & (np.fmin(seen, through) < lowest + _DEPTH)
@@ -321,22 +324,22 @@ def on_panels(
     x = (edges[:-1, None] + half[:, None] * (1 + nodes)).ravel()
     weights = (half[:, None] * panel_weights).ravel()
     depth = beta * tabulate(energy, x, theta)
-    slopes = np.empty((0, len(x))) if gradient is None else np.atleast_2d(tabulate(gradient, x, theta))
+    gradients = np.empty((0, len(x))) if gradient is None else np.atleast_2d(tabulate(gradient, x, theta))
     lowest = float(np.min(depth))
     density = np.exp(lowest - depth)
     total = float(np.sum(weights * density))
     density /= total
-    mean = np.sum(weights * density * slopes, axis=1)
+    mean = np.sum(weights * density * gradients, axis=1)
     # beta (<dE> - dE) = d ln p_m / d theta.  Where p_m has underflowed an infinite slope would make NaN of nothing.
-    scores = np.where(density > 0, beta * (mean[:, None] - slopes), 0.0)
+    scores = np.where(density > 0, beta * (mean[:, None] - gradients), 0.0)
     fisher = (weights * density * scores) @ scores.T
     # Each tail is integrated from its own end, where nothing cancels.
     cumulative = from_left(density.reshape(shape), half).ravel()
     flow = (density * scores).reshape(-1, *shape)
     moved = np.where(
         cumulative < 0.5,
-        from_left(flow, half).reshape(slopes.shape),
-        -_from_right(flow, half).reshape(slopes.shape),
+        from_left(flow, half).reshape(gradients.shape),
+        -_from_right(flow, half).reshape(gradients.shape),
     )
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         lag = np.where(moved == 0, 0.0, moved / density)
@@ -344,7 +347,7 @@ def on_panels(
         parts = weights * np.concatenate([density[None], density * scores**2, moved * lag])
     return Equilibrium(
         theta=theta, beta=beta, mobility=mobility, x=x, weights=weights, density=density, cumulative=cumulative,
-        gradient=slopes, mean_gradient=mean, log_partition=float(np.log(total) - lowest), fisher=fisher,
+        gradient=gradients, mean_gradient=mean, log_partition=float(np.log(total) - lowest), fisher=fisher,
         friction=0.5 * (friction + friction.T), edges=edges, shares=parts.reshape(-1, *shape).sum(axis=2),
     )  # fmt: skip
 
@@ -355,7 +358,7 @@ def _change(coarse: Equilibrium, fine: Equilibrium) -> float:
     for name in ("fisher", "friction"):
         before, after = getattr(coarse, name), getattr(fine, name)
         size = np.sqrt(np.outer(np.diag(after), np.diag(after)))
-        # A parameter that the law does not depend on has zero rows; they agree.
+        # A parameter that the distribution does not depend on has zero rows; they agree.
         with np.errstate(invalid="ignore"):
             apart = np.where(before == after, 0.0, np.abs(after - before) / np.maximum(size, 1e-300))
         changes.append(float(np.max(apart, initial=0.0)))

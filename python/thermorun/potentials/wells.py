@@ -61,7 +61,7 @@ def find(potential: Potential, theta: tuple[float, ...], beta: float) -> Wells:
 def rays(minimum: Array, covariance: Array) -> Array:
     """Points (n, d) in all directions from a minimum, up to six standard deviations away."""
     directions = _directions(len(minimum)) @ np.linalg.cholesky(covariance).T
-    points: Array = minimum + np.arange(1, 25)[:, None, None] / 4 * directions
+    points: Array = minimum + np.arange(1, 97)[:, None, None] / 16 * directions
     return points.reshape(-1, len(minimum))
 
 
@@ -149,12 +149,23 @@ class _Landscape:
 
     def thermal(self, x: Array, axis: Array) -> tuple[float, float]:
         """The first length at which the energy rises by half a kT both ways on average, and by how much, kT."""
-        both = x + _RADII[:, None, None] * np.stack([axis, -axis])
-        rises = np.mean(np.minimum(self.heights(both) - self.heights(x[None])[0], 1e3), axis=1)
-        at = int(np.argmax(rises >= 0.5))
-        if not rises[at] >= 0.5:
+        bottom, both = float(self.heights(x[None])[0]), np.stack([axis, -axis])
+
+        def rises(lengths: Array) -> Array:
+            heights = self.heights(x + lengths[:, None, None] * both)
+            return np.asarray(np.mean(np.minimum(heights - bottom, 1e3), axis=1))
+
+        seen = rises(_RADII)
+        at = int(np.argmax(seen >= 0.5))
+        if not seen[at] >= 0.5:
             raise self._free()
-        return float(_RADII[at]), float(max(rises[at], 0.5))
+        # Between two of the radii by bisection, so that no unit of x shows.
+        low, high, rise = _RADII[max(at - 1, 0)], _RADII[at], float(seen[at])
+        for _ in range(30):
+            middle = 0.5 * (low + high)
+            there = float(rises(np.array([middle]))[0])
+            low, high, rise = (low, middle, there) if there >= 0.5 else (middle, high, rise)
+        return float(high), rise
 
     def extent(self, x: Array, covariance: Array) -> tuple[Array, Array]:
         """The box of all points on rays from ``x`` within 60 kT above it.  Raises InputError where it has no end."""

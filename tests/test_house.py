@@ -23,6 +23,7 @@ RUN_OPTIONS = ["out", "resume", "threads", "show_progress"]
 # The function that a user calls for each command.
 FUNCTIONS = {
     "excess-work": "learning.excess_work",
+    "drive": "learning.drive",
     "learn": "learning.learn",
     "metric": "metric.measure",
     "free-energy": "free_energy.measure",

@@ -15,6 +15,7 @@ from thermorun.errors import InputError, RunError, Stopped
 _COMMANDS = {
     "excess-work": ("excess_work", "Excess work of learning a harmonic trap."),
     "learn": ("learn", "Any potential learned in closed loop."),
+    "drive": ("drive", "Work of any potential along a path."),
     "metric": ("metric", "Fisher metric, friction tensor, geodesics."),
     "free-energy": ("free_energy", "Free-energy differences, works both ways."),
     "cycles": ("cycles", "Latent-cycle models: train, sample, analyse."),

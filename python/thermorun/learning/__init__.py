@@ -3,6 +3,9 @@
 Theta follows the particles that share it.  The trap, which is exactly solvable, is a room of its own.
 """
 
+from thermorun.learning.driven.result import DriveResult
+from thermorun.learning.driven.run import drive
+from thermorun.learning.driven.spec import Drive
 from thermorun.learning.result import LearnResult, RuleResult
 from thermorun.learning.run import learn
 from thermorun.learning.spec import Learn
@@ -16,6 +19,8 @@ from thermorun.learning.trap.spec import FIGURES, ExcessWork
 __all__ = [
     "FIGURES",
     "Deviation",
+    "Drive",
+    "DriveResult",
     "ExcessWork",
     "ExcessWorkResult",
     "Learn",
@@ -26,6 +31,7 @@ __all__ = [
     "Tabulated",
     "Theorem",
     "Trap",
+    "drive",
     "exact",
     "excess_work",
     "learn",

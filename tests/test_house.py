@@ -25,6 +25,7 @@ FUNCTIONS = {
     "excess-work": "learning.excess_work",
     "learn": "learning.learn",
     "metric": "metric.measure",
+    "metric-drive": "metric.drive",
     "free-energy": "free_energy.measure",
     "cycles": "cycles.train",
     "computer": "computer.train",

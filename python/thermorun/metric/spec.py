@@ -19,8 +19,8 @@ Axis = tuple[str, float, float, int]
 
 # Blocks of particles of which the spread tells the errors.
 FEWEST_BLOCKS = 8
-# Steps may be so many times longer than `System.time_step`, a fifth of the fastest relaxation time: there zeta is off
-# by half a per cent with Heun's, and by three at half of it.
+# Steps may be so many times longer than `System.time_step`, which makes a fifth of the fastest relaxation time: there
+# zeta is off by half a per cent with Heun's, by three at half of that time.
 _LONGEST = 4
 
 
@@ -50,7 +50,7 @@ def whole_blocks(least: int) -> Check:
 
 def axes(name: str, value: Any) -> tuple[Axis, ...]:
     """The axes of a grid; one alone is taken for a grid of one."""
-    if isinstance(value, str) or not hasattr(value, "__iter__") or getattr(value, "ndim", 1) == 0:
+    if isinstance(value, str | bytes) or not hasattr(value, "__iter__") or getattr(value, "ndim", 1) == 0:
         raise InputError(f"{name} is {short(value)}; it must hold axes (parameter, first, last, count).")
     found = tuple(value)
     if found and isinstance(found[0], str):

@@ -26,6 +26,7 @@ FUNCTIONS = {
     "drive": "learning.drive",
     "learn": "learning.learn",
     "metric": "metric.measure",
+    "metric-drive": "metric.drive",
     "free-energy": "free_energy.measure",
     "cycles": "cycles.train",
     "computer": "computer.train",

@@ -23,6 +23,14 @@ _COLOURS = {"geodesic": plots.COLOURS[3], "line": plots.COLOURS[1], "optimal": p
 _NAMES = {"geodesic": "geodesic", "line": "straight line", "optimal": "least work"}
 _SYMBOLS = {"fisher": "g", "friction": r"\zeta", "relaxation": r"\tau^r"}
 _UNITS = {"fisher": "", "friction": " / energy time", "relaxation": " / time"}
+_POINTS: dict[str, Any] = {"fmt": "o", "markersize": 3.5, "linewidth": 1}
+# Where the geodesic is the straight line, one must not hide the other.
+_WIDTHS = {"geodesic": 3.5, "line": 1.5, "optimal": 1.5}
+_MARKERS: dict[str, dict[str, Any]] = {
+    "geodesic": {"fmt": "o", "markersize": 7, "markerfacecolor": "none"},
+    "line": {"fmt": "s", "markersize": 3.5},
+    "optimal": {"fmt": "^", "markersize": 4.5},
+}
 _STYLES = ("-", "--", "-.", ":")
 # Ellipses of a map: at most so many along a side.
 _ELLIPSES = 9
@@ -33,14 +41,15 @@ def windows(result: MetricResult, index: int = 0) -> "Figure":
     """Correlation integrals at one point against the window's length, element by element."""
     names = result.parameters
     p = len(names)
-    figure, axes = plots.subplots(p, p, (2.6 + 2.6 * p, 2.0 + 2.2 * p), sharex=True, squeeze=False)
+    figure, axes = plots.subplots(p, p, (max(6.4, 2.6 + 2.6 * p), 2.0 + 2.2 * p), sharex=True, squeeze=False)
     for i, j in itertools.product(range(p), range(p)):
         if j > i:
             axes[i, j].set_visible(False)
         else:
             window(axes[i, j], result, index, i, j)
             axes[i, j].set_xlabel("window s / time" if i == p - 1 else "")
-    plots.letters([axes[i, j] for i in range(p) for j in range(i + 1)])
+    if p > 1:
+        plots.letters([axes[i, j] for i in range(p) for j in range(i + 1)])
     handles, labels = axes[0, 0].get_legend_handles_labels()
     plots.legend(figure, handles=handles, labels=labels, loc="outside lower center", ncols=3)
     figure.suptitle(f"{result.spec.potential_name} at {_at(names, result.points[index].theta)}")
@@ -172,7 +181,10 @@ def courses(ax: "Axes", result: DriveResult) -> None:
     for number, k in enumerate(changed):
         for protocol, (at, path) in drawn.items():
             label = names[protocol] + (f": {result.parameters[k]}" if len(changed) > 1 else "")
-            ax.plot(at, path[:, k], color=_COLOURS[protocol], linestyle=_STYLES[number % len(_STYLES)], label=label)
+            ax.plot(
+                at, path[:, k], color=_COLOURS[protocol], linestyle=_STYLES[number % len(_STYLES)],
+                linewidth=_WIDTHS[protocol], label=label,
+            )  # fmt: skip
     ax.set_xlabel(r"$t / \tau$")
     ax.set_ylabel(result.parameters[changed[0]] if len(changed) == 1 else "parameters")
     _legend_above(ax, 1 if len(changed) == 1 else len(changed))
@@ -185,7 +197,8 @@ def works(ax: "Axes", result: DriveResult) -> None:
         if not found:
             continue
         tau, means, errors = _columns(found)
-        _errorbar(ax, tau, means, errors, color=colour, label=f"{_NAMES[protocol]}, measured")
+        label = f"{_NAMES[protocol]}, measured"
+        _errorbar(ax, tau, means, errors, color=colour, label=label, **_MARKERS[protocol])
         if protocol != "optimal":
             ax.plot(tau, [work.predicted for work in found], color=colour, linewidth=0.8, linestyle="--")
         ax.plot(tau, [work.exact for work in found], color=colour, linewidth=1)
@@ -223,7 +236,7 @@ def gap(ax: "Axes", result: DriveResult) -> None:
 
 def _logarithmic(ax: "Axes", tau: Array) -> None:
     """Both axes logarithmic, ticks at the durations."""
-    from matplotlib.ticker import LogFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
     ax.set_xscale("log")
     ax.set_yscale("log")
@@ -233,7 +246,7 @@ def _logarithmic(ax: "Axes", tau: Array) -> None:
     if high < 30 * low:
         ax.yaxis.set_major_locator(LogLocator(subs=[1.0, 2.0, 5.0] if high > 4 * low else list(range(1, 10))))
         ax.yaxis.set_minor_locator(NullLocator())
-        ax.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)))
+        ax.yaxis.set_major_formatter("{x:g}")
     ax.set_xlabel(r"$\tau$ / time")
 
 
@@ -244,7 +257,7 @@ def _legend_above(ax: "Axes", columns: int) -> None:
 
 def _errorbar(ax: "Axes", x: Array, mean: Array, stderr: Array, **style: Any) -> None:
     """Points with two standard errors."""
-    ax.errorbar(x, mean, 2 * np.asarray(stderr), fmt="o", markersize=3.5, linewidth=1, **style)
+    ax.errorbar(x, mean, 2 * np.asarray(stderr), **_POINTS | style)
 
 
 def _columns(found: Sequence[Any]) -> tuple[Array, Array, Array]:

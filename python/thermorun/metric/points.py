@@ -1,7 +1,8 @@
 """g, zeta and tau^r at the points of a grid, one after the other: measured, and exact where they are known."""
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -83,12 +84,26 @@ def run(
 ) -> MetricResult:  # fmt: skip
     """Runs a spec: see `measure`."""
     with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
-        spec = under_way.spec = spec.resolved()
-        system = spec.system
+        spec, system = begin(spec, under_way)
         exact = exact_values(spec, system, under_way)
         file = under_way.open(lambda file: _lay_out(file, spec, system))
         measure_points(spec, system, exact, under_way)
         return read(file, spec)
+
+
+_Spec = TypeVar("_Spec", bound=Metric)
+
+
+def begin(spec: _Spec, under_way: Session) -> tuple[_Spec, System]:
+    """The spec with every number set, and its system.  Raises InputError for what cannot run or has no room."""
+    under_way.stage("potential", 0, "")
+    spec = spec.resolved()
+    under_way.spec = spec
+    system = spec.system
+    p, points = len(spec.theta or ()), math.prod(count for _, _, _, count in spec.grid)
+    needed = float(points * spec.blocks * 8 * (2 * MOST * p * p + (2 + p) * p))
+    under_way.require_memory(needed, f"particles is {spec.particles} at {points} points")
+    return spec, system
 
 
 def read(file: RunFile, spec: Metric) -> MetricResult:

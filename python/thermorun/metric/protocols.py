@@ -21,7 +21,7 @@ from thermorun.estimates import Estimate
 from thermorun.metric.friction import BATCH, Measured
 from thermorun.metric.geodesic import Geodesic, geodesic, smoothed
 from thermorun.metric.least_work import LeastWork, least, shares
-from thermorun.metric.points import exact_values, lay_out_points, measure_points, read_points
+from thermorun.metric.points import begin, exact_values, lay_out_points, measure_points, read_points
 from thermorun.metric.result import PROTOCOLS, DriveResult, Work
 from thermorun.metric.spec import Axis as GridAxis
 from thermorun.metric.spec import Drive
@@ -108,8 +108,7 @@ def run(
 ) -> DriveResult:  # fmt: skip
     """Runs a spec: see `drive`."""
     with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
-        spec = under_way.spec = spec.resolved()
-        system = spec.system
+        spec, system = begin(spec, under_way)
         delta_f = _delta_free_energy(spec, system)
         exact = exact_values(spec, system, under_way)
         found = _plan_exact(spec, system, under_way)

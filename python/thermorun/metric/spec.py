@@ -19,8 +19,8 @@ Axis = tuple[str, float, float, int]
 
 # Blocks of particles of which the spread tells the errors.
 FEWEST_BLOCKS = 8
-# Steps may be so many times longer than `System.time_step`, a fifth of the fastest relaxation time: there zeta is off
-# by half a per cent with Heun's, and by three at half of it.
+# Steps may be so many times longer than `System.time_step`, which makes a fifth of the fastest relaxation time: there
+# zeta is off by half a per cent with Heun's, by three at half of that time.
 _LONGEST = 4
 
 
@@ -50,7 +50,7 @@ def whole_blocks(least: int) -> Check:
 
 def axes(name: str, value: Any) -> tuple[Axis, ...]:
     """The axes of a grid; one alone is taken for a grid of one."""
-    if isinstance(value, str) or not hasattr(value, "__iter__") or getattr(value, "ndim", 1) == 0:
+    if isinstance(value, str | bytes) or not hasattr(value, "__iter__") or getattr(value, "ndim", 1) == 0:
         raise InputError(f"{name} is {short(value)}; it must hold axes (parameter, first, last, count).")
     found = tuple(value)
     if found and isinstance(found[0], str):
@@ -149,7 +149,7 @@ class Metric(Spec):
         if self.dt is None or self.integrator == "exact":
             return
         most = _LONGEST * system.time_step(theta)
-        if self.dt > most:
+        if self.dt > most * (1 + 1e-9):  # one that was computed from the same numbers is not refused
             raise InputError(
                 f"dt is {self.dt:g}, too long for {self.integrator}: the fastest relaxation of"
                 f" {system.potential.name} at theta = {words(theta.tolist())} asks for at most {most:.3g}."

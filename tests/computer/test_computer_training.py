@@ -90,7 +90,7 @@ def test_closed_form_is_the_minimum(mask, weight_decay):
 )
 def test_descent_converges_to_the_closed_form(optimiser, rate, updates):
     x, labels = two_classes()
-    fields = {**QUICK, "weight_decay": 0.1, "seed": 4}
+    fields = {**QUICK, "weight_decay": 0.1, "seed": 4, "dt": 2e-3, "observation_time": 0.1}
     exact = computer.train(x, labels, **fields)
     near = computer.train(
         x, labels, method="onsager-machlup", optimiser=optimiser, learning_rate=rate, batch=60,
@@ -109,7 +109,7 @@ def test_descent_converges_to_the_closed_form(optimiser, rate, updates):
         return action.mean_action(statistics, p, task.spec.physics) + 0.05 * ((p.W**2).sum() + (pairs**2).sum())
 
     least = objective(exact.machine)
-    assert least <= objective(near.machine) < least * 1.0005
+    assert least * (1 - 1e-12) <= objective(near.machine) < least * 1.0005
 
 
 def test_singular_equations_are_regularised_and_say_so():

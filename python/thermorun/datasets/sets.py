@@ -79,8 +79,8 @@ class Images:
 
     ``x`` float32 (points, D), from 0 to 1 in the built-in sets; ``labels`` int64 (points,), the number of each point's
     class in ``classes``, int64 ascending; ``test_x`` and ``test_labels`` the same of the points held out, -1 for a
-    class without training points; ``shape`` (rows, columns) for pictures; ``test_values`` the labels of the points held out
-    as they were given; ``names`` those of all classes where they are words: class k is ``names[k]``.
+    class without training points; ``shape`` (rows, columns) for pictures; ``test_values`` the labels of the points held
+    out as they were given; ``names`` those of all classes where they are words: class k is ``names[k]``.
     """
 
     name: str

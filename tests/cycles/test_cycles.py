@@ -331,6 +331,8 @@ def test_reasons_for_what_is_infinite_or_missing():
     assert np.isinf(few["kl"].mean).all()
     assert "2 states cannot draw 10 classes" in few.notes()[0]
     assert few.rows()[0]["kl"]["mean"] is None
+    assert "± ?: a single sample a state" in " ".join(cycles.train(little()[0], **(OWN | {"samples": 1})).notes())
+    assert "± ?: all parts" in " ".join(cycles.train(little()[0], hidden=1, **OWN).notes())
     none = cycles.train(little()[0], **OWN)
     assert np.isnan(none["kl"].mean).all()
     assert none.notes() == ["the data have no classes, so there is no KL of their frequencies"]

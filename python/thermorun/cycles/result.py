@@ -252,6 +252,10 @@ class StudyResult(Result):
             few = 0 < self.states < len(data.classes)
             reason = f": {self.states} states cannot draw {len(data.classes)} classes" if few else ""
             notes.append(f"KL inf: no state draws one of the classes of the data{reason}")
+        shown = [self[name] for name, digits in _COLUMNS.values() if digits is None and self._tells(name)]
+        if any((np.isfinite(one.mean) & ~(one.stderr > 0)).any() for one in shown):
+            one_sample = "a single sample a state tells no error; take more samples"
+            notes.append(f"± ?: {one_sample if spec.samples < 2 else 'all parts of the samples gave the same number'}")
         if self.states and np.isinf(self["decorrelation_time"].mean).any():
             notes.append("tau inf: |lambda_2| is 1, the hidden states fall into parts or run in a perfect circle")
         for m in np.flatnonzero(self.stopped >= 0):

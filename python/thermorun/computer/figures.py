@@ -75,11 +75,11 @@ def answer_counts(ax: "Axes", result: ClassificationResult) -> None:
     ax.set_ylabel("images")
 
 
-def picture(ax: "Axes", portrait: Portrait, example: int, title: str = "") -> None:
-    """One image, bright pixels dark."""
+def picture(ax: "Axes", portrait: Portrait, example: int, words: str = "") -> None:
+    """One image, bright pixels dark, with a few words beside it."""
     ax.imshow(portrait.pictures[example], cmap="gray_r")
     ax.set_axis_off()
-    ax.set_title(title)
+    ax.text(1.06, 0.5, words, transform=ax.transAxes, va="center", fontsize="small")
 
 
 def hidden_units(ax: "Axes", machine: Machine, portrait: Portrait, example: int) -> None:

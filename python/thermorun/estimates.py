@@ -54,6 +54,9 @@ class Estimate:
     def __len__(self) -> int:
         return len(self.mean)
 
+    def __bool__(self) -> bool:  # else Python would ask for the length, which a number has not
+        return True
+
     def __float__(self) -> float:
         return float(self.mean)
 

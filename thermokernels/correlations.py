@@ -64,23 +64,23 @@ def correlate(energy, force, gradient, dimension, parameters, integrator, name):
         sums[:] = 0.0
         means[:] = 0.0
         for task in prange(TASKS):
-            mine = room()
+            s, normals, last, rows = room()
             carry, before = np.empty((p, BLOCK)), np.empty((levels, p, BLOCK))
             for unit in share(task, replicas * blocks):
                 at = place(unit, blocks, x.shape[2])
                 r, block, count = at.replica, at.block, at.count
-                enter(mine, x, noise, at, 0)
-                begin_block(mine.s, count, theta[r], centre[r], means[r, block])
+                enter(s, last, rows, x, noise, at, 0)
+                begin_block(s, count, theta[r], centre[r], means[r, block])
                 for k in range(TOP << (levels - 1)):
                     for n in range(k * segment, (k + 1) * segment):
-                        draw(mine, noise, at, n)
-                        advance_block(mine.s, count, mine.noise, theta[r], coefficients[r, 0], x.dtype.type(1))
-                    whole = end_segment(mine.s, count, segment, centre[r], carry, means[r, block])
+                        draw(normals, last, rows, noise, at, n)
+                        advance_block(s, count, normals, theta[r], coefficients[r, 0], x.dtype.type(1))
+                    whole = end_segment(s, count, segment, centre[r], carry, means[r, block])
                     if not np.isfinite(whole):
                         status[r, block] = k * segment
                         break
                     join_levels(k, carry, before, count, sums[r, block])
-                leave(mine, x, at)
+                leave(s, x, at)
 
     return builder.finish(correlate)
 

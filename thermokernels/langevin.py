@@ -24,7 +24,6 @@ Everything but the stored x is computed in float64.
 """
 
 import math
-from collections import namedtuple
 
 import numpy as np
 from numba import prange
@@ -38,9 +37,6 @@ __all__ = ["INTEGRATORS", "RECORD_COLUMNS", "Builder", "blocks_of", "device_of",
 
 # What `drive` records and `step` sums, block by block; p columns of dE/dtheta follow.
 RECORD_COLUMNS = ("work", "work_square", "heat")
-
-Room = namedtuple("Room", "s noise last rows")
-"""What a task works in: the block, its noise, the noise that the next step shares with this one, and random words."""
 
 
 def kernels(energy, force, gradient, dimension, parameters, integrator, name):
@@ -151,25 +147,29 @@ class Builder:
 
         @device
         def room():
-            s, rows = np.empty(columns * BLOCK), np.empty((2, LANES), np.uint64)
-            return Room(s, np.empty((dimension, BLOCK), np.float32), np.empty((dimension, BLOCK), np.float32), rows)
+            """What a task works in: the block, its normals, what the next step shares of them, and random words.
+
+            Unpack it at once: in a parallel loop Numba drops what is written to an array through a tuple's attribute.
+            """
+            normals, last = np.empty((dimension, BLOCK), np.float32), np.empty((dimension, BLOCK), np.float32)
+            return np.empty(columns * BLOCK), normals, last, np.empty((2, LANES), np.uint64)
 
         @device
-        def enter(room, x, noise, at, first):
+        def enter(s, last, rows, x, noise, at, first):
             """Takes a block up before step number ``first``."""
-            take_block(room.s, x[at.replica], at.begin)
+            take_block(s, x[at.replica], at.begin)
             stream = noise[1] + np.uint64(at.replica) * np.uint64(dimension)
-            begin_noise(room.last, room.rows, noise[0], stream, at.block, first)
+            begin_noise(last, rows, noise[0], stream, at.block, first)
 
         @device
-        def draw(room, noise, at, number):
-            """Fills the noise of one step."""
+        def draw(normals, last, rows, noise, at, number):
+            """Fills the normals of one step."""
             stream = noise[1] + np.uint64(at.replica) * np.uint64(dimension)
-            fill_noise(room.noise, room.last, room.rows, noise[0], stream, at.block, number)
+            fill_noise(normals, last, rows, noise[0], stream, at.block, number)
 
         @device
-        def leave(room, x, at):
-            put_block(room.s, x[at.replica], at.begin)
+        def leave(s, x, at):
+            put_block(s, x[at.replica], at.begin)
 
         return room, enter, draw, leave
 
@@ -252,27 +252,27 @@ class Builder:
         def drive(x, work, heat, first, coefficients, theta, noise, rows_to_record, record, status):
             replicas, blocks = status.shape
             for task in prange(TASKS):
-                mine = room()
+                s, normals, last, rows = room()
                 for unit in share(task, replicas * blocks):
                     at = place(unit, blocks, x.shape[2])
                     r, block, particles = at.replica, at.block, slice(at.begin, at.begin + at.count)
-                    enter(mine, x, noise, at, first)
-                    mine.s[work_at : work_at + at.count] = work[r, particles]
-                    mine.s[heat_at : heat_at + at.count] = heat[r, particles]
+                    enter(s, last, rows, x, noise, at, first)
+                    s[work_at : work_at + at.count] = work[r, particles]
+                    s[heat_at : heat_at + at.count] = heat[r, particles]
                     row = 0
                     for n in range(coefficients.shape[1]):
-                        draw(mine, noise, at, first + n)
+                        draw(normals, last, rows, noise, at, first + n)
                         total = advance_block(
-                            mine.s, at.count, mine.noise, theta[r, n], theta[r, n + 1], coefficients[r, n],
+                            s, at.count, normals, theta[r, n], theta[r, n + 1], coefficients[r, n],
                             x.dtype.type(1),
                         )  # fmt: skip
                         report(total, status, at, first + n)
                         if row < rows_to_record.size and rows_to_record[row] == n:
-                            record_block(mine.s, at.count, theta[r, n + 1], record[row, r, block])
+                            record_block(s, at.count, theta[r, n + 1], record[row, r, block])
                             row += 1
-                    leave(mine, x, at)
-                    work[r, particles] = mine.s[work_at : work_at + at.count]
-                    heat[r, particles] = mine.s[heat_at : heat_at + at.count]
+                    leave(s, x, at)
+                    work[r, particles] = s[work_at : work_at + at.count]
+                    heat[r, particles] = s[heat_at : heat_at + at.count]
 
         return self.finish(drive)
 
@@ -307,15 +307,15 @@ class Builder:
         def step(x, first, coefficients, theta, noise, sums, status):
             replicas, blocks = status.shape
             for task in prange(TASKS):
-                mine = room()
+                s, normals, last, rows = room()
                 for unit in share(task, replicas * blocks):
                     at = place(unit, blocks, x.shape[2])
                     r, out = at.replica, sums[at.replica, at.block]
-                    enter(mine, x, noise, at, first)
-                    draw(mine, noise, at, first)
-                    step_block(mine.s, at.count, mine.noise, theta[r], coefficients[r, 0], x.dtype.type(1), out)
+                    enter(s, last, rows, x, noise, at, first)
+                    draw(normals, last, rows, noise, at, first)
+                    step_block(s, at.count, normals, theta[r], coefficients[r, 0], x.dtype.type(1), out)
                     report(out[1], status, at, first)
-                    leave(mine, x, at)
+                    leave(s, x, at)
 
         return self.finish(step)
 
@@ -343,22 +343,22 @@ class Builder:
         def dwell(x, first, coefficients, theta, noise, sums, status):
             replicas, blocks = status.shape
             for task in prange(TASKS):
-                mine = room()
+                s, normals, last, rows = room()
                 for unit in share(task, replicas * blocks):
                     at = place(unit, blocks, x.shape[2])
                     r, count = at.replica, at.count
-                    enter(mine, x, noise, at, first)
+                    enter(s, last, rows, x, noise, at, first)
                     for j in range(p):
                         column = (d + p + j) * BLOCK
-                        mine.s[column : column + count] = sums[r, j, at.begin : at.begin + count]
+                        s[column : column + count] = sums[r, j, at.begin : at.begin + count]
                     for n in range(coefficients.shape[1]):
-                        draw(mine, noise, at, first + n)
-                        total = dwell_block(mine.s, count, mine.noise, theta[r, 0], coefficients[r, n], x.dtype.type(1))
+                        draw(normals, last, rows, noise, at, first + n)
+                        total = dwell_block(s, count, normals, theta[r, 0], coefficients[r, n], x.dtype.type(1))
                         report(total, status, at, first + n)
-                    leave(mine, x, at)
+                    leave(s, x, at)
                     for j in range(p):
                         column = (d + p + j) * BLOCK
-                        sums[r, j, at.begin : at.begin + count] = mine.s[column : column + count]
+                        sums[r, j, at.begin : at.begin + count] = s[column : column + count]
 
         return self.finish(dwell)
 

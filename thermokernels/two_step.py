@@ -296,11 +296,12 @@ def train(state, data, mean, sizes, first, options, seeds, trace):
     for m in prange(models):
         row = aligned_copy(theta[m])
         scratch = _scratch(options, size, theta)
+        fantasies = scratch.fantasies
         batch_words = np.empty(2 * lanes_for(np.max(sizes)), np.uint64)
         batches = aligned(np.max(sizes), size, theta)
         gradient = aligned(1, theta.shape[1], theta)[0]
         n_w = hidden * size
-        copy_bits(visible[m], scratch.fantasies[0])
+        copy_bits(visible[m], fantasies[0])
         for k in range(sizes.size):
             if status[m] != 0:
                 trace[m, k] = np.nan
@@ -321,10 +322,10 @@ def train(state, data, mean, sizes, first, options, seeds, trace):
             _climb(row, square[m], gradient, options.rate, options.decay, options.floor)
             if options.tied:
                 row[n_w : 2 * n_w] = row[:n_w]
-            scratch.fantasies[0] = scratch.fantasies[steps]
+            fantasies[0] = fantasies[steps]
         theta[m] = row
         for i in range(size):
-            visible[m, i] = np.uint8(scratch.fantasies[0, i])
+            visible[m, i] = np.uint8(fantasies[0, i])
 
 
 @serial_kernel

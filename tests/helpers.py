@@ -61,11 +61,13 @@ def kernel_normals(seed, stream, step, particles):
 def digests_compiled_and_loaded(cache, *modules):
     """What ``digest()`` of test modules gives in processes that compile into an empty cache, and in some that load from
     it."""
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": os.pathsep.join(sys.path)}
+    here = Path(__file__).parent
+    places = os.pathsep.join([str(here), str(here / "kernels"), *sys.path])
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": places}
 
     def digest(module):
         script = [sys.executable, "-c", f"import {module}; print({module}.digest())"]
-        done = subprocess.run(script, cwd=Path(__file__).parent, env=environment, check=True, capture_output=True)
+        done = subprocess.run(script, cwd=here, env=environment, check=True, capture_output=True)
         return done.stdout
 
     with ThreadPoolExecutor() as pool:

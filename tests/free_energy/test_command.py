@@ -52,7 +52,7 @@ def test_poor_overlap_on_the_command_line(tmp_path):
         ("--out no/where.h5", "the folder no does not exist."),
         ("--resume --out none.h5", "there is nothing to resume."),
         ("--works none.csv", "works is none.csv, which is no file."),
-        ("--threads 99", "--threads is 99; it must be between 1 and"),
+        ("--threads 99", "--threads is 99; it must be at most"),
     ],
 )
 def test_bad_words(tmp_path, words, sentence):

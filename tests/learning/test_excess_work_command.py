@@ -82,7 +82,7 @@ def test_options_reach_the_spec(tmp_path):
         ("--particles many", "'many' is no whole number, as in 1000000, 1e6 or 2^20."),
         ("--figure 7", "Invalid value for '--figure': 7 is not in the range 1<=x<=6."),
         ("--protocol discontinous", "'discontinous' is not one of 'discontinuous'"),
-        ("--samples no.csv", "--samples is no.csv, which cannot be read (No such file or directory)."),
+        ("--samples no.csv", "--samples is no.csv, which is no file."),
         ("--target 1e7", "--precision is 'float32', which knows positions that are 1e+07 apart to 1"),
         ("--minibatch 3", "--minibatch is 3, but there is no finite sample; give samples as well."),
     ],

@@ -66,7 +66,7 @@ def thermorun() -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line; errors become one sentence on stderr."""
     try:
-        thermorun.main(arguments, standalone_mode=False)
+        code = thermorun.main(arguments, standalone_mode=False)
     except click.ClickException as error:
         fail(error.format_message(), 2)
     except InputError as error:
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         fail(str(error), 1)
     except (click.Abort, KeyboardInterrupt):
         fail("stopped.", 130)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)  # what click's Exit asks for
 
 
 def fail(sentence: str, code: int) -> NoReturn:

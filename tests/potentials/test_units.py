@@ -50,21 +50,19 @@ def test_exact_values_are_the_same(si, natural, point):
     np.testing.assert_allclose(known.friction * pair / (KT * TIME), truth.friction, rtol=1e-8, atol=1e-9)
     # Z of x in metres is LENGTH times that of x in natural units.
     assert known.free_energy / KT + np.log(LENGTH) == pytest.approx(truth.free_energy, abs=1e-9)
-    both = [
-        Theory(system, [scale * np.array(point)]).at(scale * np.array(point))
-        for system, scale in ((si, units), (natural, 1.0))
-    ]
-    np.testing.assert_allclose(both[0].fisher * pair, both[1].fisher, rtol=1e-8, atol=1e-9)
+    first, second = (Theory(system, [at]).at(at) for system, at in ((si, units * point), (natural, np.array(point))))
+    np.testing.assert_allclose(first.fisher * pair, second.fisher, rtol=1e-8, atol=1e-9)
 
 
 def test_runs_are_the_same():
-    works, steps = [], 200
+    works, steps, longest = [], 200, []
     for system, length, energy, time in ((WELLS[0], LENGTH, KT, TIME), (WELLS[1], 1.0, 1.0, 1.0)):
         units = np.array([energy, energy / length])
-        assert system.time_step(units * (2.0, 0.3)) / time == pytest.approx(0.05 / 19, rel=0.5)
+        longest.append(system.time_step(units * (2.0, 0.3)) / time)
         x = system.equilibrium(units * (2.0, 0.3), 4096, seed=4)
         path, dt = midpoints(units * np.linspace((2.0, 0.3), (1.0, 1.5), steps + 1), 2e-3 * time)
         driven = system.drive(x, path, dt=dt, seed=4)
         works.append((x / length, driven.x / length, driven.work / energy, driven.heat / energy))
     for si, natural in zip(*works, strict=True):
         np.testing.assert_allclose(si, natural, rtol=1e-4, atol=1e-4)
+    assert longest[0] == pytest.approx(longest[1], rel=1e-6)

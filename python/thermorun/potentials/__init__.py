@@ -10,14 +10,13 @@ from thermorun.potentials.built_in import (
     chain,
     double_well,
     gaussian,
-    load,
     mixture,
     quartic,
-    resolve,
     stiffness,
     trap,
     trap_and_stiffness,
 )
+from thermorun.potentials.by_name import load, resolve
 from thermorun.potentials.check import check
 from thermorun.potentials.dynamics import INTEGRATORS, Driven, midpoints
 from thermorun.potentials.exact import Exact

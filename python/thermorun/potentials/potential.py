@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from thermokernels.langevin import device_of
 from thermorun.arrays import Array
 from thermorun.errors import InputError, require_count, require_number, short
-from thermorun.potentials import compilation, sources
+from thermorun.potentials import compilation, derivatives, sources
 
 Point = tuple[float, ...]
 # Gives (count,) uniforms on (0, 1), fresh ones at every call.
@@ -41,10 +41,11 @@ class Potential:
         What tables and files call it.
     energy : callable
         ``energy(x, theta)``, E.
-    force : callable
-        ``force(x, theta)``, -dE/dx.
-    gradient : callable
-        ``gradient(x, theta)``, dE/dtheta.
+    force : callable, optional
+        ``force(x, theta)``, -dE/dx.  By default made from the source of the energy, exact to rounding: see
+        `thermorun.potentials.derivatives`.
+    gradient : callable, optional
+        ``gradient(x, theta)``, dE/dtheta; by default likewise.
     parameters : tuple of str
         Names of the p elements of theta.
     theta : tuple of float
@@ -79,14 +80,21 @@ class Potential:
     >>> tr.potentials.check(well)
     >>> well.energies([1.0, 2.0], (1.0,))
     array([0.25, 4.  ])
+
+    The energy alone is enough:
+
+    >>> well = tr.Potential("well", lambda x, t: 0.25 * t[0] * x**4, parameters=("strength",), theta=(1.0,))
+    >>> energies, forces, gradients = well.evaluate([2.0], (1.0,))
+    >>> forces, gradients
+    (array([[-8.]]), array([[4.]]))
     """
 
     name: str
     energy: Callable[..., Any]
-    force: Callable[..., Any]
-    gradient: Callable[..., Any]
-    parameters: tuple[str, ...]
-    theta: Point
+    force: Callable[..., Any] = None  # type: ignore[assignment]
+    gradient: Callable[..., Any] = None  # type: ignore[assignment]
+    parameters: tuple[str, ...] = ()
+    theta: Point = ()
     dimension: int = 1
     why_invalid: Callable[[Point], str | None] = anywhere
     sample: Callable[[Point, float, Uniform], Array] | None = None
@@ -105,6 +113,10 @@ class Potential:
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, self._point(name, value))
         object.__setattr__(self, "dimension", require_count(f"dimension of potential {self.name!r}", self.dimension))
+        if self.force is None or self.gradient is None:
+            made = derivatives.of(self.energy, self.dimension, len(names))
+            for name, function in zip(("force", "gradient"), made, strict=True):
+                object.__setattr__(self, name, getattr(self, name) or function)
 
     def _point(self, name: str, value: Any) -> Point:
         """One finite float for each parameter."""
@@ -270,7 +282,7 @@ def register(potential: Potential, version: int) -> Potential:
 
 
 def _named(name: str) -> Potential:
-    from thermorun.potentials.built_in import load
+    from thermorun.potentials.by_name import load
 
     return load(name)
 

@@ -22,7 +22,11 @@ def written(expression: str, **space: Any) -> Function:
 
     ``space`` holds the functions that it calls.
     """
-    text = f"def function(x, theta):\n    return {expression}\n"
+    return from_text(f"def function(x, theta):\n    return {expression}\n", space)
+
+
+def from_text(text: str, space: dict[str, Any]) -> Function:
+    """The function that a text defines under the name ``function``; it keeps its text."""
     exec(text, space)
     function: Function = space.pop("function")
     function.__dict__["__text__"] = text
@@ -37,11 +41,11 @@ def sources_of(functions: Iterable[Function]) -> str | None:
     texts: list[str | None] = []
     for function in functions:
         if "__text__" in _plain(function).__dict__:
-            called = (value for value in _plain(function).__globals__.values() if hasattr(value, "__code__"))
-            texts.append(sources_of(called))
+            called = [value for value in _plain(function).__globals__.values() if hasattr(_plain(value), "__code__")]
+            texts.append(sources_of(called) if called else "")
         else:
             texts.append(_source_of(_plain(function)))
-    known = [text for text in dict.fromkeys(texts) if text is not None]
+    known = [text for text in dict.fromkeys(texts) if text]
     return "\n".join(known) if known and None not in texts else None
 
 
@@ -94,7 +98,7 @@ def _describe(value: Any, digest: Any, seen: set[int]) -> None:
 
 
 def _describe_function(function: Any, digest: Any, seen: set[int]) -> None:
-    code, node = function.__code__, _node_of(function)
+    code, node = function.__code__, definition_of(function)
     if node is None:
         _describe_code(code, digest)
         names, local = _names_of_code(code), set(code.co_varnames)
@@ -149,8 +153,9 @@ def _names_of_code(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names_of_code, inner))
 
 
-def _node_of(function: Any) -> _Node | None:
-    """Where the source defines a function; None without a source."""
+def definition_of(function: Any) -> _Node | None:
+    """The syntax tree of a function; None without a source."""
+    function = _plain(function)
     text = function.__dict__.get("__text__")
     if text is not None:
         return next(node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef))

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from thermorun.arrays import Array
 from thermorun.errors import require_count, require_positive
 from thermorun.potentials import dynamics, exact, sampling
-from thermorun.potentials.built_in import resolve
+from thermorun.potentials.by_name import resolve
 from thermorun.potentials.dynamics import Driven
 from thermorun.potentials.exact import Exact
 from thermorun.potentials.potential import Potential

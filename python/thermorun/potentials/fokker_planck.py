@@ -4,7 +4,7 @@ The Fokker-Planck equation lives on a grid of spacing h.  Neighbours exchange pr
 
     k -> k + 1:  (mu kT / h^2) exp(-beta (E_(k+1) - E_k) / 2),        k + 1 -> k:  the same with the sign turned,
 
-which obey detailed balance exactly, so that equilibrium, second density and quasi-static limit are those of the continuum
+which obey detailed balance exactly, so that equilibrium, second law and quasi-static limit are those of the continuum
 whatever h is.  theta runs straight between knots and may jump at both ends.  It is taken as a staircase of n equal
 waits: theta jumps to the middle of each, waits, and after the last wait jumps to its end, which errs by a share of
 order 1/n^2.  Its work, the sum of E(x, theta') - E(x, theta) over the jumps, has a gradient from one backward sweep

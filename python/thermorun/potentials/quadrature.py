@@ -41,7 +41,7 @@ class NotConverged(InputError):
 
 @dataclass(frozen=True)
 class Equilibrium:
-    """The Boltzmann distribution p_m(x, theta) = exp(-beta E) / Z of a one-dimensional potential, on the nodes of a quadrature.
+    """The distribution p_m(x, theta) = exp(-beta E) / Z of a one-dimensional potential, on the nodes of a quadrature.
 
     ``x``, ``weights``, ``density``, ``cumulative``  (nodes,): the mean of f is sum(weights density f), and
         ``cumulative`` is the distribution function Pi.

@@ -207,29 +207,10 @@ class Builder:
 
         return self.finish(evaluate, serial_kernel)
 
-    def drive(self):
-        energy, gradient, relaxed = self.energy, self.gradient, self.relaxed
-        load, store, store_gradient = self.load, self.store, self.store_gradient
-        theta_of, coefficients_of = self.theta_of, self.coefficients_of
+    def record(self, work_at, heat_at):
+        """Sums over a block: ``RECORD_COLUMNS``, from where work and heat lie in its scratch, and dE/dtheta."""
+        gradient, load, store_gradient, theta_of = self.gradient, self.load, self.store_gradient, self.theta_of
         d, p = self.dimension, self.parameters
-        room, enter, draw, leave = self.frame(d + p + 2)
-        work_at, heat_at = (d + p) * BLOCK, (d + p + 1) * BLOCK
-
-        @device
-        def advance_block(s, count, noise, old_row, new_row, coefficient_row, unit):
-            """One step; returns the heat of the block, which is finite only if all of it is."""
-            wide_vectors()
-            old, new, coefficients = theta_of(old_row), theta_of(new_row), coefficients_of(coefficient_row)
-            total = 0.0
-            for i in range(count):
-                here = load(s, i)
-                before, start = energy(here, old), energy(here, new)
-                store(s, i, relaxed(here, new, coefficients, noise, i), unit)
-                heat = energy(load(s, i), new) - start
-                s[work_at + i] += start - before
-                s[heat_at + i] += heat
-                total += heat
-            return total
 
         @device
         def record_block(s, count, row, sums):
@@ -248,6 +229,32 @@ class Builder:
                 for i in range(count):
                     total += s[(d + j) * BLOCK + i]
                 sums[3 + j] = total
+
+        return record_block
+
+    def drive(self):
+        energy, relaxed, load, store = self.energy, self.relaxed, self.load, self.store
+        theta_of, coefficients_of = self.theta_of, self.coefficients_of
+        d, p = self.dimension, self.parameters
+        room, enter, draw, leave = self.frame(d + p + 2)
+        work_at, heat_at = (d + p) * BLOCK, (d + p + 1) * BLOCK
+        record_block = self.record(work_at, heat_at)
+
+        @device
+        def advance_block(s, count, noise, old_row, new_row, coefficient_row, unit):
+            """One step; returns the heat of the block, which is finite only if all of it is."""
+            wide_vectors()
+            old, new, coefficients = theta_of(old_row), theta_of(new_row), coefficients_of(coefficient_row)
+            total = 0.0
+            for i in range(count):
+                here = load(s, i)
+                before, start = energy(here, old), energy(here, new)
+                store(s, i, relaxed(here, new, coefficients, noise, i), unit)
+                heat = energy(load(s, i), new) - start
+                s[work_at + i] += start - before
+                s[heat_at + i] += heat
+                total += heat
+            return total
 
         def drive(x, work, heat, first, coefficients, theta, noise, rows_to_record, record, status):
             replicas, blocks = status.shape

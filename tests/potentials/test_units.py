@@ -65,4 +65,5 @@ def test_runs_are_the_same():
         works.append((x / length, driven.x / length, driven.work / energy, driven.heat / energy))
     for si, natural in zip(*works, strict=True):
         np.testing.assert_allclose(si, natural, rtol=1e-4, atol=1e-4)
-    assert longest[0] == pytest.approx(longest[1], rel=1e-6)
+    # Curvatures come from differences, over a power of two that the units choose.
+    assert longest[0] == pytest.approx(longest[1], rel=1e-4)

@@ -28,7 +28,7 @@ class Family(Potential):
 
 
 def named(name: str) -> Potential | None:
-    """The built-in potential of a name, those of unusual dimensions too, as in ``chain-100``; None where none has it."""
+    """The built-in potential of a name, those of unusual dimensions too (``chain-100``); None where none has it."""
     family, _, dimension = name.rpartition("-")
     if family in _FAMILIES and dimension.isascii() and dimension.isdigit():
         return _sized(family, int(dimension))

@@ -58,7 +58,7 @@ def _extrapolated(work: Callable[[int], float], steps: int) -> float:
 
 
 def _gaussian(system: System, rows: Array, steps: int) -> float:
-    """Work of a staircase of so many steps: x is Gaussian and relaxes to mean m and covariance kT / K at each theta."""
+    """Work of a staircase of ``steps``: x is Gaussian and relaxes to mean m and covariance kT / K at each theta."""
     potential, kt = system.potential, 1 / system.beta
     stairs, waits = staircase(rows, steps)
     assert potential.quadratic is not None

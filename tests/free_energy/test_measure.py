@@ -318,6 +318,11 @@ def test_file_opens_in_xarray(short_rows, tmp_path):
         assert np.all(works.first_law_residual < 1e-12)
 
 
+def test_in_memory_as_on_disk(short_rows):
+    result = free_energy.measure(**SMALL)
+    assert float(result.to_xarray().delta_f.sel(estimator="bar")) == result.delta_f.mean
+
+
 def test_spec_round_trips(users_file):
     for fields in (SMALL, {"path": ((2.0, 0.0), (1.0, 1.0), (2.0, 2.0))}, settings("ripple", users_file)):
         for spec in (FreeEnergy(**fields), FreeEnergy(**fields).resolved()):

@@ -8,6 +8,7 @@ each relaxation alone is in detailed balance.  The exact integrator's are; Heun'
 
 import math
 import time as clock
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def run(
         for index, one in enumerate(result.analysis.results):
             values = (one.delta_f.mean, one.delta_f.stderr, one.effective, math.nan if one.bias is None else one.bias)
             file.write_entry("/", index, dict(zip(_TABLE, values, strict=True)))
-        return result
+        return result if file.path else replace(result, stored=file.contents())
 
 
 def read(file: RunFile, spec: FreeEnergy) -> FreeEnergyResult:

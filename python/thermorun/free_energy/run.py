@@ -166,7 +166,7 @@ def _row(spec: FreeEnergy, system: System, direction: str, row: int, under_way: 
     began = clock.perf_counter()
     potential, steps = system.potential, int(spec.steps or 0)
     wanted = min(_ROW, spec.particles - row * _ROW)
-    # Noise comes in whole blocks, and a burn-in judges itself by the spread of the particles: one would not do.
+    # Noise comes in whole blocks, and so do particles: those beyond the wanted are left out of the works.
     count = -(-wanted // random.BLOCK) * random.BLOCK
     noise = streams.free_energy(spec.seed, DIRECTIONS.index(direction)).row(row, potential.dimension)
     path = thetas(spec, direction)

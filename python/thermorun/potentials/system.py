@@ -64,7 +64,7 @@ class System:
     ) -> Array:  # fmt: skip
         """Draws x (replicas, d, particles) from exp(-beta E(x, theta)) / Z; ``theta`` is (p,) or (replicas, p).
 
-        Exact draws where the potential has them, and in one dimension by inverting the cumulative distribution; else a
+        Exact draws where the potential has them, and in one dimension by inverting the cumulative distribution; else by
         annealing (``annealing``).  Raises RunError where equilibrium cannot be shown.
         """
         return sampling.equilibrium(self, theta, particles, replicas, _noise(seed), precision)

@@ -8,7 +8,7 @@ from helpers import kernel_normals, z_score
 from thermokernels.langevin import INTEGRATORS, RECORD_COLUMNS
 from thermokernels.random import BLOCK
 from thermorun.errors import InputError, RunError
-from thermorun.potentials import Driven, System, load, midpoints, quadrature
+from thermorun.potentials import Driven, Potential, System, load, midpoints, quadrature
 from thermorun.streams import Noise, Streams
 
 SEED, STREAM = 2**63 + 11, 2**40
@@ -310,3 +310,14 @@ def test_a_lost_particle_is_named():
 def test_names():
     assert INTEGRATORS == ("euler-maruyama", "leimkuhler-matthews", "heun", "exact")
     assert RECORD_COLUMNS == ("work", "work_square", "heat")
+
+
+@pytest.mark.parametrize("corner", [0.0, 0.5])
+def test_a_corner_has_a_time_step(corner):
+    """E = k |x - c| has no curvature; its time is that of diffusion over kT / k, 1 / (mu beta k^2)."""
+    system = System(
+        Potential("v", lambda x, t: t[0] * abs(x - t[1]), parameters=("k", "c"), theta=(1.0, 0.0)), 2.0, 3.0
+    )
+    for k in (0.5, 4.0):
+        time = 1 / (3.0 * 2.0 * k**2)
+        assert 0.01 * time < system.time_step((k, corner)) < 0.3 * time

@@ -106,19 +106,27 @@ def time_step(system: "System", theta: ArrayLike) -> float:
         low = beta * (energies - energies.min()) < 3
         largest = float(np.max(np.abs(np.diff(forces[:, 0]) / np.diff(x))[low[1:] | low[:-1]]))
     else:
-        largest = _curvature(potential, at, _reached(potential, at, beta))
+        x = _reached(potential, at, beta)
+        # Corners have no curvature but on a point: a parabola of half the curvature would hold what is reached.
+        largest = max(_curvature(potential, at, x), 3 / (beta * (0.5 * np.min(np.ptp(x, axis=0))) ** 2))
     return 0.05 / (mobility * largest)
 
 
 def _curvature(potential: Potential, theta: tuple[float, ...], x: Array) -> float:
-    """The largest curvature at points (n, d), energy/length^2."""
+    """The largest curvature at points (n, d), energy/length^2; corners of the energy have none."""
     # Of the size of what is reached, and a power of two, so that x - size and x + size are exact.
     sizes = 1e-4 * 2.0 ** np.floor(np.log2(0.5 * np.ptp(x, axis=0)))
-    slopes = [
-        (potential.evaluate(x - size * axis, theta)[1] - potential.evaluate(x + size * axis, theta)[1]) / (2 * size)
-        for size, axis in zip(sizes, np.eye(potential.dimension), strict=True)
-    ]
-    return float(np.max(np.abs(np.linalg.eigvals(np.stack(slopes, axis=-1)))))
+
+    def largest(factor: float) -> Array:
+        slopes = [
+            (potential.evaluate(x - step * axis, theta)[1] - potential.evaluate(x + step * axis, theta)[1]) / (2 * step)
+            for step, axis in zip(factor * sizes, np.eye(potential.dimension), strict=True)
+        ]
+        return np.asarray(np.max(np.abs(np.linalg.eigvals(np.stack(slopes, axis=-1))), axis=-1, initial=0.0))
+
+    # Where a force jumps, its difference quotient falls as the step grows.
+    near = largest(1.0)
+    return float(np.max(near[largest(2.0) > 0.7 * near], initial=0.0))
 
 
 def _fine_grid(potential: Potential, theta: tuple[float, ...], beta: float) -> Array | None:

@@ -90,7 +90,7 @@ def _ours(potential):
         blocks = particles // random.BLOCK
         record, status = np.empty((1, 1, blocks, 5)), np.full((1, blocks), -1)
         drive, rows = compilation.kernels(*potential, 1, 2, "euler-maruyama").drive, np.array([steps - 1])
-        return lambda: drive(x, work, heat, 0, table, theta, SEED, STREAM, rows, record, status)
+        return lambda: drive(x, work, heat, 0, table, theta, (SEED, STREAM), rows, record, status)
 
     return make
 

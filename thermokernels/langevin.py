@@ -31,6 +31,7 @@ from numba import prange
 from thermokernels._jit import device, device_of, kernel, named_kernel, serial_kernel, wide_vectors
 from thermokernels.blocks import TASKS, place, share
 from thermokernels.integrators import INTEGRATORS, columns, relaxed, stores, unrolled
+from thermokernels.products import LINE
 from thermokernels.random import BLOCK, LANES, fill_block
 
 __all__ = ["INTEGRATORS", "RECORD_COLUMNS", "Builder", "blocks_of", "device_of", "kernels"]
@@ -149,10 +150,13 @@ class Builder:
         def room():
             """What a task works in: the block, its normals, what the next step shares of them, and random words.
 
-            Unpack it at once: in a parallel loop Numba drops what is written to an array through a tuple's attribute.
+            The block begins a cache line: loads that straddle two cost a third of all time, where malloc is unlucky.
+            Unpack at once: in a parallel loop Numba drops what is written to an array through a tuple's attribute.
             """
+            buffer, rows = np.empty(columns * BLOCK + LINE // 8), np.empty((2, LANES), np.uint64)
+            skip = (LINE - buffer.ctypes.data % LINE) % LINE // 8
             normals, last = np.empty((dimension, BLOCK), np.float32), np.empty((dimension, BLOCK), np.float32)
-            return np.empty(columns * BLOCK), normals, last, np.empty((2, LANES), np.uint64)
+            return buffer[skip : skip + columns * BLOCK], normals, last, rows
 
         @device
         def enter(s, last, rows, x, noise, at, first):

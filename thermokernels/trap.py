@@ -146,21 +146,6 @@ def _record_block(x, work, heat, theta, new_theta, sums):
     sums[4] = heat_total
 
 
-@device
-def _weights(particles, size):
-    """The number of parts of ``size`` particles, the weight of one and of the last, and by what squares fall short.
-
-    The mean belongs to the same sample as the parts, so a sum of squares lacks the sum of squared weights.
-    """
-    parts = (particles + size - 1) // size
-    last_weight = (particles - (parts - 1) * size) / particles
-    weight = size / particles if parts > 1 else last_weight
-    spare = np.nan
-    if parts > 1:
-        spare = 1.0 / (1.0 - (parts - 1) * weight**2 - last_weight**2)
-    return parts, weight, last_weight, spare
-
-
 @kernel
 def spread(x, particles, centre, width, noise, sums):
     """Draws the start x ~ N(centre, width^2) and fills ``sums`` for it.
@@ -199,7 +184,11 @@ def learn(x, particles, first, steps, target, noise, state, sums, responses, tra
     replicas, blocks = sums.shape[:2]
     split = responses.shape[2] // blocks
     size = BLOCK // split
-    parts, weight, last_weight, spare = _weights(particles, size)
+    # The mean belongs to the same sample as the parts: their squares fall short by the sum of squared weights.
+    parts = (particles + size - 1) // size
+    last_weight = (particles - (parts - 1) * size) / particles
+    weight = size / particles if parts > 1 else last_weight
+    spare = 1.0 / (1.0 - (parts - 1) * weight**2 - last_weight**2) if parts > 1 else np.nan
     for n in range(steps.shape[0]):
         gain, pull, kick = steps[n, GAIN], steps[n, PULL], steps[n, KICK]
         for r in range(replicas):

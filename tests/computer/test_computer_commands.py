@@ -101,7 +101,12 @@ def test_ctrl_c_saves_and_kill_and_resume_give_the_same_bits(tmp_path, number):
 
 @pytest.mark.parametrize(
     "words",
-    [("sweep", "a.h5", "--shots", "100000"), ("classify", "a.h5", "--shots", "2000", "--observation-time", "8")],
+    [
+        ("sweep", "a.h5", "--shots", "100000"),
+        pytest.param(
+            ("classify", "a.h5", "--shots", "2000", "--observation-time", "8"), id="classify", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_ctrl_c_is_heard_in_every_phase(tmp_path, words):
     assert thermorun("computer", "train", *SMALL, "--out", "a.h5", folder=tmp_path).returncode == 0

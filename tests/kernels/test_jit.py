@@ -39,8 +39,20 @@ NO_AVX512 = pytest.param(
 )
 
 
-@pytest.mark.parametrize("processor", ["", NO_AVX512], ids=["this", "without AVX-512"])
-def test_same_bits_compiled_and_loaded(tmp_path, monkeypatch, processor):
+# Modules whose kernels sum: some at every run, all of them with the slow tests.
+FEW = "test_trap", "test_network"
+ALL = (*FEW, "test_onsager_machlup", "test_latent_cycle")
+
+
+@pytest.mark.parametrize(
+    ("processor", "modules"),
+    [
+        pytest.param("", FEW, id="this"),
+        pytest.param("", ALL, id="this, all", marks=pytest.mark.slow),
+        pytest.param(*NO_AVX512.values, ALL, id="without AVX-512", marks=NO_AVX512.marks),
+    ],
+)
+def test_same_bits_compiled_and_loaded(tmp_path, monkeypatch, processor, modules):
     """The first process compiles into an empty cache, the second loads from it, as a resumed run does.
 
     Numba would run the functions that a kernel calls in the one, and copies of them, optimised once more, in the other.
@@ -48,6 +60,5 @@ def test_same_bits_compiled_and_loaded(tmp_path, monkeypatch, processor):
     if processor:
         monkeypatch.setenv("NUMBA_CPU_NAME", processor)
         monkeypatch.setenv("NUMBA_CPU_FEATURES", "")
-    modules = "test_trap", "test_network", "test_onsager_machlup", "test_latent_cycle"
     compiled, loaded = digests_compiled_and_loaded(tmp_path, *modules)
     assert compiled == loaded

@@ -198,7 +198,7 @@ WAVY = Potential("wavy", wavy, wavy_force, wavy_gradient, ("strength", "wave"), 
 @pytest.mark.parametrize(
     ("potential", "theta", "options"),
     [
-        ("trap", (0.3,), {"mobility": 0.7, "beta": 2.0}),
+        pytest.param("trap", (0.3,), {"mobility": 0.7, "beta": 2.0}, marks=pytest.mark.slow),
         ("stiffness", (2.0,), {"integrator": "exact", "mobility": 2.0}),
         ("double-well", (1.0, 0.5), {"beta": 1.2}),
         pytest.param("stiffness", (2.0,), {"mobility": 2.0}, marks=pytest.mark.slow),

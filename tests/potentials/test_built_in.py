@@ -158,6 +158,7 @@ print(potential.fingerprint, family.fingerprint)
 """
 
 
+@pytest.mark.slow
 def test_another_process_loads_and_does_not_compile(tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "python")))

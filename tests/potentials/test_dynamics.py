@@ -181,7 +181,7 @@ def fitted_order(steps, errors):
 @pytest.mark.parametrize(
     ("integrator", "order", "name", "steps", "duration"),
     [
-        ("euler-maruyama", 1, "double-well", (0.015, 0.010, 0.007), 100),
+        pytest.param("euler-maruyama", 1, "double-well", (0.015, 0.010, 0.007), 100, marks=pytest.mark.slow),
         ("heun", 2, "double-well", (0.060, 0.045, 0.030), 100),
     ],
 )
@@ -243,7 +243,9 @@ def test_leimkuhler_matthews_is_of_second_order():
     assert abs(z_score(means, truth.mean_gradient[0])) > 8
 
 
-@pytest.mark.parametrize(("integrator", "order"), [("euler-maruyama", 1), ("heun", 2), ("exact", None)])
+@pytest.mark.parametrize(
+    ("integrator", "order"), [("euler-maruyama", 1), pytest.param("heun", 2, marks=pytest.mark.slow), ("exact", None)]
+)
 def test_order_at_a_finite_time(integrator, order):
     """<x^2> of an Ornstein-Uhlenbeck process on its way to equilibrium."""
     potential, particles, tau, seeds = load("stiffness"), 2**20, 1.6, 16

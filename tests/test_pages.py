@@ -38,13 +38,15 @@ def test_blocks_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("MPLBACKEND", "agg")
     names = {"__name__": "page"}
-    for language, code in blocks(page):
+    for number, (language, code) in enumerate(blocks(page)):
         if language == "python" and code.startswith("# file: "):
             name = code.split("\n", 1)[0].removeprefix("# file: ")
             (tmp_path / name).write_text(code)
             sys.modules.pop(Path(name).stem, None)
         elif language == "python":
-            exec(compile(code, str(page), "exec"), names)
+            block = tmp_path / f"block_{number}.py"  # in a file, for what asks for its source
+            block.write_text(code)
+            exec(compile(code, str(block), "exec"), names)
         elif language == "sh":
             for line in code.replace("\\\n", " ").splitlines():
                 for command in line.split("&&"):

@@ -1,6 +1,5 @@
 """Other processes and threads: forks, pools, two runs at once, signals that a shell ignores."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -40,9 +39,18 @@ def test_a_fork_after_a_run_is_refused_in_a_sentence():
     assert run.returncode == 0
 
 
-def test_a_spawned_pool_gives_the_same_numbers():
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.map(measured, [3]) == [measured(3)]
+def test_a_spawned_pool_gives_the_same_numbers(tmp_path):
+    script = tmp_path / "pool.py"
+    script.write_text(
+        "import multiprocessing\n"
+        "from thermorun import free_energy\n"
+        f"def measured(seed): return free_energy.measure(**{FIELDS!r}, seed=seed).delta_f.mean\n"
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        print(pool.map(measured, [3]) == [measured(3)])\n"
+    )
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True)
+    assert run.stdout == "True\n"
 
 
 def test_two_threads_at_once():

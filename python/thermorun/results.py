@@ -93,6 +93,16 @@ class Result:
         return "".join(table.to_html() for table in self.tables())
 
 
+def origin(file: RunFile, spec: Spec) -> dict[str, Any]:
+    """What every result says of the file that it was read from: the fields of `Result`."""
+    return {
+        "spec": spec,
+        "threads": file.threads,
+        "file": file.path,
+        "stored": None if file.path else file.contents(),
+    }
+
+
 def _brief(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

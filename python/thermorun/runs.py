@@ -27,20 +27,20 @@ class Session:
 
     file: RunFile
 
-    def __init__(self, spec: Spec, out: Path | None, resume: bool, threads: int, show: bool, stack: ExitStack) -> None:
-        self.spec, self.out, self.resuming, self.threads = spec, out, resume, threads
+    def __init__(self, out: Path | None, resume: bool, threads: int, show: bool, stack: ExitStack) -> None:
+        self.out, self.resuming, self.threads = out, resume, threads
         self.interrupt = Interrupt()
         self._show, self._stack, self._saved = show, stack, time.monotonic()
         self._bar: ExitStack = stack.enter_context(ExitStack())
         self._advance: Advance = lambda amount: None
 
-    def open(self, lay_out: Callable[[RunFile], None]) -> RunFile:
-        """The run's file: reopened to resume, else made and laid out.  From now on Ctrl-C waits for ``pause``.
+    def open(self, spec: Spec, lay_out: Callable[[RunFile], None]) -> RunFile:
+        """The file of the resolved ``spec``: reopened to resume, else made.  From now on Ctrl-C waits for ``pause``.
 
         ``lay_out`` adds the sections and calls ``publish``, or leaves that to the runner.
         """
         self.interrupt.check()
-        command, line, seed = self.spec.command, self.spec.to_json(), self.spec.seed
+        command, line, seed = spec.command, spec.to_json(), spec.seed
         if self.resuming:
             assert self.out is not None
             self.file = self._stack.enter_context(RunFile.reopen(self.out, line))
@@ -91,9 +91,8 @@ class Session:
 
 @contextmanager
 def session(
-    spec: Spec, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
-    show_progress: bool = False,
-) -> Iterator[Session]:  # fmt: skip
+    *, out: Path | str | None = None, resume: bool = False, threads: int | None = None, show_progress: bool = False
+) -> Iterator[Session]:
     """Begins before planning and compiling, so that Ctrl-C is never lost and never promises what does not exist.
 
     Raises InputError for ``threads``, ``out`` and ``resume`` that cannot be had, RunError where memory runs out, and
@@ -103,7 +102,7 @@ def session(
     if resume and path is None:
         raise InputError("resume needs out, the file to go on with.")
     with interruptible() as interrupt, on_threads(threads) as count, ExitStack() as stack:
-        under_way = Session(spec, path, resume, count, show_progress, stack)
+        under_way = Session(path, resume, count, show_progress, stack)
         under_way.interrupt = interrupt
         try:
             yield under_way

@@ -112,6 +112,8 @@ def potential(name: str, value: Any) -> Any:
     return value
 
 
+POTENTIAL = Parameter(potential, "a name, FILE.py:NAME of your own, or a Potential")
+FINGERPRINT = Parameter(text, "of the potential, filled in when it is read")
 SEED = Parameter(count(0, 2**64 - 1), "of all random numbers; equal seeds give equal results")
 PRECISION = Parameter(Choice("float32", "float64"), "of the state; sums are always float64")
 BETA = Parameter(positive, "1/kT", "1/energy")
@@ -126,7 +128,7 @@ class Spec:
     """Everything that decides a run's numbers, and nothing else.  Raises InputError for whatever cannot run.
 
     A subclass is a frozen dataclass too.  ``command`` is the name of what runs it, in files and on the command line;
-    ``runner`` the module that holds ``run(spec, out=, resume=, threads=, show_progress=)`` and ``read(file, spec)``.
+    ``runner`` the module that holds ``run(spec, under_way)``, given the session, and ``read(file, spec)``.
     A spec stays as it was typed; ``resolved`` gives the one in which every number is set, and that one is stored.
     """
 
@@ -157,11 +159,14 @@ class Spec:
         return dataclass_replace(self, **changes)
 
     def run(
-        self, *, out: Any = None, resume: bool = False, threads: int | None = None, show_progress: bool = False
-    ) -> Any:
-        """Runs it: see the function of the same command."""
-        run = import_module(self.runner).run
-        return run(self, out=out, resume=resume, threads=threads, show_progress=show_progress)
+        self, *, out: Any = None, resume: bool = False, threads: int | None = None, show_progress: bool = False,
+        **given: Any,
+    ) -> Any:  # fmt: skip
+        """Runs it: see the function of the same command.  ``given`` are arrays in the place of what it names."""
+        # By name: what a run is stands below how it is run.
+        runner, runs = import_module(self.runner), import_module("thermorun.runs")
+        with runs.session(out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
+            return runner.run(self, under_way, **given)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields in JSON's types."""

@@ -15,7 +15,6 @@ from thermorun import learning
 from thermorun.errors import InputError, RunError, Stopped
 from thermorun.learning import ExcessWork, Path, Tabulated
 from thermorun.learning.trap import exact, protocols
-from thermorun.learning.trap import run as runner
 from thermorun.learning.trap.plan import Plan
 from thermorun.runs import Session
 
@@ -218,7 +217,7 @@ def assert_same(result, other):
 @pytest.mark.parametrize(("threads", "chunk"), [(1, 1), (2, 70_000), (1, 10**9)])
 def test_neither_threads_nor_chunks_change_a_bit(threads, chunk):
     spec = ExcessWork(**CUT)
-    assert_same(spec.run(threads=2), runner.run(spec, threads=threads, chunk=chunk))
+    assert_same(spec.run(threads=2), spec.run(threads=threads, chunk=chunk))
 
 
 @pytest.mark.parametrize("pause", [1, 7, 9, 12, 25])
@@ -234,7 +233,7 @@ def test_a_run_that_was_stopped_anywhere_goes_on(tmp_path, monkeypatch, pause):
 
     monkeypatch.setattr(Session, "pause", stop)
     with pytest.raises(Stopped, match="go on with 'thermorun resume"):
-        runner.run(spec, out=tmp_path / "a.h5", chunk=100_000, threads=1)
+        spec.run(out=tmp_path / "a.h5", chunk=100_000, threads=1)
     monkeypatch.setattr(Session, "pause", original)
     part = thermorun.load(tmp_path / "a.h5")
     assert len(part.time_steps) < 2

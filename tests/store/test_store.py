@@ -29,7 +29,7 @@ import sys
 from thermorun import learning, runs
 from thermorun.learning.trap import run
 runs.CHECKPOINT_EVERY = 0.0
-run.run(learning.ExcessWork(**{FIELDS!r}), out=sys.argv[1], chunk=600_000)
+learning.ExcessWork(**{FIELDS!r}).run(out=sys.argv[1], chunk=600_000)
 """
 
 

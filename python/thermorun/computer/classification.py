@@ -16,7 +16,8 @@ from thermorun.computer.subject import Subject
 from thermorun.computer.training import as_stored, finished
 from thermorun.datasets import ARRAY
 from thermorun.errors import InputError
-from thermorun.runs import session
+from thermorun.results import origin
+from thermorun.runs import Session
 from thermorun.specs import documented, given
 from thermorun.store import Axis, RunFile, Variable
 
@@ -73,29 +74,28 @@ def classify(
     """
     data = arrays(X, y)
     spec = Classification(**given(Classification, locals()) | ({} if data is None else {"dataset": ARRAY}))
-    return run(spec, out=out, resume=resume, threads=threads, show_progress=show_progress, data=data)
+    result: ClassificationResult = spec.run(
+        out=out, resume=resume, threads=threads, show_progress=show_progress, data=data
+    )
+    return result
 
 
-def run(
-    spec: Classification, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
-    show_progress: bool = False, data: Arrays | None = None,
-) -> ClassificationResult:  # fmt: skip
+def run(spec: Classification, under_way: Session, data: Arrays | None = None) -> ClassificationResult:
     """Runs a spec: see `classify`.  ``data`` are in the place of its data set."""
-    with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
-        if under_way.resuming and finished(spec, under_way.out):
-            return read(under_way.open(lambda file: None), spec)
-        subject = Subject.of(spec, data)
-        spec = under_way.spec = as_stored(spec.replace(**subject.noted), under_way)
-        machine = subject.machine
-        need = shots.need(spec.shots, len(subject.shown.x), machine.outputs)
-        under_way.require_memory(2 * need, f"shots is {spec.shots}")
-        machine.require_stable(subject.fields)
-        file = under_way.open(lambda file: _lay_out(file, spec, subject))
-        shots.take_into(file, machine, subject.fields, spec.shots, under_way)
-        result = read(file, spec)
-        file.write_whole("answers", {"answer": result.numbers, "agreement": result.agreement})
-        layout.write_score(file, result.score)
-        return result
+    if under_way.resuming and finished(spec, under_way.out):
+        return read(under_way.open(spec, lambda file: None), spec)
+    subject = Subject.of(spec, data)
+    spec = as_stored(spec.replace(**subject.noted), under_way)
+    machine = subject.machine
+    need = shots.need(spec.shots, len(subject.shown.x), machine.outputs)
+    under_way.require_memory(2 * need, f"shots is {spec.shots}")
+    machine.require_stable(subject.fields)
+    file = under_way.open(spec, lambda file: _lay_out(file, spec, subject))
+    shots.take_into(under_way, machine, subject.fields, spec.shots, spec.seed)
+    result = read(file, spec)
+    file.write_whole("answers", {"answer": result.numbers, "agreement": result.agreement})
+    layout.write_score(file, result.score)
+    return result
 
 
 def read(file: RunFile, spec: Classification) -> ClassificationResult:
@@ -106,8 +106,7 @@ def read(file: RunFile, spec: Classification) -> ClassificationResult:
     machine = files.read_section(file)
     values = file.read(shots.SECTION)["label"]
     return ClassificationResult(
-        spec=spec, threads=file.threads, file=file.path, stored=None if file.path else file.contents(),
-        machine=machine, score=Score.of(tally), answers=np.array(machine.said)[tally.answer],
+        **origin(file, spec), machine=machine, score=Score.of(tally), answers=np.array(machine.said)[tally.answer],
         numbers=np.array(machine.classes)[tally.answer], agreement=tally.agreement,
         outputs=tally.outputs / np.float32(tally.shots),
         labels=None if tally.labels is None else _as_given(values.astype(np.int64), machine),

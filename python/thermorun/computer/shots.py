@@ -59,16 +59,17 @@ def add_section(file: RunFile, shots: int, classes: tuple[int, ...], values: Arr
     file.write_whole(SECTION, {"label": values})
 
 
-def take_into(file: RunFile, machine: Machine, fields: Array, shots: int, under_way: Session) -> None:
-    """Takes the shots that the file has not yet; each is written when it is whole.
+def take_into(under_way: Session, machine: Machine, fields: Array, shots: int, seed: int) -> None:
+    """Takes the shots that the run's file has not yet; each is written when it is whole.
 
     Shot k has random stream k, so that more shots begin with the same ones.  Raises RunError where one diverges.
     """
+    file = under_way.file
     done = file.committed(SECTION)
     under_way.stage("shots", shots * len(fields), "images")
     under_way.advance(done * len(fields))
     for shot in range(done, shots):
-        row = shoot(machine, fields, streams.shot(under_way.spec.seed, shot), under_way.pause)
+        row = shoot(machine, fields, streams.shot(seed, shot), under_way.pause)
         file.write(SECTION, shot, {name: values[None] for name, values in row.items()})
         under_way.advance(len(fields))
         under_way.pause()

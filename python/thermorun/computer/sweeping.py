@@ -22,7 +22,8 @@ from thermorun.computer.training import as_stored, finished, fit
 from thermorun.datasets import ARRAY
 from thermorun.errors import InputError
 from thermorun.estimates import Estimate
-from thermorun.runs import Session, session
+from thermorun.results import origin
+from thermorun.runs import Session
 from thermorun.specs import documented, given
 from thermorun.store import Axis, RunFile, Variable
 
@@ -92,42 +93,37 @@ def sweep(
     """
     data = arrays(X, y)
     spec = Sweep(**given(Sweep, locals()) | ({} if data is None else {"dataset": ARRAY}))
-    return run(spec, out=out, resume=resume, threads=threads, show_progress=show_progress, data=data)
+    result: SweepResult = spec.run(out=out, resume=resume, threads=threads, show_progress=show_progress, data=data)
+    return result
 
 
-def run(
-    spec: Sweep, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
-    show_progress: bool = False, data: Arrays | None = None,
-) -> SweepResult:  # fmt: skip
+def run(spec: Sweep, under_way: Session, data: Arrays | None = None) -> SweepResult:
     """Runs a spec: see `sweep`.  ``data`` are in the place of its data set."""
-    with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
-        if under_way.resuming and finished(spec, under_way.out):
-            return read(under_way.open(lambda file: None), spec)
-        subject = Subject.of(spec, data)
-        if subject.labels is None:
-            raise InputError(f"dataset is {subject.shown.name}, whose images have no labels; a sweep needs them.")
-        values, standard = _values(spec, subject)
-        spec = under_way.spec = as_stored(spec.replace(**subject.noted), under_way)
-        machines = _Machines(spec, subject, values, data)
-        groups = machines.groups
-        # Tallies of a group, their checkpoint, and one shot.
-        images = len(subject.shown.x)
-        under_way.require_memory(
-            3 * len(groups[0]) * images * (12 * subject.machine.outputs + 40), f"values is {values}"
-        )
-        file = under_way.open(lambda file: _lay_out(file, spec, values, standard, subject))
-        done = file.committed("sweep")
-        under_way.stage(f"sweep over the {TITLES[spec.over]}", len(groups) * spec.shots, "shots")
-        for group in groups:
-            if group[-1] < done:
-                under_way.advance(spec.shots)
-                continue
-            with under_way.unsaved():
-                machine = machines.at(group)
-            for i, tally in zip(group, _tallies(machine, subject, machines, group, under_way), strict=True):
-                row = _columns(Score.of(tally)) | {"parameters": float(machine.parameters)}
-                file.write("sweep", i, {name: np.array([value]) for name, value in row.items()})
-        return read(file, spec)
+    if under_way.resuming and finished(spec, under_way.out):
+        return read(under_way.open(spec, lambda file: None), spec)
+    subject = Subject.of(spec, data)
+    if subject.labels is None:
+        raise InputError(f"dataset is {subject.shown.name}, whose images have no labels; a sweep needs them.")
+    values, standard = _values(spec, subject)
+    spec = as_stored(spec.replace(**subject.noted), under_way)
+    machines = _Machines(spec, subject, values, data)
+    groups = machines.groups
+    # Tallies of a group, their checkpoint, and one shot.
+    images = len(subject.shown.x)
+    under_way.require_memory(3 * len(groups[0]) * images * (12 * subject.machine.outputs + 40), f"values is {values}")
+    file = under_way.open(spec, lambda file: _lay_out(file, spec, values, standard, subject))
+    done = file.committed("sweep")
+    under_way.stage(f"sweep over the {TITLES[spec.over]}", len(groups) * spec.shots, "shots")
+    for group in groups:
+        if group[-1] < done:
+            under_way.advance(spec.shots)
+            continue
+        with under_way.unsaved():
+            machine = machines.at(group)
+        for i, tally in zip(group, _tallies(machine, subject, machines, group, under_way), strict=True):
+            row = _columns(Score.of(tally)) | {"parameters": float(machine.parameters)}
+            file.write("sweep", i, {name: np.array([value]) for name, value in row.items()})
+    return read(file, spec)
 
 
 def read(file: RunFile, spec: Sweep) -> SweepResult:
@@ -143,8 +139,7 @@ def read(file: RunFile, spec: Sweep) -> SweepResult:
     columns: dict[str, list[Estimate]] = {name: [share(name, i) for i in range(done)] for name in _SHARES}
     columns["heat"] = [Estimate(float(stored["heat"][i]), float(stored["heat_stderr"][i]), images) for i in range(done)]
     return SweepResult(
-        spec=spec, threads=file.threads, file=file.path, stored=None if file.path else file.contents(),
-        values=values, columns=columns, parameters=stored["parameters"][:done],
+        **origin(file, spec), values=values, columns=columns, parameters=stored["parameters"][:done],
         standard=json.loads(str(file.noted("standard"))), notes=layout.read_sentences(file),
     )  # fmt: skip
 

@@ -21,7 +21,8 @@ from thermorun.computer.task import Task
 from thermorun.computer.teacher import Teacher
 from thermorun.datasets import ARRAY
 from thermorun.errors import InputError, RunError
-from thermorun.runs import Session, session
+from thermorun.results import origin
+from thermorun.runs import Session
 from thermorun.specs import documented, given
 from thermorun.store import RunFile, is_complete, read_command, read_spec
 
@@ -100,43 +101,40 @@ def train(
     """
     data = arrays(X, y)
     spec = ComputerTraining(**given(ComputerTraining, locals()) | ({} if data is None else {"dataset": ARRAY}))
-    return run(spec, out=out, resume=resume, threads=threads, show_progress=show_progress, data=data)
+    result: TrainingResult = spec.run(out=out, resume=resume, threads=threads, show_progress=show_progress, data=data)
+    return result
 
 
-def run(
-    spec: ComputerTraining, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
-    show_progress: bool = False, data: Arrays | None = None,
-) -> TrainingResult:  # fmt: skip
+def run(spec: ComputerTraining, under_way: Session, data: Arrays | None = None) -> TrainingResult:
     """Runs a spec, stage by stage: see `train`.  ``data`` are in the place of its data set."""
-    with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
-        if under_way.resuming and finished(spec, under_way.out):
-            file = under_way.open(lambda file: None)
-            return read(file, spec)
-        task = Task.of(spec, data)
-        spec = under_way.spec = as_stored(task.spec, under_way)
-        images, classes = task.images, tuple(int(k) for k in task.images.classes)
-        need = shots.need(spec.shots, len(images.test_x), len(classes))
-        under_way.require_memory(2 * need, f"shots is {spec.shots}")
-        facts: dict[str, float] = {}
-        network = None if under_way.resuming or task.activations else _teach(task, facts, under_way)
-        file = under_way.open(lambda file: _lay_out(file, task, network, facts))
-        if under_way.resuming and task.activations is None:
-            network = layout.read_teacher(file)
-        machine = _stored_machine(file)
-        if machine is None:
-            facts = layout.read_facts(file)
-            machine = _fit(task, network, facts, under_way)
-            with under_way.unsaved():
-                machine.require_stable(machine.fields(task.test_inputs, spec.dtype))
-            files.write_section(file, machine)
-            layout.write_facts(file, facts)
-            file.wait()
+    if under_way.resuming and finished(spec, under_way.out):
+        file = under_way.open(spec, lambda file: None)
+        return read(file, spec)
+    task = Task.of(spec, data)
+    spec = as_stored(task.spec, under_way)
+    images, classes = task.images, tuple(int(k) for k in task.images.classes)
+    need = shots.need(spec.shots, len(images.test_x), len(classes))
+    under_way.require_memory(2 * need, f"shots is {spec.shots}")
+    facts: dict[str, float] = {}
+    network = None if under_way.resuming or task.activations else _teach(task, facts, under_way)
+    file = under_way.open(spec, lambda file: _lay_out(file, task, network, facts))
+    if under_way.resuming and task.activations is None:
+        network = layout.read_teacher(file)
+    machine = _stored_machine(file)
+    if machine is None:
+        facts = layout.read_facts(file)
+        machine = _fit(task, network, facts, under_way)
         with under_way.unsaved():
-            layout.write_portrait(file, machine, spec, images)
-        shots.take_into(file, machine, machine.fields(task.test_inputs, spec.dtype), spec.shots, under_way)
-        result = read(file, spec)
-        layout.write_score(file, result.score)
-        return result
+            machine.require_stable(machine.fields(task.test_inputs, spec.dtype))
+        files.write_section(file, machine)
+        layout.write_facts(file, facts)
+        file.wait()
+    with under_way.unsaved():
+        layout.write_portrait(file, machine, spec, images)
+    shots.take_into(under_way, machine, machine.fields(task.test_inputs, spec.dtype), spec.shots, spec.seed)
+    result = read(file, spec)
+    layout.write_score(file, result.score)
+    return result
 
 
 def read(file: RunFile, spec: ComputerTraining) -> TrainingResult:
@@ -150,9 +148,9 @@ def read(file: RunFile, spec: ComputerTraining) -> TrainingResult:
     if spec.method != "closed-form":
         descent = file.read("descent")
     return TrainingResult(
-        spec=spec, threads=file.threads, file=file.path, stored=None if file.path else file.contents(),
-        machine=files.read_section(file), score=Score.of(tally), updates=descent["update"], loss=descent["loss"],
-        accuracy=descent["accuracy"], facts=layout.read_facts(file), portrait=layout.read_portrait(file),
+        **origin(file, spec), machine=files.read_section(file), score=Score.of(tally),
+        updates=descent["update"], loss=descent["loss"], accuracy=descent["accuracy"],
+        facts=layout.read_facts(file), portrait=layout.read_portrait(file),
         shape=(int(file.noted("rows") or 1), int(file.noted("columns") or 0)), notes=layout.read_sentences(file),
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ from thermorun.cycles.spec import CycleStudy
 from thermorun.datasets import Dataset
 from thermorun.errors import InputError
 from thermorun.estimates import jackknife
-from thermorun.runs import Session, load, session
+from thermorun.runs import Session, load
 from thermorun.specs import documented, given
 from thermorun.store import RunFile, read_spec
 
@@ -100,32 +100,31 @@ def train(
     fields = given(CycleStudy, locals())
     if X is None and y is not None:
         raise InputError("y is given without X; give the points that it labels.")
+    data = None
     if X is not None:
         data = datasets.from_arrays(X, y, threshold=threshold)
         data = data if classes is None else data.only(CycleStudy(**fields).classes or ())
-        spec = CycleStudy(**(fields | {"dataset": datasets.ARRAY}))
-        return run(spec, out=out, resume=resume, threads=threads, show_progress=show_progress, data=data)
-    result: StudyResult = CycleStudy(**fields).run(out=out, resume=resume, threads=threads, show_progress=show_progress)
+        fields["dataset"] = datasets.ARRAY
+    spec = CycleStudy(**fields)
+    result: StudyResult = spec.run(out=out, resume=resume, threads=threads, show_progress=show_progress, data=data)
     return result
 
 
 def run(
-    spec: CycleStudy, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
-    show_progress: bool = False, data: Dataset | None = None, earlier: StudyResult | None = None,
-) -> StudyResult:  # fmt: skip
+    spec: CycleStudy, under_way: Session, data: Dataset | None = None, earlier: StudyResult | None = None
+) -> StudyResult:
     """Runs a spec: see `train`.  ``data`` replaces those it names; ``earlier`` is a study to go on from."""
-    with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
-        data = _data(spec, under_way) if data is None else data
-        spec = under_way.spec = _as_stored(spec.on(data), under_way)
-        _require_memory(under_way, spec, data)
-        _compile(spec, data)
-        file = under_way.open(lambda file: layout.lay_out(file, spec, data))
-        if file.committed("analysis") < spec.models:
-            study = _Study(spec, data, file)
-            if earlier is not None and not resume:
-                study.take_over(earlier)
-            _finish(study, under_way)
-        return read(file, spec)
+    data = _data(spec, under_way) if data is None else data
+    spec = _as_stored(spec.on(data), under_way)
+    _require_memory(under_way, spec, data)
+    _compile(spec, data)
+    file = under_way.open(spec, lambda file: layout.lay_out(file, spec, data))
+    if file.committed("analysis") < spec.models:
+        study = _Study(spec, data, file)
+        if earlier is not None and not under_way.resuming:
+            study.take_over(earlier)
+        _finish(study, under_way)
+    return read(file, spec)
 
 
 def extend(
@@ -151,7 +150,10 @@ def extend(
         raise InputError(f"epochs is {epochs}; {path} holds {spec.epochs}, and it must be no less.")
     if out is not None and Path(out).resolve() == Path(path).resolve():
         raise InputError(f"out is {out}, the file that is gone on from; name another file.")
-    return run(wanted, out=out, threads=threads, show_progress=show_progress, data=earlier.data, earlier=earlier)
+    result: StudyResult = wanted.run(
+        out=out, threads=threads, show_progress=show_progress, data=earlier.data, earlier=earlier
+    )
+    return result
 
 
 def _data(spec: CycleStudy, under_way: Session) -> Dataset:

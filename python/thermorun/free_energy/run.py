@@ -22,7 +22,8 @@ from thermorun.free_energy.estimators import ESTIMATORS
 from thermorun.free_energy.result import FreeEnergyResult
 from thermorun.free_energy.spec import DIRECTIONS, FreeEnergy, default_steps, thetas
 from thermorun.potentials import Potential, System, quadrature
-from thermorun.runs import Session, session
+from thermorun.results import origin
+from thermorun.runs import Session
 from thermorun.specs import documented, given
 from thermorun.store import Axis, RunFile, Variable
 
@@ -94,31 +95,27 @@ def measure(
     return result
 
 
-def run(
-    spec: FreeEnergy, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
-    show_progress: bool = False,
-) -> FreeEnergyResult:  # fmt: skip
+def run(spec: FreeEnergy, under_way: Session) -> FreeEnergyResult:
     """Runs a spec: see `measure`."""
-    with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
-        spec = under_way.spec = spec.resolved()
-        # Two directions, their works in kT, and what the estimators make of them.
-        under_way.require_memory(2 * spec.particles * 10 * 8, f"particles is {spec.particles}")
-        system = spec.system
-        for point in spec.ends.values():
-            potentials.check(system.potential, point, beta=spec.beta)
-        _compile(spec, system)
-        file = under_way.open(lambda file: _lay_out(file, spec, system))
-        under_way.stage("free energy", 2 * spec.particles * int(spec.steps or 0), "steps")
-        for direction in DIRECTIONS:
-            done = file.committed(direction)
-            under_way.advance(min(done * _ROW, spec.particles) * int(spec.steps or 0))
-            for row in range(done, _rows(spec)):
-                file.write(direction, row, _row(spec, system, direction, row, under_way))
-        result = read(file, spec)
-        for index, one in enumerate(result.analysis.results):
-            values = (one.delta_f.mean, one.delta_f.stderr, one.effective, math.nan if one.bias is None else one.bias)
-            file.write_entry("/", index, dict(zip(_TABLE, values, strict=True)))
-        return result if file.path else replace(result, stored=file.contents())
+    spec = spec.resolved()
+    # Two directions, their works in kT, and what the estimators make of them.
+    under_way.require_memory(2 * spec.particles * 10 * 8, f"particles is {spec.particles}")
+    system = spec.system
+    for point in spec.ends.values():
+        potentials.check(system.potential, point, beta=spec.beta)
+    _compile(spec, system)
+    file = under_way.open(spec, lambda file: _lay_out(file, spec, system))
+    under_way.stage("free energy", 2 * spec.particles * int(spec.steps or 0), "steps")
+    for direction in DIRECTIONS:
+        done = file.committed(direction)
+        under_way.advance(min(done * _ROW, spec.particles) * int(spec.steps or 0))
+        for row in range(done, _rows(spec)):
+            file.write(direction, row, _row(spec, system, direction, row, under_way))
+    result = read(file, spec)
+    for index, one in enumerate(result.analysis.results):
+        values = (one.delta_f.mean, one.delta_f.stderr, one.effective, math.nan if one.bias is None else one.bias)
+        file.write_entry("/", index, dict(zip(_TABLE, values, strict=True)))
+    return result if file.path else replace(result, stored=file.contents())
 
 
 def read(file: RunFile, spec: FreeEnergy) -> FreeEnergyResult:
@@ -132,8 +129,7 @@ def read(file: RunFile, spec: FreeEnergy) -> FreeEnergyResult:
         steps += len(works[-1]) * int(spec.steps or 0)
     exact = file.noted("exact")
     return FreeEnergyResult(
-        spec=spec, threads=file.threads, file=file.path, stored=None if file.path else file.contents(),
-        forward=works[0], reverse=works[1], first_law_residual=residual,
+        **origin(file, spec), forward=works[0], reverse=works[1], first_law_residual=residual,
         exact=None if exact is None else float(exact), exact_from=file.noted("exact_from"),
         usual_steps=int(file.noted("usual_steps")),
         particle_steps_per_second=steps / seconds if seconds else math.nan,

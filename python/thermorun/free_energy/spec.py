@@ -9,8 +9,8 @@ import numpy as np
 from thermorun import specs
 from thermorun.arrays import Array
 from thermorun.errors import InputError, words
-from thermorun.potentials import INTEGRATORS, Potential, System, midpoints
-from thermorun.specs import Parameter, Spec, several
+from thermorun.potentials import INTEGRATORS, Potential, PotentialSpec, System, midpoints
+from thermorun.specs import Parameter, several
 
 Point = tuple[float, ...]
 
@@ -19,7 +19,7 @@ _MOST_STEPS = 10**8
 
 
 @dataclass(frozen=True)
-class FreeEnergy(Spec):
+class FreeEnergy(PotentialSpec):
     """Forward and reverse ensembles between two parameter points.  Its fields are the parameters of `measure`.
 
     Raises InputError (a ValueError) for whatever cannot run.
@@ -28,9 +28,7 @@ class FreeEnergy(Spec):
     command = "free-energy"
     runner = "thermorun.free_energy.run"
 
-    potential: Annotated[
-        str | Potential, Parameter(specs.potential, "a name, FILE.py:NAME of your own, or a Potential")
-    ] = "double-well"
+    potential: Annotated[str | Potential, specs.POTENTIAL] = "double-well"
     start: Annotated[
         Point | None, Parameter(several(specs.number), "theta at the start; by default the potential's own")
     ] = None
@@ -56,18 +54,13 @@ class FreeEnergy(Spec):
             several(several(specs.number), 2), "theta at equal times from start to end, linear between; else straight"
         ),
     ] = None
-    fingerprint: Annotated[str | None, Parameter(specs.text, "of the potential, filled in when it is read")] = None
+    fingerprint: Annotated[str | None, specs.FINGERPRINT] = None
 
     def validate(self) -> None:
         if self.start is not None and self.start == self.end and self.path is None:
             raise InputError(
                 f"start is {words(self.start)} and end is the same; they must differ, or a path lead out and back."
             )
-
-    @property
-    def system(self) -> System:
-        """The potential at its temperature and mobility."""
-        return System(self.potential, self.beta, self.mobility)
 
     @property
     def ends(self) -> dict[str, Point]:
@@ -86,20 +79,13 @@ class FreeEnergy(Spec):
         """With ends, steps, integrator and fingerprint set; everything is checked against the potential."""
         if None in (self.start, self.end):
             return self.replace(**self.ends).resolved()
-        system = self.system
-        for name, point in self.ends.items():
+        found, system = self.identified()
+        for name, point in found.ends.items():
             system.potential.require_valid(point, name)
-        self._check_path(system)
-        integrator = self.integrator or ("heun" if system.potential.quadratic is None else "exact")
-        system.coefficients(integrator, 1.0, np.array([self.ends["start"]]))
-        found = self.replace(
-            integrator=integrator,
-            steps=self.steps or default_steps(self, system),
-            fingerprint=system.potential.fingerprint,
-        )
+        found._check_path(system)
+        system.coefficients(str(found.integrator), 1.0, np.array([found.ends["start"]]))
+        found = found.replace(steps=found.steps or default_steps(found, system))
         system.potential.require_valid(thetas(found), "path")
-        if self.fingerprint not in (None, found.fingerprint):
-            raise InputError(f"potential is {system.potential.name}, changed since the run began; restore it.")
         return found
 
     def _check_path(self, system: System) -> None:
@@ -112,10 +98,6 @@ class FreeEnergy(Spec):
                 raise InputError(
                     f"path {ends} at {words(path[row].tolist())} and {name} is {words(point)}; both must be equal."
                 )
-
-    def file_name(self) -> str:
-        name = self.potential if isinstance(self.potential, str) else self.potential.name
-        return f"free-energy-{name.rpartition(':')[2]}-seed{self.seed}"
 
 
 def along(spec: FreeEnergy, s: Array) -> Array:

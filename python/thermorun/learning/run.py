@@ -12,7 +12,7 @@ from thermorun.learning.problem import Plan, Problem, compile_kernels, ready
 from thermorun.learning.result import LearnResult, lay_out, read, stored_constant, stored_points
 from thermorun.learning.spec import Learn
 from thermorun.potentials import Potential
-from thermorun.runs import Session, session
+from thermorun.runs import Session
 from thermorun.specs import documented, given
 from thermorun.store import RunFile
 
@@ -88,29 +88,25 @@ def learn(
     return result
 
 
-def run(
-    spec: Learn, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
-    show_progress: bool = False,
-) -> LearnResult:  # fmt: skip
+def run(spec: Learn, under_way: Session) -> LearnResult:
     """Runs a spec: see `learn`."""
-    with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
-        under_way.stage("planning", 0, "rules")
-        spec = under_way.spec = spec.resolved()
-        problem = Problem(spec, _points(spec, under_way))
-        under_way.require_memory(problem.memory(), f"particles is {spec.particles}")
-        compile_kernels(problem)
-        plans = [] if resume else ready(problem, spec.rules)
-        file = under_way.open(lambda file: lay_out(file, plans))
-        if resume:
-            plans = [Plan(problem, rule, stored_constant(file, rule)) for rule in spec.rules]
-        size = spec.particles * spec.replicas
-        under_way.stage("learn", len(plans) * (spec.step_count + 1) * size, "steps")
-        for plan in plans:
-            if file.committed(plan.rule) == len(plan.time):
-                under_way.advance((spec.step_count + 1) * size)
-            else:
-                _finish(plan, under_way)
-        return read(file, spec)
+    under_way.stage("planning", 0, "rules")
+    spec = spec.resolved()
+    problem = Problem(spec, _points(spec, under_way))
+    under_way.require_memory(problem.memory(), f"particles is {spec.particles}")
+    compile_kernels(problem)
+    plans = [] if under_way.resuming else ready(problem, spec.rules)
+    file = under_way.open(spec, lambda file: lay_out(file, plans))
+    if under_way.resuming:
+        plans = [Plan(problem, rule, stored_constant(file, rule)) for rule in spec.rules]
+    size = spec.particles * spec.replicas
+    under_way.stage("learn", len(plans) * (spec.step_count + 1) * size, "steps")
+    for plan in plans:
+        if file.committed(plan.rule) == len(plan.time):
+            under_way.advance((spec.step_count + 1) * size)
+        else:
+            _finish(plan, under_way)
+    return read(file, spec)
 
 
 def _points(spec: Learn, under_way: Session) -> Array | None:

@@ -17,9 +17,9 @@ from thermorun.arrays import Array
 from thermorun.errors import InputError, words
 from thermorun.learning.data import Sample, most_likely, sample
 from thermorun.learning.rates import RULES
-from thermorun.potentials import INTEGRATORS, Potential, System
+from thermorun.potentials import INTEGRATORS, Potential, PotentialSpec, System
 from thermorun.potentials.exact import Data, known
-from thermorun.specs import Parameter, Spec, several
+from thermorun.specs import Parameter, several
 
 Point = tuple[float, ...]
 
@@ -36,7 +36,7 @@ def _rules(name: str, values: Any) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Learn(Spec):
+class Learn(PotentialSpec):
     """One potential that learns from data under one or more rules.  Its fields are the parameters of `learn`.
 
     Raises InputError (a ValueError) for whatever cannot run.
@@ -45,9 +45,7 @@ class Learn(Spec):
     command = "learn"
     runner = "thermorun.learning.run"
 
-    potential: Annotated[
-        str | Potential, Parameter(specs.potential, "a name, FILE.py:NAME of your own, or a Potential")
-    ] = "double-well"
+    potential: Annotated[str | Potential, specs.POTENTIAL] = "double-well"
     rules: Annotated[
         tuple[str, ...],
         Parameter(_rules, "learning rules: natural (Eq. 53, a matrix), scalar (one number), gradient (constant)"),
@@ -103,7 +101,7 @@ class Learn(Spec):
     records: Annotated[
         int, Parameter(specs.count(1, 10**6), "equal parts of [0, tau] at whose ends the run is recorded")
     ] = 100
-    fingerprint: Annotated[str | None, Parameter(specs.text, "of the potential, filled in when it is read")] = None
+    fingerprint: Annotated[str | None, specs.FINGERPRINT] = None
 
     def validate(self) -> None:
         if not self.rules:
@@ -115,11 +113,6 @@ class Learn(Spec):
     def _require_way(self) -> None:
         if self.theta is not None and self.theta == self.target:
             raise InputError(f"theta and target are both {words(self.theta)}; they must differ.")
-
-    @property
-    def system(self) -> System:
-        """The potential at its temperature and mobility."""
-        return System(self.potential, self.beta, self.mobility)
 
     @property
     def sample(self) -> Sample | None:
@@ -146,17 +139,10 @@ class Learn(Spec):
 
         With data of one's own ``target`` becomes the theta that they are most likely under, where theory is known.
         """
-        system = self.system
+        found, system = self.identified()
         potential = system.potential
-        if self.fingerprint not in (None, potential.fingerprint):
-            raise InputError(f"potential is {potential.name}, changed since the run began; restore it.")
         theta = _point(potential, potential.theta if self.theta is None else self.theta, "theta")
-        ends = self.replace(
-            theta=theta,
-            target=self._target(system, theta),
-            integrator=self.integrator or ("heun" if potential.quadratic is None else "exact"),
-            fingerprint=potential.fingerprint,
-        )
+        ends = found.replace(theta=theta, target=self._target(system, theta))
         system.coefficients(str(ends.integrator), 1e-9, ends.start[None])
         step = min(system.time_step(point) for point in (ends.theta, ends.target) if point is not None)
         steps = self.steps or max(_FEWEST_STEPS, _whole(self.tau / (2 * step), self.tau))
@@ -192,10 +178,6 @@ class Learn(Spec):
                 "target and data are both given; data say themselves which theta they are most likely under."
             )
         return best
-
-    def file_name(self) -> str:
-        name = self.potential if isinstance(self.potential, str) else self.potential.name
-        return f"learn-{name.rpartition(':')[2]}-seed{self.seed}"
 
 
 def equal_weights(x: Array) -> Data:

@@ -16,7 +16,8 @@ from thermorun.metric.spec import Axis as GridAxis
 from thermorun.metric.spec import Metric
 from thermorun.potentials import Potential, System
 from thermorun.potentials.exact import require_regular
-from thermorun.runs import Session, session
+from thermorun.results import origin
+from thermorun.runs import Session
 from thermorun.specs import documented, given
 from thermorun.store import Axis, RunFile, Variable
 from thermorun.threads import on_threads
@@ -78,17 +79,13 @@ def measure(
     return result
 
 
-def run(
-    spec: Metric, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
-    show_progress: bool = False,
-) -> MetricResult:  # fmt: skip
+def run(spec: Metric, under_way: Session) -> MetricResult:
     """Runs a spec: see `measure`."""
-    with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
-        spec, system = begin(spec, under_way)
-        exact = exact_values(spec, system, under_way)
-        file = under_way.open(lambda file: _lay_out(file, spec, system))
-        measure_points(spec, system, exact, under_way)
-        return read(file, spec)
+    spec, system = begin(spec, under_way)
+    exact = exact_values(spec, system, under_way)
+    file = under_way.open(spec, lambda file: _lay_out(file, spec, system))
+    measure_points(spec, system, exact, under_way)
+    return read(file, spec)
 
 
 _Spec = TypeVar("_Spec", bound=Metric)
@@ -98,7 +95,6 @@ def begin(spec: _Spec, under_way: Session) -> tuple[_Spec, System]:
     """The spec with every number set, and its system.  Raises InputError for what cannot run or has no room."""
     under_way.stage("potential", 0, "")
     spec = spec.resolved()
-    under_way.spec = spec
     system = spec.system
     p, points = len(spec.theta or ()), math.prod(count for _, _, _, count in spec.grid)
     needed = float(points * spec.blocks * 8 * (2 * MOST * p * p + (2 + p) * p))
@@ -109,8 +105,7 @@ def begin(spec: _Spec, under_way: Session) -> tuple[_Spec, System]:
 def read(file: RunFile, spec: Metric) -> MetricResult:
     """The results in a file, of the points that are complete."""
     return MetricResult(
-        spec=spec, threads=file.threads, file=file.path, stored=None if file.path else file.contents(),
-        **read_points(file, spec),
+        **origin(file, spec), **read_points(file, spec),
     )  # fmt: skip
 
 

@@ -28,7 +28,8 @@ from thermorun.metric.spec import Drive
 from thermorun.potentials import Potential, System, midpoints
 from thermorun.potentials.exact import functions
 from thermorun.potentials.fokker_planck import FokkerPlanck
-from thermorun.runs import Session, session
+from thermorun.results import origin
+from thermorun.runs import Session
 from thermorun.specs import documented, given
 from thermorun.store import Axis, RunFile, Variable
 from thermorun.threads import on_threads
@@ -102,27 +103,23 @@ def drive(
     return result
 
 
-def run(
-    spec: Drive, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
-    show_progress: bool = False,
-) -> DriveResult:  # fmt: skip
+def run(spec: Drive, under_way: Session) -> DriveResult:
     """Runs a spec: see `drive`."""
-    with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
-        spec, system = begin(spec, under_way)
-        delta_f = _delta_free_energy(spec, system)
-        exact = exact_values(spec, system, under_way)
-        found = _plan_exact(spec, system, under_way)
-        file = under_way.open(lambda file: _lay_out(file, spec, system, delta_f))
-        measured = measure_points(spec, system, exact, under_way)
-        if found is None:
-            with under_way.unsaved():
-                found = _plan_measured(spec, system, measured, under_way)
-        _keep(file, found)
-        _drive_all(spec, system, found, under_way)
-        works = [work.excess_work for work in _read_works(file, spec, file.read("works"))]
-        means, stderrs = np.array([[one.mean, one.stderr] for one in works]).T.reshape(2, len(found.taus), -1)
-        file.write_whole("works", {"excess_work": means, "excess_work_stderr": stderrs})
-        return read(file, spec)
+    spec, system = begin(spec, under_way)
+    delta_f = _delta_free_energy(spec, system)
+    exact = exact_values(spec, system, under_way)
+    found = _plan_exact(spec, system, under_way)
+    file = under_way.open(spec, lambda file: _lay_out(file, spec, system, delta_f))
+    measured = measure_points(spec, system, exact, under_way)
+    if found is None:
+        with under_way.unsaved():
+            found = _plan_measured(spec, system, measured, under_way)
+    _keep(file, found)
+    _drive_all(spec, system, found, under_way)
+    works = [work.excess_work for work in _read_works(file, spec, file.read("works"))]
+    means, stderrs = np.array([[one.mean, one.stderr] for one in works]).T.reshape(2, len(found.taus), -1)
+    file.write_whole("works", {"excess_work": means, "excess_work_stderr": stderrs})
+    return read(file, spec)
 
 
 def read(file: RunFile, spec: Drive) -> DriveResult:
@@ -131,8 +128,7 @@ def read(file: RunFile, spec: Drive) -> DriveResult:
     known = bool(np.all(np.isfinite(table["tau"])))
     found = Geodesic.through(_SHARES, path["theta"], *path["size"].tolist()) if known else None
     return DriveResult(
-        spec=spec, threads=file.threads, file=file.path, stored=None if file.path else file.contents(),
-        **read_points(file, spec), geodesic=found, least=_read_least(file, spec) if known else (),
+        **origin(file, spec), **read_points(file, spec), geodesic=found, least=_read_least(file, spec) if known else (),
         works=_read_works(file, spec, table),
     )  # fmt: skip
 

@@ -10,8 +10,8 @@ from thermokernels.random import BLOCK
 from thermorun import specs
 from thermorun.arrays import Array
 from thermorun.errors import InputError, require_count, require_number, short, words
-from thermorun.potentials import INTEGRATORS, Potential, System
-from thermorun.specs import Check, Parameter, Spec, several
+from thermorun.potentials import INTEGRATORS, Potential, PotentialSpec, System
+from thermorun.specs import Check, Parameter, several
 
 Point = tuple[float, ...]
 # A parameter, its first and last value, and how many values there are.
@@ -59,7 +59,7 @@ def axes(name: str, value: Any) -> tuple[Axis, ...]:
 
 
 @dataclass(frozen=True)
-class Metric(Spec):
+class Metric(PotentialSpec):
     """g, zeta and tau^r of a potential at a point or over a grid.  Its fields are the parameters of `measure`.
 
     Raises InputError (a ValueError) for whatever cannot run.
@@ -68,9 +68,7 @@ class Metric(Spec):
     command = "metric"
     runner = "thermorun.metric.points"
 
-    potential: Annotated[
-        str | Potential, Parameter(specs.potential, "a name, FILE.py:NAME of your own, or a Potential")
-    ] = "trap"
+    potential: Annotated[str | Potential, specs.POTENTIAL] = "trap"
     theta: Annotated[
         Point | None, Parameter(several(specs.number), "where to measure; by default the potential's own point")
     ] = None
@@ -89,18 +87,7 @@ class Metric(Spec):
     ] = "heun"
     precision: Annotated[str, specs.PRECISION] = "float64"
     particles: Annotated[int, Parameter(whole_blocks(FEWEST_BLOCKS), "at each point, in blocks of 1,024")] = 32768
-    fingerprint: Annotated[str | None, Parameter(specs.text, "of the potential, filled in when it is read")] = None
-
-    @property
-    def system(self) -> System:
-        """The potential at its temperature and mobility."""
-        return System(self.potential, self.beta, self.mobility)
-
-    @property
-    def potential_name(self) -> str:
-        """What the potential is called; it need not be there."""
-        name = self.potential if isinstance(self.potential, str) else self.potential.name
-        return name.rpartition(":")[2]
+    fingerprint: Annotated[str | None, specs.FINGERPRINT] = None
 
     @property
     def blocks(self) -> int:
@@ -109,14 +96,10 @@ class Metric(Spec):
 
     def resolved(self) -> Self:
         """With theta and fingerprint set; everything is checked against the potential."""
-        system = self.system
+        found, system = self.identified()
         potential = system.potential
         theta = potential.theta if self.theta is None else self.theta
-        found = self.replace(
-            theta=tuple(potential.require_valid(theta, "theta").tolist()), fingerprint=potential.fingerprint
-        )
-        if self.fingerprint not in (None, found.fingerprint):
-            raise InputError(f"potential is {potential.name}, changed since the run began; restore it.")
+        found = found.replace(theta=tuple(potential.require_valid(theta, "theta").tolist()))
         system.coefficients(self.integrator, 1.0, np.array([theta], float))
         found._check_grid(potential)
         for point in found.points(potential):

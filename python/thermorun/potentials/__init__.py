@@ -21,6 +21,7 @@ from thermorun.potentials.check import check
 from thermorun.potentials.dynamics import INTEGRATORS, Driven, midpoints
 from thermorun.potentials.exact import Exact
 from thermorun.potentials.potential import Potential, exponential_family
+from thermorun.potentials.spec import PotentialSpec
 from thermorun.potentials.system import System
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Driven",
     "Exact",
     "Potential",
+    "PotentialSpec",
     "System",
     "bistable",
     "chain",

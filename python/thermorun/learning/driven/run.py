@@ -15,7 +15,8 @@ from thermorun.learning.driven import exact
 from thermorun.learning.driven.result import DriveResult
 from thermorun.learning.driven.spec import Drive, Row, staircase
 from thermorun.potentials import Potential, System
-from thermorun.runs import Session, session
+from thermorun.results import origin
+from thermorun.runs import Session
 from thermorun.specs import documented, given
 from thermorun.store import Axis, RunFile, Variable
 from thermorun.streams import Noise
@@ -81,29 +82,25 @@ def drive(
     return result
 
 
-def run(
-    spec: Drive, *, out: Path | str | None = None, resume: bool = False, threads: int | None = None,
-    show_progress: bool = False,
-) -> DriveResult:  # fmt: skip
+def run(spec: Drive, under_way: Session) -> DriveResult:
     """Runs a spec: see `drive`."""
-    with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
-        spec = under_way.spec = spec.resolved()
-        under_way.require_memory(spec.particles * 8 * 6, f"particles is {spec.particles}")
-        system = spec.system
-        rows = np.array(spec.path)
-        for theta in (rows[0, 1:], rows[-1, 1:]):
-            potentials.check(system.potential, theta)
-        stairs, waits = staircase(rows, int(spec.steps or 0))
-        system.potential.require_valid(stairs, "path")
-        x = np.zeros((1, system.potential.dimension, 1), spec.precision)
-        system.drive(x, stairs[:2], dt=0.0, integrator=str(spec.integrator))  # compiles, or loads from the cache
-        file = under_way.open(lambda file: _lay_out(file, spec, system))
-        under_way.stage("drive", spec.particles * len(waits), "steps")
-        done = file.committed("particles")
-        under_way.advance(min(done * _ROW, spec.particles) * len(waits))
-        for row in range(done, _rows(spec)):
-            file.write("particles", row, _row(spec, system, stairs, waits, row, under_way))
-        return read(file, spec)
+    spec = spec.resolved()
+    under_way.require_memory(spec.particles * 8 * 6, f"particles is {spec.particles}")
+    system = spec.system
+    rows = np.array(spec.path)
+    for theta in (rows[0, 1:], rows[-1, 1:]):
+        potentials.check(system.potential, theta)
+    stairs, waits = staircase(rows, int(spec.steps or 0))
+    system.potential.require_valid(stairs, "path")
+    x = np.zeros((1, system.potential.dimension, 1), spec.precision)
+    system.drive(x, stairs[:2], dt=0.0, integrator=str(spec.integrator))  # compiles, or loads from the cache
+    file = under_way.open(spec, lambda file: _lay_out(file, spec, system))
+    under_way.stage("drive", spec.particles * len(waits), "steps")
+    done = file.committed("particles")
+    under_way.advance(min(done * _ROW, spec.particles) * len(waits))
+    for row in range(done, _rows(spec)):
+        file.write("particles", row, _row(spec, system, stairs, waits, row, under_way))
+    return read(file, spec)
 
 
 def read(file: RunFile, spec: Drive) -> DriveResult:
@@ -113,14 +110,13 @@ def read(file: RunFile, spec: Drive) -> DriveResult:
     seconds, count = float(np.sum(stored["seconds"][:rows])), len(each)
     spread = float(np.std(heat, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
     mean_heat = Estimate(float(np.mean(heat)) if count else math.nan, spread, dof=max(count - 1.0, 1.0))
-    known = {name: file.noted(name) for name in ("delta_f", "exact_work")}
+    noted = {name: file.noted(name) for name in ("delta_f", "exact_work")}
+    known: dict[str, Any] = {name: None if value is None else float(value) for name, value in noted.items()}
     return DriveResult(
-        spec=spec, threads=file.threads, file=file.path, stored=None if file.path else file.contents(),
-        work_of_each=each, heat=mean_heat,
+        **origin(file, spec), work_of_each=each, heat=mean_heat,
         first_law_residual=float(np.max(stored["first_law_residual"][:rows], initial=0.0)),
         particle_steps_per_second=count * int(spec.steps or 0) / seconds if seconds else math.nan,
-        exact_from=file.noted("exact_from"),
-        **{name: None if value is None else float(value) for name, value in known.items()},
+        exact_from=file.noted("exact_from"), **known,
     )  # fmt: skip
 
 

@@ -13,8 +13,8 @@ from thermorun import specs
 from thermorun.arrays import Array
 from thermorun.errors import InputError, words
 from thermorun.learning.data import sample
-from thermorun.potentials import INTEGRATORS, Potential, System
-from thermorun.specs import Parameter, Spec, several
+from thermorun.potentials import INTEGRATORS, Potential, PotentialSpec, System
+from thermorun.specs import Parameter, several
 
 Row = tuple[float, ...]
 _MOST_STEPS = 10**8
@@ -37,7 +37,7 @@ def _path(name: str, value: Any) -> tuple[Row, ...]:
 
 
 @dataclass(frozen=True)
-class Drive(Spec):
+class Drive(PotentialSpec):
     """An ensemble of any potential that is driven along a path of theta.  Its fields are the parameters of `drive`.
 
     Raises InputError (a ValueError) for whatever cannot run.
@@ -46,9 +46,7 @@ class Drive(Spec):
     command = "drive"
     runner = "thermorun.learning.driven.run"
 
-    potential: Annotated[
-        str | Potential, Parameter(specs.potential, "a name, FILE.py:NAME of your own, or a Potential")
-    ] = "double-well"
+    potential: Annotated[str | Potential, specs.POTENTIAL] = "double-well"
     path: Annotated[
         tuple[Row, ...] | None,
         Parameter(
@@ -75,16 +73,11 @@ class Drive(Spec):
         Parameter(specs.Choice(*INTEGRATORS), "by default exact for quadratic potentials, else heun"),
     ] = None
     precision: Annotated[str, specs.PRECISION] = "float64"
-    fingerprint: Annotated[str | None, Parameter(specs.text, "of the potential, filled in when it is read")] = None
-
-    @property
-    def system(self) -> System:
-        """The potential at its temperature and mobility."""
-        return System(self.potential, self.beta, self.mobility)
+    fingerprint: Annotated[str | None, specs.FINGERPRINT] = None
 
     def resolved(self) -> Self:
         """With path, duration, steps, integrator and fingerprint set; all is checked against the potential."""
-        system = self.system
+        found, system = self.identified()
         potential = system.potential
         rows = np.array(self.path if self.path is not None else self._straight(potential))
         if rows.shape[1] != 1 + len(potential.parameters):
@@ -96,24 +89,14 @@ class Drive(Spec):
         tau = float(rows[-1, 0]) if self.tau is None else self.tau
         rows[:, 0] *= tau / rows[-1, 0]
         rows[-1, 0] = tau
-        integrator = self.integrator or ("heun" if potential.quadratic is None else "exact")
-        system.coefficients(integrator, 1.0, rows[:1, 1:])
-        found = self.replace(
-            path=tuple(map(tuple, rows.tolist())), tau=tau, integrator=integrator, fingerprint=potential.fingerprint,
-            steps=self.steps or _default_steps(system, rows),
-        )  # fmt: skip
-        if self.fingerprint not in (None, found.fingerprint):
-            raise InputError(f"potential is {potential.name}, changed since the run began; restore it.")
-        return found
+        system.coefficients(str(found.integrator), 1.0, rows[:1, 1:])
+        steps = self.steps or _default_steps(system, rows)
+        return found.replace(path=tuple(map(tuple, rows.tolist())), tau=tau, steps=steps)
 
     def _straight(self, potential: Potential) -> tuple[Row, Row]:
         if potential.target is None:
             raise InputError(f"path is not given, and {potential.name} has no target; give a path.")
         return (0.0, *potential.theta), (self.tau or _TAU, *potential.target)
-
-    def file_name(self) -> str:
-        name = self.potential if isinstance(self.potential, str) else self.potential.name
-        return f"drive-{name.rpartition(':')[2]}-seed{self.seed}"
 
 
 def staircase(rows: ArrayLike, steps: int) -> tuple[Array, Array]:

@@ -17,7 +17,8 @@ from thermorun.learning.trap.plan import Plan
 from thermorun.learning.trap.protocols import NAMES, Path, Schedule
 from thermorun.learning.trap.result import ExcessWorkResult
 from thermorun.learning.trap.spec import ExcessWork
-from thermorun.runs import Session, session
+from thermorun.results import origin
+from thermorun.runs import Session
 from thermorun.specs import documented, given
 from thermorun.store import RunFile
 
@@ -91,32 +92,27 @@ def excess_work(
     return result
 
 
-def run(
-    spec: ExcessWork, *, out: FilePath | str | None = None, resume: bool = False, threads: int | None = None,
-    show_progress: bool = False, chunk: int = CHUNK,
-) -> ExcessWorkResult:  # fmt: skip
+def run(spec: ExcessWork, under_way: Session, chunk: int = CHUNK) -> ExcessWorkResult:
     """Runs a spec: see `excess_work`.  ``chunk`` is in particle-steps a kernel call; it changes no number."""
-    with session(spec, out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
-        spec = under_way.spec = spec.resolved()
-        size = f"particles x replicas x steps is {spec.particles} x {spec.replicas} x {spec.steps}"
-        under_way.require_memory(memory(spec), size)
-        plans = Plan.all_of(spec)
-        for plan in plans:
-            plan.require_resolved()
-        compile_kernels(spec)
-        under_way.open(lambda file: layout.lay_out(file, spec, plans))
-        under_way.stage("excess work", sum(plan.particle_steps for plan in plans), "steps")
-        for plan in plans:
-            _Run(plan, under_way, chunk).finish()
-        return read(under_way.file, spec)
+    spec = spec.resolved()
+    size = f"particles x replicas x steps is {spec.particles} x {spec.replicas} x {spec.steps}"
+    under_way.require_memory(memory(spec), size)
+    plans = Plan.all_of(spec)
+    for plan in plans:
+        plan.require_resolved()
+    compile_kernels(spec)
+    under_way.open(spec, lambda file: layout.lay_out(file, spec, plans))
+    under_way.stage("excess work", sum(plan.particle_steps for plan in plans), "steps")
+    for plan in plans:
+        _Run(plan, under_way, chunk).finish()
+    return read(under_way.file, spec)
 
 
 def read(file: RunFile, spec: ExcessWork) -> ExcessWorkResult:
     """The results in a file, complete or not; a protocol without rows is left out."""
     found = {label: layout.read(file, spec, label, protocol) for label, protocol in spec.built().items()}
     return ExcessWorkResult(
-        spec=spec, threads=file.threads, file=file.path, stored=None if file.path else file.contents(),
-        protocols={label: one for label, one in found.items() if len(one.time)},
+        **origin(file, spec), protocols={label: one for label, one in found.items() if len(one.time)},
         time_steps=layout.read_time_steps(file, spec),
     )  # fmt: skip
 

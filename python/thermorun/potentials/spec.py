@@ -1,0 +1,44 @@
+"""What every spec of ensembles in a potential shares."""
+
+from typing import Self
+
+from thermorun.errors import InputError
+from thermorun.potentials.potential import Potential
+from thermorun.potentials.system import System
+from thermorun.specs import Spec
+
+
+class PotentialSpec(Spec):
+    """A spec with these fields, each declared where it stands in its order."""
+
+    potential: str | Potential
+    beta: float
+    mobility: float
+    integrator: str | None
+    fingerprint: str | None
+
+    @property
+    def system(self) -> System:
+        """The potential at its temperature and mobility."""
+        return System(self.potential, self.beta, self.mobility)
+
+    @property
+    def potential_name(self) -> str:
+        """What the potential is called; it need not be there."""
+        name = self.potential if isinstance(self.potential, str) else self.potential.name
+        return name.rpartition(":")[2]
+
+    def identified(self) -> tuple[Self, System]:
+        """With integrator and fingerprint set, and its system.
+
+        Raises InputError where the potential is not the one whose fingerprint the spec has.
+        """
+        system = self.system
+        potential = system.potential
+        if self.fingerprint not in (None, potential.fingerprint):
+            raise InputError(f"potential is {potential.name}, changed since the run began; restore it.")
+        integrator = self.integrator or ("heun" if potential.quadratic is None else "exact")
+        return self.replace(integrator=integrator, fingerprint=potential.fingerprint), system
+
+    def file_name(self) -> str:
+        return f"{self.command}-{self.potential_name}-seed{self.seed}"

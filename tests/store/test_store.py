@@ -27,7 +27,6 @@ FIELDS = {
 RUN = f"""
 import sys
 from thermorun import learning, runs
-from thermorun.learning.trap import run
 runs.CHECKPOINT_EVERY = 0.0
 learning.ExcessWork(**{FIELDS!r}).run(out=sys.argv[1], chunk=600_000)
 """
@@ -82,7 +81,7 @@ def test_a_torn_checkpoint_costs_time_and_nothing_else(tmp_path, undisturbed):
     path = tmp_path / "torn.h5"
     with subprocess.Popen([sys.executable, "-c", RUN, str(path)]) as process:
         checkpoint = Path(f"{path}.checkpoint")
-        while not checkpoint.exists():
+        while not checkpoint.exists() and process.poll() is None:
             time.sleep(0.002)
         process.kill()
     data = checkpoint.read_bytes()
@@ -95,7 +94,7 @@ def test_ctrl_c_saves_and_resumes(tmp_path, undisturbed):
     path = tmp_path / "interrupted.h5"
     code = RUN.replace("CHECKPOINT_EVERY = 0.0", "CHECKPOINT_EVERY = 1e9")
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stderr=subprocess.DEVNULL) as process:
-        while not (path.exists() and sum(contents(path)["commits"]) > 20):
+        while process.poll() is None and not (path.exists() and sum(contents(path)["commits"]) > 20):
             time.sleep(0.002)
         process.send_signal(signal.SIGINT)
     assert path.with_name("interrupted.h5.checkpoint").exists()

@@ -10,6 +10,8 @@
 What stands in a row of coefficients: pull and kick; for ``exact`` c (d), P (d^2) and L (d^2), row by row.
 """
 
+from functools import cache
+
 from thermokernels._jit import device
 from thermokernels.random import BLOCK
 
@@ -67,7 +69,9 @@ def relaxed(integrator, d, force):
     return heun
 
 
+@cache
 def _compiled(source):
+    """The device function of a source; of equal sources the same, so that it is compiled once."""
     space = {}
     exec(source, space)
     return device(space["function"])

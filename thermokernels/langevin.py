@@ -24,6 +24,7 @@ Everything but the stored x is computed in float64.
 """
 
 import math
+from functools import cache
 
 import numpy as np
 from numba import prange
@@ -31,7 +32,7 @@ from numba import prange
 from thermokernels._jit import device, device_of, kernel, named_kernel, serial_kernel, wide_vectors
 from thermokernels.blocks import TASKS, place, share
 from thermokernels.integrators import INTEGRATORS, columns, relaxed, stores, unrolled
-from thermokernels.products import LINE
+from thermokernels.products import LINE, copy
 from thermokernels.random import BLOCK, LANES, fill_block
 
 __all__ = ["INTEGRATORS", "RECORD_COLUMNS", "Builder", "blocks_of", "device_of", "kernels"]
@@ -90,99 +91,14 @@ class Builder:
         """Compiles a kernel under the name of this potential."""
         return named_kernel(function, self.name, compiled)
 
-    def noise(self):
-        """Fills the noise of one step; ``last`` keeps what the next step shares with this one."""
-        dimension, averages = self.dimension, self.averages
-
-        @device
-        def average_block(noise, last):
-            wide_vectors()
-            for i in range(BLOCK):
-                old = last[i]
-                last[i] = noise[i]
-                noise[i] = np.float32(0.5) * (old + noise[i])
-
-        @device
-        def begin_noise(last, rows, seed, stream, block, number):
-            if averages:
-                for k in range(dimension):
-                    fill_block(last[k], rows, seed, stream + np.uint64(k), block, number)
-
-        @device
-        def fill_noise(noise, last, rows, seed, stream, block, number):
-            if averages:
-                number += 1
-            for k in range(dimension):
-                fill_block(noise[k], rows, seed, stream + np.uint64(k), block, number)
-                if averages:
-                    average_block(noise[k], last[k])
-
-        return begin_noise, fill_noise
-
-    def copies(self):
-        dimension = self.dimension
-
-        @device
-        def take_block(s, x, begin):
-            wide_vectors()
-            for k in range(dimension):
-                row = x[k]
-                for i in range(min(BLOCK, row.size - begin)):
-                    s[k * BLOCK + i] = np.float64(row[begin + i])
-
-        @device
-        def put_block(s, x, begin):
-            wide_vectors()
-            for k in range(dimension):
-                row = x[k]
-                for i in range(min(BLOCK, row.size - begin)):
-                    row[begin + i] = s[k * BLOCK + i]
-
-        return take_block, put_block
-
     def frame(self, columns):
         """The frame of every kernel around the steps of a block, whose scratch array has so many columns."""
-        dimension = self.dimension
-        take_block, put_block = self.copies()
-        begin_noise, fill_noise = self.noise()
-
-        @device
-        def room():
-            """What a task works in: the block, its normals, what the next step shares of them, and random words.
-
-            Numbers begin a cache line: 512-bit loads that straddle two take longer, and malloc aligns to 16 bytes.
-            Unpack at once: in a parallel loop Numba drops what is written to an array through a tuple's attribute.
-            """
-            double = np.empty(columns * BLOCK + LINE // 8)
-            single = np.empty(2 * dimension * BLOCK + LINE // 4, np.float32)
-            here = (LINE - double.ctypes.data % LINE) % LINE // 8
-            there = (LINE - single.ctypes.data % LINE) % LINE // 4
-            normals = single[there : there + 2 * dimension * BLOCK].reshape((2, dimension, BLOCK))
-            return double[here : here + columns * BLOCK], normals[0], normals[1], np.empty((2, LANES), np.uint64)
-
-        @device
-        def enter(s, last, rows, x, noise, at, first):
-            """Takes a block up before step number ``first``."""
-            take_block(s, x[at.replica], at.begin)
-            stream = noise[1] + np.uint64(at.replica) * np.uint64(dimension)
-            begin_noise(last, rows, noise[0], stream, at.block, first)
-
-        @device
-        def draw(normals, last, rows, noise, at, number):
-            """Fills the normals of one step."""
-            stream = noise[1] + np.uint64(at.replica) * np.uint64(dimension)
-            fill_noise(normals, last, rows, noise[0], stream, at.block, number)
-
-        @device
-        def leave(s, x, at):
-            put_block(s, x[at.replica], at.begin)
-
-        return room, enter, draw, leave
+        return _room(self.dimension, columns), *_steps(self.dimension, self.averages)
 
     def evaluate(self):
         energy, force, gradient = self.energy, self.force, self.gradient
         load, store_force, store_gradient, theta_of = self.load, self.store_force, self.store_gradient, self.theta_of
-        take_block, _ = self.copies()
+        take_block, _ = _copies(self.dimension)
         d, p = self.dimension, self.parameters
 
         @device
@@ -204,12 +120,11 @@ class Builder:
                     count = min(BLOCK, particles - begin)
                     take_block(s, x[r], begin)
                     evaluate_block(s, count, theta[r])
-                    values[r, 0, begin : begin + count] = s[(2 * d + p) * BLOCK : (2 * d + p) * BLOCK + count]
+                    copy(values[r, 0, begin:], s[(2 * d + p) * BLOCK :][:count])
                     for k in range(d):
-                        at = (d + p + k) * BLOCK
-                        values[r, 1 + k, begin : begin + count] = s[at : at + count]
+                        copy(values[r, 1 + k, begin:], s[(d + p + k) * BLOCK :][:count])
                     for j in range(p):
-                        values[r, 1 + d + j, begin : begin + count] = s[(d + j) * BLOCK : (d + j) * BLOCK + count]
+                        copy(values[r, 1 + d + j, begin:], s[(d + j) * BLOCK :][:count])
 
         return self.finish(evaluate, serial_kernel)
 
@@ -270,8 +185,8 @@ class Builder:
                     at = place(unit, blocks, x.shape[2])
                     r, block, particles = at.replica, at.block, slice(at.begin, at.begin + at.count)
                     enter(s, last, rows, x, noise, at, first)
-                    s[work_at : work_at + at.count] = work[r, particles]
-                    s[heat_at : heat_at + at.count] = heat[r, particles]
+                    copy(s[work_at:], work[r, particles])
+                    copy(s[heat_at:], heat[r, particles])
                     row = 0
                     for n in range(coefficients.shape[1]):
                         draw(normals, last, rows, noise, at, first + n)
@@ -284,8 +199,8 @@ class Builder:
                             record_block(s, at.count, theta[r, n + 1], record[row, r, block])
                             row += 1
                     leave(s, x, at)
-                    work[r, particles] = s[work_at : work_at + at.count]
-                    heat[r, particles] = s[heat_at : heat_at + at.count]
+                    copy(work[r, particles], s[work_at:][: at.count])
+                    copy(heat[r, particles], s[heat_at:][: at.count])
 
         return self.finish(drive)
 
@@ -359,21 +274,117 @@ class Builder:
                 s, normals, last, rows = room()
                 for unit in share(task, replicas * blocks):
                     at = place(unit, blocks, x.shape[2])
-                    r, count = at.replica, at.count
+                    r, count, particles = at.replica, at.count, slice(at.begin, at.begin + at.count)
                     enter(s, last, rows, x, noise, at, first)
                     for j in range(p):
-                        column = (d + p + j) * BLOCK
-                        s[column : column + count] = sums[r, j, at.begin : at.begin + count]
+                        copy(s[(d + p + j) * BLOCK :], sums[r, j, particles])
                     for n in range(coefficients.shape[1]):
                         draw(normals, last, rows, noise, at, first + n)
                         total = dwell_block(s, count, normals, theta[r, 0], coefficients[r, n], x.dtype.type(1))
                         report(total, status, at, first + n)
                     leave(s, x, at)
                     for j in range(p):
-                        column = (d + p + j) * BLOCK
-                        sums[r, j, at.begin : at.begin + count] = s[column : column + count]
+                        copy(sums[r, j, particles], s[(d + p + j) * BLOCK :][:count])
 
         return self.finish(dwell)
+
+
+# What follows does not depend on the potential: one compilation in a process serves all of one dimension.
+
+
+@cache
+def _noise(dimension, averages):
+    """Fills the noise of one step; ``last`` keeps what the next step shares with this one."""
+
+    @device
+    def average_block(noise, last):
+        wide_vectors()
+        for i in range(BLOCK):
+            old = last[i]
+            last[i] = noise[i]
+            noise[i] = np.float32(0.5) * (old + noise[i])
+
+    @device
+    def begin_noise(last, rows, seed, stream, block, number):
+        if averages:
+            for k in range(dimension):
+                fill_block(last[k], rows, seed, stream + np.uint64(k), block, number)
+
+    @device
+    def fill_noise(noise, last, rows, seed, stream, block, number):
+        if averages:
+            number += 1
+        for k in range(dimension):
+            fill_block(noise[k], rows, seed, stream + np.uint64(k), block, number)
+            if averages:
+                average_block(noise[k], last[k])
+
+    return begin_noise, fill_noise
+
+
+@cache
+def _copies(dimension):
+    @device
+    def take_block(s, x, begin):
+        wide_vectors()
+        for k in range(dimension):
+            row = x[k]
+            for i in range(min(BLOCK, row.size - begin)):
+                s[k * BLOCK + i] = np.float64(row[begin + i])
+
+    @device
+    def put_block(s, x, begin):
+        wide_vectors()
+        for k in range(dimension):
+            row = x[k]
+            for i in range(min(BLOCK, row.size - begin)):
+                row[begin + i] = s[k * BLOCK + i]
+
+    return take_block, put_block
+
+
+@cache
+def _room(dimension, columns):
+    @device
+    def room():
+        """What a task works in: the block, its normals, what the next step shares of them, and random words.
+
+        Numbers begin a cache line: 512-bit loads that straddle two take longer, and malloc aligns to 16 bytes.
+        Unpack at once: in a parallel loop Numba drops what is written to an array through a tuple's attribute.
+        """
+        double = np.empty(columns * BLOCK + LINE // 8)
+        single = np.empty(2 * dimension * BLOCK + LINE // 4, np.float32)
+        here = (LINE - double.ctypes.data % LINE) % LINE // 8
+        there = (LINE - single.ctypes.data % LINE) % LINE // 4
+        normals = single[there : there + 2 * dimension * BLOCK].reshape((2, dimension, BLOCK))
+        return double[here : here + columns * BLOCK], normals[0], normals[1], np.empty((2, LANES), np.uint64)
+
+    return room
+
+
+@cache
+def _steps(dimension, averages):
+    take_block, put_block = _copies(dimension)
+    begin_noise, fill_noise = _noise(dimension, averages)
+
+    @device
+    def enter(s, last, rows, x, noise, at, first):
+        """Takes a block up before step number ``first``."""
+        take_block(s, x[at.replica], at.begin)
+        stream = noise[1] + np.uint64(at.replica) * np.uint64(dimension)
+        begin_noise(last, rows, noise[0], stream, at.block, first)
+
+    @device
+    def draw(normals, last, rows, noise, at, number):
+        """Fills the normals of one step."""
+        stream = noise[1] + np.uint64(at.replica) * np.uint64(dimension)
+        fill_noise(normals, last, rows, noise[0], stream, at.block, number)
+
+    @device
+    def leave(s, x, at):
+        put_block(s, x[at.replica], at.begin)
+
+    return enter, draw, leave
 
 
 @device

@@ -21,7 +21,7 @@ from numba import prange
 
 from thermokernels._jit import device, kernel, wide_vectors
 from thermokernels.blocks import TASKS, share
-from thermokernels.products import add_product, aligned
+from thermokernels.products import add_product, aligned, copy_rows
 from thermokernels.random import BLOCK, LANES, fill_block
 
 TILE = 64
@@ -142,7 +142,7 @@ def simulate(x, heat, status, fields, couplings, physics, span, noise, recorded,
                 while row < recorded.size and recorded[row] == n:
                     _unload(position, paths[row, mine])
                     row += 1
-                gradient[:] = field
+                copy_rows(gradient, field)
                 add_product(gradient, matrix, position)
                 if n == steps:
                     _last_pairs(gradient, field, last_move, units, change)

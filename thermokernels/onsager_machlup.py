@@ -20,7 +20,7 @@ from numba import prange
 from thermokernels._jit import device, kernel, wide_vectors
 from thermokernels.blocks import TASKS
 from thermokernels.network import TILE, pad_couplings, padded
-from thermokernels.products import add_gram, add_product, aligned
+from thermokernels.products import add_gram, add_product, aligned, copy_rows
 
 # Steps between additions of single-precision sums to double-precision ones.
 _FLUSH = 16
@@ -158,8 +158,8 @@ def action_gradient(paths, fields, couplings, physics, action, residuals, of_cou
             residuals[mine] = residual.dtype.type(0.0)
             x[count:] = x.dtype.type(0.0)
             for n in range(steps):
-                x[:count, :units] = paths[n, mine]
-                gradient[:count, :units] = fields[mine]
+                copy_rows(x, paths[n, mine])
+                copy_rows(gradient, fields[mine])
                 # Rows come in eights: those beyond the last trajectory are multiplied too, and never read.
                 add_product(gradient, x, matrix)
                 _residuals(

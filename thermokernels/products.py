@@ -191,6 +191,24 @@ def add_rows(factors, rows, out):
 @device
 def aligned_copy(row):
     """A copy of a one-dimensional array that begins a cache line."""
-    copy = aligned(1, row.size, row)[0]
-    copy[:] = row
-    return copy
+    line = aligned(1, row.size, row)[0]
+    copy(line, row)
+    return line
+
+
+# To assign an array to a slice would do the same, and compile a sentence about shapes that do not fit: two seconds.
+@device
+def copy(target, source):
+    """Writes ``source`` (n,) to the beginning of ``target``."""
+    wide_vectors()
+    for i in range(source.size):
+        target[i] = source[i]
+
+
+@device
+def copy_rows(target, source):
+    """Writes ``source`` (rows, columns) to the upper left of ``target``."""
+    wide_vectors()
+    for i in range(source.shape[0]):
+        for j in range(source.shape[1]):
+            target[i, j] = source[i, j]

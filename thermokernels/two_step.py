@@ -34,7 +34,7 @@ from thermokernels.latent_cycle import (
     thresholds,
     visible_fields,
 )  # fmt: skip
-from thermokernels.products import add_rows, aligned, aligned_copy
+from thermokernels.products import add_rows, aligned, aligned_copy, copy
 
 # Weights and gradients below this are set to zero: products of numbers so small leave the normal range of float32,
 # where processors take a hundred times as long.  RMSProp's floor makes gradients a billion times larger harmless.
@@ -321,9 +321,9 @@ def train(state, data, mean, sizes, first, options, seeds, trace):
                 gradient[2 * n_w : 2 * n_w + size] = 0
             _climb(row, square[m], gradient, options.rate, options.decay, options.floor)
             if options.tied:
-                row[n_w : 2 * n_w] = row[:n_w]
-            fantasies[0] = fantasies[steps]
-        theta[m] = row
+                copy(row[n_w:], row[:n_w])
+            copy(fantasies[0], fantasies[steps])
+        copy(theta[m], row)
         for i in range(size):
             visible[m, i] = np.uint8(fantasies[0, i])
 

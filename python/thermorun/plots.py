@@ -21,7 +21,7 @@ FORMATS = ("png", "pdf", "svg")
 _MADE_BY = "thermorun"
 _STYLE: Any = {
     "text.usetex": False, "font.size": 9.0, "axes.titlesize": 10.0, "axes.spines.top": False,
-    "axes.spines.right": False, "legend.frameon": False, "svg.hashsalt": "0",
+    "axes.spines.right": False, "axes.formatter.useoffset": False, "legend.frameon": False, "svg.hashsalt": "0",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 
 from thermorun.arrays import Array
 
@@ -42,7 +42,7 @@ class Estimate:
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(np.asarray(self.stderr) > 0, (self.mean - np.asarray(truth)) / self.stderr, np.nan)
         if math.isfinite(self.dof):
-            t = np.sign(t) * stats.norm.isf(stats.t.sf(np.abs(t), self.dof))
+            t = -np.sign(t) * special.ndtri(special.stdtr(self.dof, -np.abs(t)))  # scipy.stats takes 0.3 s to import
         return float(t) if np.ndim(t) == 0 else t
 
     def __getitem__(self, index: Any) -> "Estimate":

@@ -10,6 +10,7 @@ import pytest
 from helpers import in_process_of_its_own, interrupted, refused, thermorun
 
 SMALL = ["--hidden", "6", "--teacher-epochs", "5", "--scale", "100", "--shots", "2"]
+LONG = ["computer", "train", *SMALL, "--method", "onsager-machlup", "--trajectories", "80000"]
 
 
 def said(run):
@@ -83,13 +84,16 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, words, sentence):
     assert set(tmp_path.iterdir()) == before
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return said(thermorun(*LONG, "--out", "whole.h5", "--json", folder=tmp_path_factory.mktemp("whole")))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_ctrl_c_saves_and_kill_and_resume_give_the_same_bits(tmp_path, number):
-    long = ["computer", "train", *SMALL, "--method", "onsager-machlup", "--trajectories", "200000"]
-    whole = said(thermorun(*long, "--out", "whole.h5", "--json", folder=tmp_path))
+def test_ctrl_c_saves_and_kill_and_resume_give_the_same_bits(tmp_path, whole, number):
     out = tmp_path / "stopped.h5"
     stopped = interrupted(
-        *long, "--out", out, folder=tmp_path, until=lambda: out.exists() or time.sleep(0.1), number=number
+        *LONG, "--out", out, folder=tmp_path, until=lambda: out.exists() or time.sleep(0.1), number=number
     )
     if number == signal.SIGINT:
         assert stopped.returncode == 130

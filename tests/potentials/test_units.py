@@ -17,14 +17,6 @@ SI = Potential(
     ("barrier", "force"),
     (2 * KT, 0.3 * KT / LENGTH),
 )
-NATURAL = Potential(
-    "wells",
-    lambda x, t: t[0] * (x**2 - 1) ** 2 + t[1] * x,
-    lambda x, t: -4 * t[0] * x * (x**2 - 1) - t[1],
-    lambda x, t: ((x**2 - 1) ** 2, x),
-    ("barrier", "force"),
-    (2.0, 0.3),
-)
 SPRING_SI = Potential(
     "spring",
     lambda x, t: 0.5 * t[1] * (x - t[0]) ** 2,
@@ -35,7 +27,7 @@ SPRING_SI = Potential(
     quadratic=lambda t: (np.array([[t[1]]]), np.array([t[0]])),
 )
 SPRINGS = System(SPRING_SI, 1 / KT, MOBILITY), System("trap-and-stiffness")
-WELLS = System(SI, 1 / KT, MOBILITY), System(NATURAL)
+WELLS = System(SI, 1 / KT, MOBILITY), System("double-well")
 # What one of each parameter is in SI.
 UNITS = {"wells": np.array([KT, KT / LENGTH]), "spring": np.array([LENGTH, KT / LENGTH**2])}
 

@@ -10,7 +10,6 @@ from functools import lru_cache
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import ndtri
-from scipy.stats import qmc
 
 from thermorun.arrays import Array
 from thermorun.errors import InputError, words
@@ -65,9 +64,17 @@ def rays(minimum: Array, covariance: Array) -> Array:
     return points.reshape(-1, len(minimum))
 
 
+def _spread(d: int, count: int) -> Array:
+    """Sobol's points (count, d) in the unit cube; the first is the origin."""
+    from scipy.stats import qmc  # takes 0.3 s to import, and is wanted in two or more dimensions alone
+
+    points: Array = qmc.Sobol(d, scramble=False).random(count)
+    return points
+
+
 def _directions(d: int) -> Array:
     """Unit vectors (n, d): both ways along every axis, and many more spread evenly."""
-    normals = ndtri(qmc.Sobol(d, scramble=False).random(2 * _RAYS)[1 : _RAYS + 1]) + 1e-3
+    normals = ndtri(_spread(d, 2 * _RAYS)[1 : _RAYS + 1]) + 1e-3
     eye = np.eye(d)
     return np.concatenate([eye, -eye, normals / np.linalg.norm(normals, axis=1, keepdims=True)])
 
@@ -180,7 +187,7 @@ class _Landscape:
 
     def starts(self, centre: Array, half: Array) -> Array:
         """Where to look for minima: the lowest of many points spread over the box, no two of them close together."""
-        points = centre + half * (2 * qmc.Sobol(self.d, scramble=False).random(_SCAN)[1:] - 1)
+        points = centre + half * (2 * _spread(self.d, _SCAN)[1:] - 1)
         heights = self.heights(points)
         order = np.argsort(heights, kind="stable")
         kept: list[int] = []

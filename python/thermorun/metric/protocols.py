@@ -26,7 +26,7 @@ from thermorun.metric.result import PROTOCOLS, DriveResult, Work
 from thermorun.metric.spec import Axis as GridAxis
 from thermorun.metric.spec import Drive
 from thermorun.potentials import Potential, System, midpoints
-from thermorun.potentials.exact import functions
+from thermorun.potentials.exact import Theory, functions
 from thermorun.potentials.fokker_planck import FokkerPlanck
 from thermorun.results import origin
 from thermorun.runs import Session
@@ -214,16 +214,32 @@ def _plan_exact(spec: Drive, system: System, under_way: Session) -> Plan | None:
             return None
         under_way.stage("geodesic", 0, "")
 
-        def friction(theta: Array) -> Array:
-            found = system.exact(theta)
-            if found is None:
-                raise InputError(f"theta is {words(theta.tolist())} on the way to end, where no metric is known.")
-            return np.asarray(found.friction)
-
-        found = geodesic(friction, spec.start, spec.end)
+        found = geodesic(_friction(spec, system), spec.start, spec.end)
         on_the_way = [system.exact(theta) for theta in found.path(np.linspace(0, 1, 9))]
         times = np.concatenate([np.diag(one.relaxation) for one in on_the_way if one is not None])
         return _plan(spec, system, found, (float(times.min()), float(times.max())), under_way)
+
+
+def _friction(spec: Drive, system: System) -> Callable[[Array], Array]:
+    """The exact friction tensor: between the two ends on one quadrature, beyond them on one for every theta.
+
+    A geodesic asks for it some two thousand times.
+    """
+    ends = np.array([spec.start, spec.end])
+    margin = 0.1 * np.ptp(ends, axis=0)
+    low, high = ends.min(axis=0) - margin, ends.max(axis=0) + margin
+    line = np.linspace(ends[0], ends[1], 5)
+    theory = Theory(system, list(line)) if all(system.exact(theta) is not None for theta in line) else None
+
+    def friction(theta: Array) -> Array:
+        if theory is not None and np.all(theta >= low) and np.all(theta <= high):
+            return np.asarray(theory.at(system.potential.require_valid(theta)).friction)
+        found = system.exact(theta)
+        if found is None:
+            raise InputError(f"theta is {words(theta.tolist())} on the way to end, where no metric is known.")
+        return np.asarray(found.friction)
+
+    return friction
 
 
 def _plan_measured(spec: Drive, system: System, measured: list[Measured], under_way: Session) -> Plan:

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from thermorun.arrays import Array
-from thermorun.errors import InputError, RunError, Stopped
+from thermorun.errors import DamagedFile, InputError, RunError, Stopped
 from thermorun.progress import Advance, Interrupt, interruptible, progress
 from thermorun.specs import Spec
-from thermorun.store import RunFile, read_command, read_spec
+from thermorun.store import RunFile, read_command, read_spec, reading
 from thermorun.threads import on_threads
 
 _Result = TypeVar("_Result")
 # Seconds between checkpoints.
 CHECKPOINT_EVERY = 20.0
+# A file that a run is writing may be caught between a number and its checksum: it is read again before it is called
+# damaged, so often and after so many seconds.
+_READS, _AGAIN = 3, 0.02
 
 
 class Session:
@@ -121,20 +124,21 @@ def session(
 
 def load(path: Path | str, spec_type: type[Spec], read: Callable[[RunFile, Any], _Result]) -> _Result:
     """The results in a file of this type of spec, complete or not: ``read(file, spec)``.  Raises InputError."""
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path} does not exist.")
-    command = read_command(path)
-    if command != spec_type.command:
-        raise InputError(f"{path} holds a run of {command}, not of {spec_type.command}.")
-    try:
-        spec = spec_type.from_json(read_spec(path))
-        with RunFile.open_to_read(path) as file:
-            return read(file, spec)
-    except InputError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OSError) as error:
-        raise InputError(f"{path} is damaged, or was changed by hand ({type(error).__name__}: {error}).") from error
+    path, left = Path(path), _READS
+    while True:
+        command = read_command(path)
+        if command != spec_type.command:
+            raise InputError(f"{path} holds a run of {command}, not of {spec_type.command}.")
+        left -= 1
+        try:
+            with reading(path):
+                spec = spec_type.from_json(read_spec(path))
+                with RunFile.open_to_read(path) as file:
+                    return read(file, spec)
+        except DamagedFile:
+            if not left:
+                raise
+            time.sleep(_AGAIN)
 
 
 def require_memory(needed: float, sentence: str) -> None:

@@ -1,6 +1,6 @@
 """Result files: HDF5 that opens in xarray and h5dump, while a run writes it and after it was killed."""
 
-from thermorun.store.inspect import is_complete, read_command, read_spec
+from thermorun.store.inspect import is_complete, read_command, read_spec, reading
 from thermorun.store.layout import SCHEMA_VERSION, Axis, Contents, Stored, Variable
 from thermorun.store.runfile import RunFile
 
@@ -14,4 +14,5 @@ __all__ = [
     "is_complete",
     "read_command",
     "read_spec",
+    "reading",
 ]

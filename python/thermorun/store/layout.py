@@ -4,7 +4,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,7 +15,7 @@ import numpy as np
 
 from thermorun.arrays import Array
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -52,23 +52,23 @@ class Stored:
 Contents = dict[str, dict[str, Stored]]
 
 
-def contents(file: h5py.File) -> Contents:
-    """All that an open run's file holds, as arrays."""
-    found: Contents = {"/": {}}
+def contents(
+    sections: Mapping[str, Mapping[str, h5py.Dataset]], checked: Callable[[str, str, h5py.Dataset], Array]
+) -> Contents:
+    """All that the datasets of a file hold, by section and name, as arrays; ``checked`` gives their values."""
+    return {
+        section: {name: _stored(name, data, checked(section, name, data)) for name, data in datasets.items()}
+        for section, datasets in sections.items()
+    }
 
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Group):
-            found[name] = {}
-            return
-        section, _, own = name.rpartition("/")
-        scales = [[scale.name.rpartition("/")[2] for scale in dimension.values()] for dimension in item.dims]
-        dimensions = (own,) if item.is_scale else tuple(each[0] if each else "" for each in scales)
-        values = item.asstr()[()] if h5py.check_string_dtype(item.dtype) else item[()]
-        kept = {key: item.attrs[key] for key in ("units", "long_name") if key in item.attrs}
-        found[section or "/"][own] = Stored(dimensions, values, kept)
 
-    file.visititems(visit)
-    return found
+def _stored(name: str, data: h5py.Dataset, values: Array) -> Stored:
+    scales = [[scale.name.rpartition("/")[2] for scale in dimension.values()] for dimension in data.dims]
+    dimensions = (name,) if data.is_scale else tuple(each[0] if each else "" for each in scales)
+    if h5py.check_string_dtype(data.dtype):
+        values = np.array([text.decode() for text in values.ravel()], object).reshape(values.shape)
+    kept = {key: data.attrs[key] for key in ("units", "long_name") if key in data.attrs}
+    return Stored(dimensions, values, kept)
 
 
 def add_section(file: h5py.File, name: str, axes: Sequence[Axis], variables: Sequence[Variable]) -> None:

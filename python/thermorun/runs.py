@@ -120,6 +120,9 @@ def session(
             ) from None
         except MemoryError as error:
             raise RunError(f"memory ran out ({error or 'no more to be had'}); take a smaller run.") from error
+        except OSError as error:  # not of the run's file, which has a sentence of its own: the compile cache, say
+            where = f" at {error.filename}" if error.filename else ""
+            raise RunError(f"the run could not go on ({error.strerror or error}{where}).") from error
 
 
 def load(path: Path | str, spec_type: type[Spec], read: Callable[[RunFile, Any], _Result]) -> _Result:

@@ -1,12 +1,12 @@
 """The bytes of a file as HDF5 writes them, such that a disk that is full or gone never reaches HDF5."""
 
-import io
 import os
+from io import FileIO, RawIOBase
 from pathlib import Path
 from typing import Any
 
 
-class Disk(io.RawIOBase):
+class Disk(RawIOBase):
     """A file that HDF5 writes through; after a write that failed no later one reaches the disk.
 
     HDF5 cannot close a file whose last writes failed: it tries them again, and then crashes the interpreter.  So here a
@@ -16,7 +16,7 @@ class Disk(io.RawIOBase):
 
     def __init__(self, path: Path, mode: str) -> None:
         super().__init__()
-        self._raw = io.FileIO(path, mode)  # unbuffered: a kill loses nothing that HDF5 has flushed
+        self._raw = FileIO(path, mode)  # unbuffered: a kill loses nothing that HDF5 has flushed
         self.error: OSError | None = None
 
     def readinto(self, buffer: Any) -> int:

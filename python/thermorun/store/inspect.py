@@ -13,6 +13,7 @@ import numpy as np
 
 from thermorun.errors import DamagedFile, InputError, RunError, short
 from thermorun.store.layout import SCHEMA_VERSION
+from thermorun.store.structure import require_sealed
 
 # Attributes that every file of ours has at its root.
 _ROOT = ("command", "spec", "seed", "threads", "created")
@@ -66,6 +67,10 @@ def read_command(path: Path | str) -> str:
 
 def _root(path: Path | str) -> dict[str, str]:
     require_file(path)
+    with reading(path):
+        if not h5py.is_hdf5(path):
+            raise InputError(f"{path} cannot be read as HDF5 (it is something else).")
+        require_sealed(path)
     with reading(path), opened(path) as file:
         if "schema_version" not in file.attrs:
             raise InputError(f"{path} is an HDF5 file, but not of a run.")

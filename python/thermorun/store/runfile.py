@@ -38,7 +38,7 @@ from thermorun.store.disk import Disk, sync_folder
 from thermorun.store.inspect import difference, opened, read_spec, reading, reason, refuse_other_content
 from thermorun.store.layout import Axis, Contents, Variable, add_section, attributes, contents
 from thermorun.store.locks import locked
-from thermorun.store.structure import require_structure, seal
+from thermorun.store.structure import USER_BLOCK, add_extents, place_of_extents, require_plain, seal
 
 # A format that no killed process leaves marked as open.
 _FORMAT = ("earliest", "v108")
@@ -77,7 +77,7 @@ class RunFile:
             disk = Disk(part, "x+")
         except OSError as error:
             raise InputError(f"out is {path}, which cannot be written ({reason(error)}).") from error
-        file = cls(path, h5py.File(disk, "w", libver=_FORMAT), disk, part)
+        file = cls(path, h5py.File(disk, "w", libver=_FORMAT, userblock_size=USER_BLOCK), disk, part)
         file.note(**attributes(command, spec, seed, threads))
         return file
 
@@ -124,8 +124,7 @@ class RunFile:
         self._raise_if_full()
         self._checks.add_to(self._file, without="commits")
         self._file[GROUP].create_dataset("finished", data=np.zeros(1, np.int64), track_times=False)
-        seal(self._file)
-        self._sync()
+        self._seal(self._target)
         # Once more: another run may have taken the name since this one began.
         refuse_other_content(self.path, str(self._file.attrs["spec"]))
         self._lock = locked(self._target, self.path)
@@ -133,6 +132,19 @@ class RunFile:
         os.replace(self._target, self.path)
         self._target = None
         sync_folder(self.path.parent)
+
+    def _seal(self, path: Path) -> None:
+        """Ends the structure of a file that is laid out, and goes on with it."""
+        assert self._disk is not None
+        add_extents(self._file)
+        place = place_of_extents(self._file)
+        self._file.close()  # which writes the last of it
+        self._raise_if_full()
+        seal(path, self._disk, place)
+        self._disk.sync()
+        self._raise_if_full()
+        self._open.clear()
+        self._file = h5py.File(self._disk, "r+", libver=_FORMAT)
 
     @classmethod
     def reopen(cls, path: Path, spec: str) -> Self:
@@ -170,7 +182,7 @@ class RunFile:
         with reading(path):
             file = cls(path, opened(path))
             try:
-                require_structure(file._file, path)
+                require_plain(file._file, path)
                 file._read_counts()
             except BaseException:
                 file._file.close()

@@ -1,150 +1,187 @@
-"""A file against what it says of itself: nothing is missing, added or changed, and nothing leads out of it.
+"""The structure of a file, looked at before HDF5 and its numbers are: nothing changed, nothing leads out of it.
 
-Looks at links and headers alone, before any data are read.  What a stranger's file could make HDF5 do is refused: other
-files (external links and storage, virtual datasets), names that stand for others (soft links, a group inside itself),
-filters (code of plugins), and sizes beyond the file's own.
+HDF5 trusts what it reads: a flipped bit in a header makes it loop without end or take another dataset for the one that
+was asked for.  Since no metadata change once a file is published, all bytes but those of the datasets get a checksum
+then.  It stands in the file's first 512 bytes, which HDF5 leaves to others (the user block), with the place of a table
+``checksums/extents`` that tells where the datasets lie: rows of first byte and length.
+
+What a stranger's file, with checksums of its own, could make HDF5 do is refused: other files (external links and
+storage, virtual datasets), names that stand for others (soft links, a group inside itself), filters (code of plugins),
+and sizes beyond the file's own.
 """
 
-import json
 import os
+import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
-from thermorun.errors import DamagedFile
+from thermorun.errors import DamagedFile, InputError
 from thermorun.store.checksums import GROUP
+from thermorun.store.disk import Disk
 
-LAYOUT = "layout"
+USER_BLOCK = 512
+_EXTENTS = "extents"
+# A word, place and rows of the table, length of the file; checksums of the table, of the bytes outside it, of all this.
+_SEAL = struct.Struct("<8sQQQII")
+_WORD = b"thrmorun"
+_KINDS = "iufO"
 # Far beyond what a run makes: a bound on the work that a file may ask for before it is refused.
 _MOST_OBJECTS = 200_000
-_KINDS = "iufO"
-# Of HDF5's own making: `dimensions` says what they say.
-_SCALES = {"DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME", "_Netcdf4Dimid"}
+_PIECE = 2**20
 
 
-def describe(file: h5py.File) -> dict[str, Any]:
-    """What stands in a file but for its numbers: the checksums of attributes; dtype, shape, dimensions of datasets."""
-    found: dict[str, dict[str, Any]] = {"/": {"attributes": _attributes(file)}}
-    for path, item in _walk(file):
-        if path.split("/")[0] == GROUP:
-            continue
-        found[path] = {"attributes": _attributes(item)}
-        if isinstance(item, h5py.Dataset):
-            dimensions = [[scale.name for scale in dimension.values()] for dimension in item.dims]
-            found[path] |= {
-                "dtype": "text" if item.dtype.kind == "O" else item.dtype.str,
-                "shape": list(item.shape),
-                "dimensions": [] if item.is_scale else dimensions,
-            }
-    return found
+def add_extents(file: h5py.File) -> None:
+    """Writes into a file where its datasets lie: the last dataset that it gets."""
+    known = _merged(_extents(file))
+    table = file.require_group(GROUP).create_dataset(
+        _EXTENTS, data=np.zeros((len(known) + 1, 2), np.int64), track_times=False
+    )
+    file.flush()
+    merged = _merged(_extents(file))
+    table[: len(merged)] = merged
+    file.flush()
 
 
-def seal(file: h5py.File) -> None:
-    """Writes what stands in a file into it, with a checksum: the last thing that changes its structure."""
-    text = json.dumps(describe(file), separators=(",", ":")).encode()
-    data = file.require_group(GROUP).create_dataset(LAYOUT, data=np.frombuffer(text, np.uint8), track_times=False)
-    data.attrs["crc32"] = zlib.crc32(text)
+def place_of_extents(file: h5py.File) -> tuple[int, int]:
+    """First byte and rows of that table."""
+    table = file[GROUP][_EXTENTS]
+    return table.id.get_offset(), len(table)
 
 
-def require_structure(file: h5py.File, path: Any) -> None:
-    """Raises DamagedFile, with what is wrong, for a file whose structure is not what was written."""
-    for what in faults(file, os.path.getsize(path)):
-        raise DamagedFile(f"{path} is damaged, or was changed by hand: {what}.")
+def seal(path: Path, disk: Disk, place: tuple[int, int]) -> None:
+    """Puts the checksum of a file's structure into its first bytes; HDF5 must have closed it."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as stream:
+        table = _read(stream, place[0], 16 * place[1])
+        extents = np.frombuffer(table, np.int64).reshape(-1, 2)
+        head = _SEAL.pack(_WORD, *place, size, zlib.crc32(table), _crc_outside(stream, extents, size))
+    disk.seek(0)
+    disk.write(head + struct.pack("<I", zlib.crc32(head)))
 
 
-def faults(file: h5py.File, size: int) -> Iterator[str]:
-    """Says what is wrong with the structure of a file of ``size`` bytes, the gravest first; nothing where it is as it
-    was written."""
-    try:
-        for name, item in _walk(file):
-            if isinstance(item, h5py.Dataset):
-                _require_plain(name, item, size)
-        written = _written(file)
-        there = describe(file)
-    except DamagedFile as error:
-        yield str(error)
-        return
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OSError, RecursionError) as error:
-        yield f"it cannot be looked through ({type(error).__name__})"
-        return
-    for name in written:
-        if name not in there:
-            yield f"{name} is missing"
-        elif there[name] != written[name]:
-            yield f"{name if name != '/' else 'it'} {_difference(written[name], there[name])}"
-    for name in there.keys() - written.keys():
-        yield f"it holds {name}, which no run wrote"
+def require_sealed(path: Path | str) -> None:
+    """Raises DamagedFile for a file whose structure is not the one that was sealed, before HDF5 has to do with it.
+
+    Raises InputError for a file that never was sealed.  Raises OSError.
+    """
+    size = os.path.getsize(path)
+    damaged = f"{path} is damaged, or was changed by hand"
+    with open(path, "rb") as stream:
+        head = stream.read(_SEAL.size + 4)
+        if len(head) < _SEAL.size + 4 or head[:4] != _WORD[:4]:
+            raise InputError(f"{path} is an HDF5 file, but not of a run, or of another version.")
+        word, first, rows, length, table_sum, outside_sum = _SEAL.unpack_from(head)
+        if zlib.crc32(head[:-4]) != int.from_bytes(head[-4:], "little") or word != _WORD:
+            raise DamagedFile(f"{damaged}: its first bytes are not as they were written.")
+        if size < length:
+            raise DamagedFile(f"{path} is damaged: {length - size} of its {length} bytes are missing.")
+        if first + 16 * rows > size:
+            raise DamagedFile(f"{damaged}: it declares more than it holds.")
+        table = _read(stream, first, 16 * rows)
+        extents = np.frombuffer(table, np.int64).reshape(-1, 2)
+        if zlib.crc32(table) != table_sum or np.any(extents < 0) or np.any(extents.sum(axis=1) > length):
+            raise DamagedFile(f"{damaged}: the table of its datasets is not as it was written.")
+        if _crc_outside(stream, extents, length) != outside_sum:
+            raise DamagedFile(f"{damaged}: its structure (names, shapes, attributes) is not as it was written.")
+
+
+def require_plain(file: h5py.File, path: Path | str) -> None:
+    """Raises DamagedFile for a file that holds anything but groups and datasets of its own, all of them within it.
+
+    Looks at links and headers alone, and follows none that leads elsewhere.
+    """
+    size = os.path.getsize(path)
+    for name, item in _walk(file):
+        what = _not_plain(item, size) if isinstance(item, h5py.Dataset) else item if isinstance(item, str) else ""
+        if what:
+            raise DamagedFile(f"{path} is damaged, or was changed by hand: {name} {what}.")
 
 
 def _walk(group: h5py.Group, prefix: str = "", seen: set[Any] | None = None) -> Iterator[tuple[str, Any]]:
-    """Every group and dataset with its path.  Raises DamagedFile for whatever else has a name, before it is opened."""
+    """Every group and dataset with its path; in place of what is neither, a text that says so, and the end."""
     seen = set() if seen is None else seen
     for name in group:
         path = f"{prefix}{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise DamagedFile(f"{path} is a link that leads elsewhere")
+            yield path, "is a link that leads elsewhere"
+            return
         item = group[name]
-        if not isinstance(item, h5py.Group | h5py.Dataset):
-            raise DamagedFile(f"{path} is neither a group nor a dataset")
         address = h5py.h5o.get_info(item.id).addr
-        if address in seen or len(seen) > _MOST_OBJECTS:
-            raise DamagedFile(f"{path} is another name of what stands elsewhere")
+        if not isinstance(item, h5py.Group | h5py.Dataset) or address in seen or len(seen) > _MOST_OBJECTS:
+            yield path, "is another name of what stands elsewhere"
+            return
         seen.add(address)
         yield path, item
         if isinstance(item, h5py.Group):
             yield from _walk(item, f"{path}/", seen)
 
 
-def _require_plain(name: str, data: h5py.Dataset, size: int) -> None:
-    """Raises DamagedFile for a dataset that is not numbers or texts of this file, all of it within the file."""
+def _not_plain(data: h5py.Dataset, size: int) -> str:
+    """What a dataset is instead of numbers or texts in this file of so many bytes; empty where it is that."""
     made = data.id.get_create_plist()
     if made.get_external_count() or made.get_layout() == h5py.h5d.VIRTUAL:
-        raise DamagedFile(f"{name} lies in other files")
+        return "lies in other files"
     if made.get_nfilters():
-        raise DamagedFile(f"{name} is stored through a filter")
+        return "is stored through a filter"
     if data.dtype.kind not in _KINDS or (data.dtype.kind == "O" and h5py.check_string_dtype(data.dtype) is None):
-        raise DamagedFile(f"{name} is of type {data.dtype}")
+        return f"is of type {data.dtype}"
     if data.shape is None:
-        raise DamagedFile(f"{name} is empty")
+        return "is empty"
     needed = data.id.get_type().get_size() * int(np.prod(np.array(data.shape, object)))
-    if data.id.get_storage_size() < needed or needed > size:
-        raise DamagedFile(f"{name} declares {needed} bytes, which the file does not hold")
+    if needed > min(size, data.id.get_storage_size()):
+        return f"declares {needed} bytes, which the file does not hold"
+    return ""
 
 
-def _written(file: h5py.File) -> dict[str, Any]:
-    """What `seal` wrote.  Raises DamagedFile where it is gone or was changed."""
-    try:
-        data = file[GROUP][LAYOUT]
-        text, known = bytes(np.asarray(data[()])), int(data.attrs["crc32"])
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedFile("the account of what it holds is missing") from error
-    if zlib.crc32(text) != known:
-        raise DamagedFile("the account of what it holds is not as it was written")
-    written = json.loads(text)
-    if not isinstance(written, dict) or not all(isinstance(one, dict) for one in written.values()):
-        raise DamagedFile("the account of what it holds is none")
-    return written
+def _extents(file: h5py.File) -> list[tuple[int, int]]:
+    """First byte and length of every piece of every dataset."""
+    found: list[tuple[int, int]] = []
+
+    def visit(_: str, item: Any) -> None:
+        if not isinstance(item, h5py.Dataset):
+            return
+        if item.chunks is not None:
+            item.id.chunk_iter(lambda chunk: found.append((chunk.byte_offset, chunk.size)))
+        elif item.id.get_offset() is not None:
+            found.append((item.id.get_offset(), item.id.get_storage_size()))
+
+    file.visititems(visit)
+    return found
 
 
-def _attributes(item: Any) -> dict[str, int]:
-    """The checksum of every attribute, by name."""
-    sums = {}
-    for name in item.attrs:
-        if name not in _SCALES:
-            value = np.asarray(item.attrs[name])
-            text = json.dumps(value.tolist(), default=repr) if value.dtype.kind in "OU" else repr(value.tolist())
-            sums[name] = zlib.crc32(f"{value.dtype.kind} {value.shape} {text}".encode("utf-8", "backslashreplace"))
-    return sums
+def _merged(extents: list[tuple[int, int]]) -> list[list[int]]:
+    """The same in order, neighbours as one."""
+    merged: list[list[int]] = []
+    for first, length in sorted(extents):
+        if merged and sum(merged[-1]) == first:
+            merged[-1][1] += length
+        else:
+            merged.append([first, length])
+    return merged
 
 
-def _difference(written: dict[str, Any], there: dict[str, Any]) -> str:
-    for what in ("dtype", "shape", "dimensions"):
-        if written.get(what) != there.get(what):
-            return f"has {what} {there.get(what)}, not {written.get(what)}"
-    before, now = written.get("attributes", {}), there["attributes"]
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    gone = [name for name in names if name not in now]
-    return f"has no attribute {gone[0]}" if gone else f"has another attribute {names[0]} than it was written with"
+def _crc_outside(stream: Any, extents: NDArray[np.int64], size: int) -> int:
+    """CRC-32 of all bytes after the user block and before ``size`` that lie in none of the extents."""
+    total, place = 0, USER_BLOCK
+    for first, length in [*extents[extents[:, 1] > 0].tolist(), (size, 0)]:
+        stream.seek(place)
+        while place < first:
+            piece = stream.read(min(_PIECE, first - place))
+            if not piece:
+                return -1
+            total = zlib.crc32(piece, total)
+            place += len(piece)
+        place = max(place, first + length)
+    return total
+
+
+def _read(stream: Any, first: int, length: int) -> bytes:
+    stream.seek(first)
+    data: bytes = stream.read(length)
+    return data

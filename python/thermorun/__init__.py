@@ -45,11 +45,13 @@ def load(path: "Path | str") -> "Result":
 
 
 def resume(
-    path: "Path | str", *, dataset: str | None = None, threads: int | None = None, show_progress: bool = False
-) -> "Result":
+    path: "Path | str", *, dataset: str | None = None, potential: "Potential | str | None" = None, trust: bool = False,
+    threads: int | None = None, show_progress: bool = False,
+) -> "Result":  # fmt: skip
     """Goes on with the run in a file, whatever stopped it: to the last bit as if nothing had.
 
-    ``dataset`` says where the data of the run are now, if they have moved.
+    ``dataset`` says where the data of the run are now, if they have moved; ``potential`` is the one that it began with,
+    or names it.  A file may name a file of Python: it is run only with ``trust``, or where ``potential`` is given.
 
     Raises
     ------
@@ -58,11 +60,22 @@ def resume(
     RunError
         Where it cannot go on.
     """
+    from thermorun.errors import DamagedFile, InputError
     from thermorun.store import read_spec
 
     spec = _spec_of(path).from_json(read_spec(path))
+    if hasattr(spec, "of_file"):
+        spec = spec.of_file(path, potential, trust)
+    elif potential is not None:
+        raise InputError(f"potential is given, but {path} holds a run of {spec.command}, which has none.")
     if dataset is not None:
         spec = spec.replace(dataset=dataset)
+    try:
+        load(path)  # all that is there is as it was written, or it is told now
+    except DamagedFile:
+        raise
+    except InputError:
+        pass  # it has not come to its first results
     result: Result = spec.run(out=path, resume=True, threads=threads, show_progress=show_progress)
     return result
 

@@ -3,9 +3,9 @@
     python tests/attacks/damage.py --trials 2000
 
 Files of eight kinds, whole and half done, have bits flipped, blocks overwritten, ends cut off, counters raised,
-datasets and attributes taken out or replaced, specs rewritten, links put in, checkpoints torn.  Each is loaded and drawn as a
-table; those half done are resumed, and must come to the numbers of a run that nothing happened to.  A trial that ends
-the process, hangs, gives other numbers without a word or changes a file beside is wrong, and ends in exit code 1.
+datasets and attributes taken out or replaced, specs rewritten, links put in, checkpoints torn.  Each is loaded and
+drawn as a table; those half done are resumed, and must come to the numbers of a run that nothing happened to.  A trial
+that ends the process, hangs, gives other numbers without a word or changes a file beside is wrong: exit code 1.
 
 Half of the changes by hand are sealed anew, as someone would who wants to be believed: such a file may say what it
 likes, but it runs nothing, reaches nothing else, and ends in no traceback.
@@ -193,11 +193,10 @@ def seal_anew(path):
     from thermorun.store.disk import Disk
 
     with h5py.File(path, "r+") as file:
-        del file["checksums/extents"]
-        structure.add_extents(file)
-        place = structure.place_of_extents(file)
+        del file["checksums/extents"], file["checksums/seal"]
+        places = structure.add_seal(file)
     with Disk(path, "r+") as disk:
-        structure.seal(path, disk, place)
+        structure.seal(path, disk, places)
 
 
 def verdict(run, before, whole):

@@ -13,11 +13,22 @@ from thermorun.plots import FORMATS
 @click.command(short_help="Go on with the run in a file.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--dataset", help="Where the data of the run are now, if they have moved.")
+@click.option("--potential", help="The potential that the run began with, as FILE.py:NAME, if it has moved.")
+@click.option("--trust", is_flag=True, help="Run the Python file that FILE names as its potential.")
 @click.option("--threads", type=Count(), help="All cores by default; results do not depend on it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def resume(file: Path, dataset: str | None, threads: int | None, as_json: bool) -> None:
-    """Go on with the run in FILE, whatever stopped it; the results are those of a run that was never stopped."""
-    show(thermorun.resume(file, dataset=dataset, threads=threads, show_progress=True), as_json)
+def resume(
+    file: Path, dataset: str | None, potential: str | None, trust: bool, threads: int | None, as_json: bool
+) -> None:
+    """Go on with the run in FILE, whatever stopped it; the results are those of a run that was never stopped.
+
+    A run of your own potential names its Python file.  That file is run only with --trust or --potential: FILE may be
+    from a stranger.
+    """
+    result = thermorun.resume(
+        file, dataset=dataset, potential=potential, trust=trust, threads=threads, show_progress=True
+    )
+    show(result, as_json)
 
 
 @click.command(short_help="Draw the pictures of a file again.")

@@ -17,7 +17,7 @@ Texts are summed as UTF-8, a zero byte between two.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -159,14 +159,16 @@ class Checksums:
             place.attrs["variables"] = table.names
 
     @classmethod
-    def of(cls, file: h5py.File) -> "Checksums":
-        """Those in a file."""
+    def of(cls, file: h5py.File, path: Any) -> "Checksums":
+        """Those in a file.  Raises DamagedFile where they are not of the datasets that there are."""
         tables = {}
-        for section in sections(file):
+        for section, datasets in sections(file).items():
             place = file[GROUP] if section == "/" else file[f"{GROUP}/{section}"]
             if "crc32" in place:
                 data = place["crc32"]
-                tables[section] = Table([str(name) for name in data.attrs["variables"]], data[()])
+                table = Table([str(name) for name in data.attrs["variables"]], data[()])
+                _require_all(table, section, datasets, path)
+                tables[section] = table
         return cls(tables)
 
     def checked(self, section: str, name: str, data: h5py.Dataset, rows: int | None, path: Any) -> Array:
@@ -185,6 +187,23 @@ class Checksums:
                 values = values.copy()
                 values[~trusted] = np.nan if values.dtype.kind == "f" else 0
         return values
+
+
+def _require_all(table: Table, section: str, datasets: Mapping[str, h5py.Dataset], path: Any) -> None:
+    """Raises DamagedFile where a dataset is missing or too many, or has not the shape of its dimensions."""
+    place = section.rstrip("/") + "/"
+    for name in {*table.names} ^ {*datasets} - {"commits"}:
+        what = "is missing" if name in table.names else "was never written by a run"
+        raise DamagedFile(f"{path} is damaged, or was changed by hand: {place}{name} {what}.")
+    if table.values.ndim != 2 or table.values.shape[1] != len(table.names):
+        raise DamagedFile(f"{path} is damaged, or was changed by hand: {place} has no checksums.")
+    for name, data in datasets.items():
+        lengths = [[len(scale) for scale in dimension.values()] for dimension in data.dims]
+        if not data.is_scale and data.shape != tuple(each[0] if each else None for each in lengths):
+            raise DamagedFile(
+                f"{path} is damaged, or was changed by hand: {place}{name} has shape {data.shape}, which its dimensions"
+                " do not say."
+            )
 
 
 def sections(file: h5py.File) -> dict[str, dict[str, h5py.Dataset]]:

@@ -38,7 +38,7 @@ from thermorun.store.disk import Disk, sync_folder
 from thermorun.store.inspect import difference, opened, read_spec, reading, reason, refuse_other_content
 from thermorun.store.layout import Axis, Contents, Variable, add_section, attributes, contents
 from thermorun.store.locks import locked
-from thermorun.store.structure import USER_BLOCK, add_extents, place_of_extents, require_plain, seal
+from thermorun.store.structure import add_seal, require_plain, seal
 
 # A format that no killed process leaves marked as open.
 _FORMAT = ("earliest", "v108")
@@ -77,7 +77,7 @@ class RunFile:
             disk = Disk(part, "x+")
         except OSError as error:
             raise InputError(f"out is {path}, which cannot be written ({reason(error)}).") from error
-        file = cls(path, h5py.File(disk, "w", libver=_FORMAT, userblock_size=USER_BLOCK), disk, part)
+        file = cls(path, h5py.File(disk, "w", libver=_FORMAT), disk, part)
         file.note(**attributes(command, spec, seed, threads))
         return file
 
@@ -136,11 +136,10 @@ class RunFile:
     def _seal(self, path: Path) -> None:
         """Ends the structure of a file that is laid out, and goes on with it."""
         assert self._disk is not None
-        add_extents(self._file)
-        place = place_of_extents(self._file)
+        places = add_seal(self._file)
         self._file.close()  # which writes the last of it
         self._raise_if_full()
-        seal(path, self._disk, place)
+        seal(path, self._disk, places)
         self._disk.sync()
         self._raise_if_full()
         self._open.clear()
@@ -196,7 +195,7 @@ class RunFile:
         """
         self._names, rows = list(self._file["section"].asstr()), self._file["rows"][()]
         self._commits, finished = self._file["commits"][()], self._file[GROUP]["finished"][0]
-        self._checks = Checksums.of(self._file)
+        self._checks = Checksums.of(self._file, self.path)
         for name, count, most in zip(self._names, self._commits, rows, strict=True):
             what = f"{self.path} is damaged, or was changed by hand: {name}"
             if not 0 <= count <= most:

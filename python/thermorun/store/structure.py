@@ -2,8 +2,8 @@
 
 HDF5 trusts what it reads: a flipped bit in a header makes it loop without end or take another dataset for the one that
 was asked for.  Since no metadata change once a file is published, all bytes but those of the datasets get a checksum
-then.  It stands in the file's first 512 bytes, which HDF5 leaves to others (the user block), with the place of a table
-``checksums/extents`` that tells where the datasets lie: rows of first byte and length.
+then.  It stands in the last dataset, ``checksums/seal``, which is found by the word that it begins with, and beside it
+the place of a table ``checksums/extents`` that tells where the datasets lie: rows of first byte and length.
 
 What a stranger's file, with checksums of its own, could make HDF5 do is refused: other files (external links and
 storage, virtual datasets), names that stand for others (soft links, a group inside itself), filters (code of plugins),
@@ -25,43 +25,41 @@ from thermorun.errors import DamagedFile, InputError
 from thermorun.store.checksums import GROUP
 from thermorun.store.disk import Disk
 
-USER_BLOCK = 512
-_EXTENTS = "extents"
+_EXTENTS, _SEAL = "extents", "seal"
 # A word, place and rows of the table, length of the file; checksums of the table, of the bytes outside it, of all this.
-_SEAL = struct.Struct("<8sQQQII")
-_WORD = b"thrmorun"
+_HEAD = struct.Struct("<16sQQQII")
+_WORD = b"\x00thermorun seal\x00"
+# The seal's size: so large that HDF5 gives it a place of its own at the end, in the last so many bytes.
+_ROOM, _TAIL = 4096, 2**16
 _KINDS = "iufO"
 # Far beyond what a run makes: a bound on the work that a file may ask for before it is refused.
 _MOST_OBJECTS = 200_000
 _PIECE = 2**20
 
 
-def add_extents(file: h5py.File) -> None:
-    """Writes into a file where its datasets lie: the last dataset that it gets."""
-    known = _merged(_extents(file))
-    table = file.require_group(GROUP).create_dataset(
-        _EXTENTS, data=np.zeros((len(known) + 1, 2), np.int64), track_times=False
-    )
+def add_seal(file: h5py.File) -> tuple[int, int, int]:
+    """Writes into a file where its datasets lie, and makes room for the seal: the last datasets that it gets.
+
+    Returns the first byte of the seal, and the first byte and the rows of the table.
+    """
+    group, known = file.require_group(GROUP), _merged(_extents(file))
+    table = group.create_dataset(_EXTENTS, data=np.zeros((len(known) + 2, 2), np.int64), track_times=False)
+    seal = group.create_dataset(_SEAL, data=np.zeros(_ROOM, np.uint8), track_times=False)
     file.flush()
     merged = _merged(_extents(file))
     table[: len(merged)] = merged
     file.flush()
+    return seal.id.get_offset(), table.id.get_offset(), len(table)
 
 
-def place_of_extents(file: h5py.File) -> tuple[int, int]:
-    """First byte and rows of that table."""
-    table = file[GROUP][_EXTENTS]
-    return table.id.get_offset(), len(table)
-
-
-def seal(path: Path, disk: Disk, place: tuple[int, int]) -> None:
-    """Puts the checksum of a file's structure into its first bytes; HDF5 must have closed it."""
-    size = os.path.getsize(path)
+def seal(path: Path, disk: Disk, places: tuple[int, int, int]) -> None:
+    """Seals a file whose seal has its place; HDF5 must have closed it."""
+    (own, first, rows), size = places, os.path.getsize(path)
     with open(path, "rb") as stream:
-        table = _read(stream, place[0], 16 * place[1])
+        table = _read(stream, first, 16 * rows)
         extents = np.frombuffer(table, np.int64).reshape(-1, 2)
-        head = _SEAL.pack(_WORD, *place, size, zlib.crc32(table), _crc_outside(stream, extents, size))
-    disk.seek(0)
+        head = _HEAD.pack(_WORD, first, rows, size, zlib.crc32(table), _crc_outside(stream, extents, size))
+    disk.seek(own)
     disk.write(head + struct.pack("<I", zlib.crc32(head)))
 
 
@@ -73,12 +71,14 @@ def require_sealed(path: Path | str) -> None:
     size = os.path.getsize(path)
     damaged = f"{path} is damaged, or was changed by hand"
     with open(path, "rb") as stream:
-        head = stream.read(_SEAL.size + 4)
-        if len(head) < _SEAL.size + 4 or head[:4] != _WORD[:4]:
-            raise InputError(f"{path} is an HDF5 file, but not of a run, or of another version.")
-        word, first, rows, length, table_sum, outside_sum = _SEAL.unpack_from(head)
-        if zlib.crc32(head[:-4]) != int.from_bytes(head[-4:], "little") or word != _WORD:
-            raise DamagedFile(f"{damaged}: its first bytes are not as they were written.")
+        tail = _read(stream, max(0, size - _TAIL), _TAIL)
+        place = tail.rfind(_WORD)
+        if place < 0:
+            raise InputError(f"{path} is an HDF5 file, but not of a run, or it was cut short.")
+        head = tail[place : place + _HEAD.size + 4].ljust(_HEAD.size + 4)
+        _, first, rows, length, table_sum, outside_sum = _HEAD.unpack_from(head)
+        if zlib.crc32(head[:-4]) != int.from_bytes(head[-4:], "little"):
+            raise DamagedFile(f"{damaged}: its seal is not as it was written.")
         if size < length:
             raise DamagedFile(f"{path} is damaged: {length - size} of its {length} bytes are missing.")
         if first + 16 * rows > size:
@@ -167,8 +167,8 @@ def _merged(extents: list[tuple[int, int]]) -> list[list[int]]:
 
 
 def _crc_outside(stream: Any, extents: NDArray[np.int64], size: int) -> int:
-    """CRC-32 of all bytes after the user block and before ``size`` that lie in none of the extents."""
-    total, place = 0, USER_BLOCK
+    """CRC-32 of all bytes before ``size`` that lie in none of the extents."""
+    total, place = 0, 0
     for first, length in [*extents[extents[:, 1] > 0].tolist(), (size, 0)]:
         stream.seek(place)
         while place < first:

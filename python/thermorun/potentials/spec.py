@@ -50,7 +50,7 @@ class PotentialSpec(Spec):
         """
         named = self.potential
         if potential is not None:
-            return self.replace(potential=replace(resolve(potential), name=named))
+            return self.replace(potential=replace(resolve(potential), name=str(named)))
         if isinstance(named, str) and named.rpartition(":")[0].endswith(".py") and not trust:
             raise InputError(
                 f"{path} would run code: its potential is {named}.  Read that file, and then trust it (--trust,"

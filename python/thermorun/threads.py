@@ -51,8 +51,11 @@ def require_threads() -> None:
 
 @cache
 def require_own_cache() -> None:
-    """Raises RunError where somebody else may write the folder of compiled kernels: Numba unpickles what it finds there,
-    which runs whatever was put in.  Whoever may write the package itself may anyway."""
+    """Raises RunError where somebody else may write the folder of compiled kernels.
+
+    Numba unpickles what it finds there, which runs whatever was put in.  Whoever may write the package itself may
+    anyway.
+    """
     folder = Path(fill_normals._cache.cache_path or ".")
     while not folder.exists():
         folder = folder.parent
@@ -65,8 +68,8 @@ def require_own_cache() -> None:
         sticky = bool(there.st_mode & stat.S_ISVTX) and place != inside
         if there.st_uid not in trusted or (_by_others(there) and not sticky):
             raise RunError(
-                f"compiled kernels are kept in {inside}, but others may write {place}: what they put there would be run."
-                f"  Take that right away (chmod go-w {place}), or set NUMBA_CACHE_DIR to a folder of your own."
+                f"compiled kernels are kept in {inside}, but others may write {place}: what they put there would be"
+                f" run.  Take that right away (chmod go-w {place}), or set NUMBA_CACHE_DIR to a folder of your own."
             )
 
 

@@ -239,8 +239,10 @@ def shown(folder):
     """What a file gives when it is loaded, as a table and as JSON."""
     code = (
         "import thermorun as tr, json\n"
-        "result = tr.load('run.h5')\n"
-        "print(result.summary(), json.dumps(result.to_dict()))\n"
+        "from thermorun.store import reading\n"
+        "with reading('run.h5'):\n"
+        "    result = tr.load('run.h5')\n"
+        "    print(result.summary(), json.dumps(result.to_dict()))\n"
     )
     return command_of(lambda: exec(code, {}), folder)
 

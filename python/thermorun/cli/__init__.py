@@ -22,6 +22,9 @@ _COMMANDS = {
     "computer": ("computer", "Thermodynamic computers: train, classify."),
     "resume": ("files", "Go on with the run in a file."),
     "plot": ("files", "Draw the pictures of a file again."),
+    "inspect": ("files", "What is in a file, and how far it is."),
+    "verify": ("files", "Whether a file is as it was written."),
+    "repair": ("files", "Back to the last good rows of a file."),
     "selftest": ("selftest", "Check this machine against exact laws."),
 }
 

@@ -3,6 +3,7 @@
 from thermorun.store.inspect import is_complete, read_command, read_spec, reading
 from thermorun.store.layout import SCHEMA_VERSION, Axis, Contents, Stored, Variable
 from thermorun.store.runfile import RunFile
+from thermorun.store.survey import Survey, faults, repair, survey
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -10,9 +11,13 @@ __all__ = [
     "Contents",
     "RunFile",
     "Stored",
+    "Survey",
     "Variable",
+    "faults",
     "is_complete",
     "read_command",
     "read_spec",
     "reading",
+    "repair",
+    "survey",
 ]

@@ -86,15 +86,15 @@ class Table:
         known = self.values[:length, self.names.index(name)] != NOTHING
         return np.concatenate([known, np.zeros(length - len(known), np.bool_)])
 
-    def wrong(self, name: str, values: Array, rows: int | None) -> Iterator[str]:
-        """Says what of a dataset is not as it was written.
+    def wrong(self, name: str, values: Array, rows: int | None) -> Iterator[tuple[int | None, str]]:
+        """Says what of a dataset is not as it was written: the line, None where it is a whole, and a sentence.
 
         ``rows`` are those that its section counts, and later ones are not looked at; None where none are counted.
         """
         column = self.values[:, self.names.index(name)]
         if self.is_whole(name):
             if _WHOLE + crc(values) != column[0]:
-                yield "is not as it was written"
+                yield None, "is not as it was written"
             return
         if values.ndim == 0:
             return
@@ -102,19 +102,19 @@ class Table:
         there = column[:lines]
         sums = crc_rows(values[:lines]) if np.any(there != NOTHING) else there
         for line in np.flatnonzero((there != NOTHING) & (there != sums)).tolist():
-            yield f"is not as it was written in row {line}"
+            yield line, f"is not as it was written in row {line}"
         if rows is not None and np.any(there != NOTHING):
             for line in np.flatnonzero(there == NOTHING).tolist():
-                yield f"is counted, but was never written, in row {line}"
+                yield line, f"is counted, but was never written, in row {line}"
 
-    def missing(self, rows: int) -> Iterator[str]:
-        """Says which of the rows that a section counts no dataset has."""
+    def missing(self, rows: int) -> Iterator[tuple[int, str]]:
+        """Says which of the rows that a section counts no dataset has: the line, and a sentence."""
         if rows > len(self.values):
-            yield f"counts {rows} rows and has room for {len(self.values)}"
-            return
+            yield len(self.values), f"counts {rows} rows and has room for {len(self.values)}"
+            rows = len(self.values)
         entries = self.values[:rows, self.values[0] < _WHOLE]
         for line in np.flatnonzero(~np.any(entries != NOTHING, axis=1)).tolist():
-            yield f"counts {rows} rows, but row {line} was never written"
+            yield line, f"counts {rows} rows, but row {line} was never written"
 
 
 @dataclass
@@ -177,8 +177,9 @@ class Checksums:
         Raises DamagedFile where what is vouched for is not as it was written.
         """
         values, table = stored(data), self.tables[section]
-        for what in table.wrong(name, values, rows):
-            raise DamagedFile(f"{path} is damaged: {f'{section}/{name}'.lstrip('/')} {what}.")
+        for line, what in table.wrong(name, values, rows):
+            more = "" if rows is None or line is None else f"; 'thermorun repair {path}' goes back to the last good one"
+            raise DamagedFile(f"{path} is damaged: {f'{section}/{name}'.lstrip('/')} {what}{more}.")
         if values.ndim and not table.is_whole(name):
             trusted = table.vouched(name, len(values))
             if rows is not None:

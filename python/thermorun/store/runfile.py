@@ -202,7 +202,7 @@ class RunFile:
                 raise DamagedFile(f"{what} counts {count} of {most} rows.")
             if finished not in (0, 1) or (finished and count != most):
                 raise DamagedFile(f"{what} counts {count} of {most} rows, though the run was finished.")
-            for sentence in self._checks.tables[name].missing(int(count)):
+            for _, sentence in self._checks.tables[name].missing(int(count)):
                 raise DamagedFile(f"{what} {sentence}; 'thermorun repair {self.path}' goes back to the last good one.")
 
     def committed(self, section: str) -> int:

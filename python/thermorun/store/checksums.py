@@ -200,7 +200,7 @@ def _require_all(table: Table, section: str, datasets: Mapping[str, h5py.Dataset
         raise DamagedFile(f"{path} is damaged, or was changed by hand: {place} has no checksums.")
     for name, data in datasets.items():
         lengths = [[len(scale) for scale in dimension.values()] for dimension in data.dims]
-        if not data.is_scale and data.shape != tuple(each[0] if each else None for each in lengths):
+        if not data.shape or (not data.is_scale and data.shape != tuple(each[0] if each else None for each in lengths)):
             raise DamagedFile(
                 f"{path} is damaged, or was changed by hand: {place}{name} has shape {data.shape}, which its dimensions"
                 " do not say."

@@ -163,6 +163,7 @@ class RunFile:
                 disk = Disk(path, "r+")
                 file = cls(path, h5py.File(disk, "r+", libver=_FORMAT), disk)
                 file._read_counts()
+                file.contents()  # all of it as it was written, or it is told now
         except BaseException:
             if lock is not None:
                 os.close(lock)
@@ -193,9 +194,10 @@ class RunFile:
 
         The counters first: rows that they count are there, also where another process goes on writing.
         """
-        self._names, rows = list(self._file["section"].asstr()), self._file["rows"][()]
-        self._commits, finished = self._file["commits"][()], self._file[GROUP]["finished"][0]
+        commits, finished = self._file["commits"][()], self._file[GROUP]["finished"][0]
         self._checks = Checksums.of(self._file, self.path)
+        table = self.read("/")
+        self._names, rows, self._commits = [name.decode() for name in table["section"]], table["rows"], commits
         for name, count, most in zip(self._names, self._commits, rows, strict=True):
             what = f"{self.path} is damaged, or was changed by hand: {name}"
             if not 0 <= count <= most:

@@ -87,6 +87,11 @@ class Session:
         finally:
             self.interrupt.at_once = before
 
+    def discard(self) -> None:
+        """Removes the file of a run that turned out not to be possible: it would only stand in the way of the name."""
+        if not self.resuming and hasattr(self, "file"):
+            self.file.discard()
+
     def require_memory(self, needed: float, sentence: str) -> None:
         """Raises InputError where a run needs more bytes than there are; ``sentence`` names argument and value."""
         require_memory(needed, sentence)
@@ -111,6 +116,9 @@ def session(
             yield under_way
             if hasattr(under_way, "file"):
                 under_way.file.finish()
+        except InputError:
+            under_way.discard()
+            raise
         except KeyboardInterrupt:
             kept = hasattr(under_way, "file") and under_way.file.published
             raise Stopped(
@@ -119,6 +127,7 @@ def session(
                 else "stopped before there was anything to save."
             ) from None
         except MemoryError as error:
+            under_way.discard()
             raise RunError(f"memory ran out ({error or 'no more to be had'}); take a smaller run.") from error
         except OSError as error:  # not of the run's file, which has a sentence of its own: the compile cache, say
             where = f" at {error.filename}" if error.filename else ""

@@ -50,7 +50,7 @@ def command(*words, folder):
 
 def told(run):
     """Whether a command that failed did so in sentences of its own, one a line."""
-    lines = run.stderr.splitlines()
+    lines = [line for line in run.stderr.splitlines() if line]  # click ends the line in which ^C stands
     return bool(lines) and all(line.startswith("thermorun: ") for line in lines)
 
 

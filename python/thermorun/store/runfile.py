@@ -334,6 +334,11 @@ class RunFile:
             return None
         return checkpoints.load(self.path, str(self._file.attrs["created"]), self._commits)
 
+    def discard(self) -> None:
+        """Lets the file go when it is closed, unless rows of it are complete."""
+        if self._disk is not None and not self._commits.any():
+            self._target = self._target or self.path
+
     def finish(self) -> None:
         """Waits for all writes and removes the checkpoint, which nobody needs any more.
 

@@ -28,7 +28,7 @@ from thermorun.store.disk import Disk
 _EXTENTS, _SEAL = "extents", "seal"
 # A word, place and rows of the table, length of the file; checksums of the table, of the bytes outside it, of all this.
 _HEAD = struct.Struct("<16sQQQII")
-_WORD = b"\x00thermorun seal\x00"
+_WORD = b"\x89sealed run file"
 # The seal's size: so large that HDF5 gives it a place of its own at the end, in the last so many bytes.
 _ROOM, _TAIL = 4096, 2**16
 _KINDS = "iufO"

@@ -32,7 +32,8 @@ _WHOLE = [0, 1, 2, 3, 7, 64, 1000, -1, 2**31 - 1, 2**31, 2**32, 2**34, 2**63, 2*
 _REAL = [0, -0.0, 1, -1, 0.1, 1.5, 30, 1e-5, 1e5, 1e-30, 1e30, 1e-308, 5e-324, 1e308, -1e308, 1.7e308, "nan", "inf",
          "-inf", "", "x", "1e400"]  # fmt: skip
 _TEXT = ["", "x", "-", "0", "../x", "/etc/passwd", "[/red]", "\x1b[2J", "a" * 300, "é", "\udcff", "nope.npz",
-         "victim.txt", "victim.txt:mine", "nope.py:mine", "double-well", "chain-100000000", "gaussian-3", "quartic"]  # fmt: skip
+         "victim.txt", "victim.txt:mine", "nope.py:mine", "double-well", "chain-100000000", "gaussian-3",
+         "quartic"]  # fmt: skip
 _PLACES = ["out.h5", "sub/x.h5", ".", "/dev/null", "/dev/full", "run.png", "victim.txt", "a" * 300 + ".h5", "\udcff.h5",
            "é.h5", "[/red].h5", "\x1b[2J.h5", "x" * 250, "no ending", ""]  # fmt: skip
 
@@ -64,7 +65,8 @@ def values(option):
         return st.lists(st.sampled_from(numbers).map(str), min_size=1, max_size=3).map(",".join)
     if name in ("first:last", "name=first:last:count"):
         return st.sampled_from(["1:2", "16:160", "2147483648:1", "0:0", "-1:3", "x=0:1:2",
-                                "stiffness=1:2:1000000000000", "stiffness=1:1e308:3", "stiffness=nan:1:2", "1:2:3:4", ""])  # fmt: skip
+                                "stiffness=1:2:1000000000000", "stiffness=1:1e308:3", "stiffness=nan:1:2",
+                                "1:2:3:4", ""])  # fmt: skip
     return st.sampled_from(pool) if pool is not _REAL else st.one_of(st.sampled_from(pool), st.floats())
 
 

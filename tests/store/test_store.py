@@ -207,6 +207,45 @@ def test_a_full_disk_is_reported_and_what_is_committed_stays(tmp_path):
         assert file.load_checkpoint() is None
 
 
+WRITER = """
+import sys
+import numpy as np
+from thermorun.store import Axis, RunFile, Variable
+rows = int(sys.argv[2])
+with RunFile.create(sys.argv[1], "test", "{}", 0, 1) as file:
+    axes = [Axis("row", np.arange(rows), "1", "row"), Axis("column", np.arange(50), "1", "column")]
+    file.add_section("a", axes, [Variable("v", ("row", "column"), "1", "value")])
+    file.publish({"a": rows})
+    for row in range(rows):
+        file.write("a", row, {"v": np.full((1, 50), float(row))})
+        file.wait()
+"""
+
+
+@pytest.mark.parametrize("reads", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_readers_watch_a_run_of_another_process(tmp_path, reads):
+    """Plain h5py and xarray, as the page on files says: rows that are counted are whole, at every one of many looks."""
+    path, counts = tmp_path / "watched.h5", []
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(10 * reads)]) as process:
+        while process.poll() is None and len(counts) < reads:
+            if not path.exists():
+                continue
+            if len(counts) % 20:
+                with h5py.File(path, "r", locking=False) as file:
+                    counts.append(int(file["commits"][0]))
+                    values = file["a/v"][: counts[-1]]
+            else:
+                with xarray.open_dataset(path, engine="h5netcdf", cache=False) as root:
+                    counts.append(int(root.commits.sel(section="a")))
+                with xarray.open_dataset(path, group="a", engine="h5netcdf", cache=False) as section:
+                    values = section.v.isel(row=slice(0, counts[-1])).values
+            assert np.all(values == np.arange(counts[-1])[:, None])
+        process.kill()
+    assert len(counts) > reads / 4
+    assert counts == sorted(counts)
+    assert counts[-1] > counts[0]
+
+
 def test_rows_are_there_before_they_are_counted(tmp_path):
     """Whoever watches never finds a counted row that is not written."""
     path = tmp_path / "watched.h5"

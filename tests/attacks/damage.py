@@ -193,7 +193,9 @@ def seal_anew(path):
     from thermorun.store.disk import Disk
 
     with h5py.File(path, "r+") as file:
-        del file["checksums/extents"], file["checksums/seal"]
+        for name in ("extents", "seal"):
+            if name in file["checksums"]:
+                del file["checksums"][name]
         places = structure.add_seal(file)
     with Disk(path, "r+") as disk:
         structure.seal(path, disk, places)

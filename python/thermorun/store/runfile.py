@@ -36,7 +36,7 @@ from thermorun.store import checkpoints
 from thermorun.store.checksums import GROUP, Checksums, sections
 from thermorun.store.disk import Disk, sync_folder
 from thermorun.store.inspect import difference, opened, read_spec, reading, reason, refuse_other_content
-from thermorun.store.layout import Axis, Contents, Variable, add_section, attributes, contents
+from thermorun.store.layout import Axis, Contents, Variable, add_section, attributes, contents, put_rows
 from thermorun.store.locks import locked
 from thermorun.store.structure import add_seal, require_plain, seal
 
@@ -253,18 +253,19 @@ class RunFile:
             table = self._checks.tables.get(section)
             for name, values in copies.items():
                 data = self._data(section, name)
-                data[first:end] = values = values.astype(data.dtype, copy=False)
+                values = values.astype(data.dtype, copy=False)
+                put_rows(data, first, values)
                 if table is not None:
                     table.set_rows(name, first, values)
             if table is not None:
-                self._table(section)[first:end] = table.values[first:end]
+                put_rows(self._table(section), first, table.values[first:end])
             self._file.flush()
             self._commit(index, end)
 
         self._submit(work)
 
     def _commit(self, index: int, rows: int) -> None:
-        self._data("/", "commits")[index] = rows
+        put_rows(self._data("/", "commits"), index, np.array([rows]))
         self._file.flush()
         self._commits[index] = rows
 

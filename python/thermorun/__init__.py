@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from thermorun import computer, cycles, free_energy, learning, metric, potentials
+    from thermorun.cluster import workers
     from thermorun.estimates import Estimate
     from thermorun.potentials import Potential, System
     from thermorun.results import Result
@@ -21,11 +22,17 @@ if TYPE_CHECKING:
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 SUBJECTS = ("learning", "metric", "free_energy", "cycles", "computer")
-_HOMES = {"System": "potentials", "Potential": "potentials", "Estimate": "estimates", "Result": "results"}
+_HOMES = {
+    "System": "potentials",
+    "Potential": "potentials",
+    "Estimate": "estimates",
+    "Result": "results",
+    "workers": "cluster",
+}
 
 __all__ = [  # noqa: RUF022  in the order of a newcomer's reading
     "learning", "metric", "free_energy", "cycles", "computer", "potentials",
-    "System", "Potential", "Estimate", "Result", "load", "resume",
+    "System", "Potential", "Estimate", "Result", "load", "resume", "workers",
 ]  # fmt: skip
 
 

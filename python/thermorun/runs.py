@@ -2,11 +2,12 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from thermorun import cluster
 from thermorun.arrays import Array
 from thermorun.errors import InputError, RunError, Stopped
 from thermorun.progress import Advance, Interrupt, interruptible, progress
@@ -15,6 +16,7 @@ from thermorun.store import RunFile, read_command, read_spec
 from thermorun.threads import on_threads
 
 _Result = TypeVar("_Result")
+_Part = TypeVar("_Part")
 # Seconds between checkpoints.
 CHECKPOINT_EVERY = 20.0
 
@@ -73,6 +75,20 @@ class Session:
             self.file.wait()
             self._saved = time.monotonic()
         self.interrupt.check()
+
+    def each(self, part: Callable[[Any, Any], _Part], items: Sequence[Any]) -> Iterator[_Part]:
+        """``part(item, self)`` of every item, in their order: here, or by the workers that there are.
+
+        ``part`` must be a function of the item alone, known to other processes; it may call ``advance`` and ``pause``.
+        """
+        helpers = cluster.active()
+        if helpers is None:
+            for item in items:
+                yield part(item, self)
+            return
+        for result, amount in helpers.each(part, items, self.interrupt.check):
+            self.advance(amount)
+            yield result
 
     @contextmanager
     def unsaved(self) -> Iterator[None]:

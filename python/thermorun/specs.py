@@ -134,6 +134,8 @@ class Spec:
 
     command: ClassVar[str]
     runner: ClassVar[str]
+    # Whether it has parts that workers can compute: see `thermorun.workers`.
+    shared: ClassVar[bool] = False
 
     seed: Annotated[int, SEED] = 0
 
@@ -165,6 +167,8 @@ class Spec:
         """Runs it: see the function of the same command.  ``given`` are arrays in the place of what it names."""
         # By name: what a run is stands below how it is run.
         runner, runs = import_module(self.runner), import_module("thermorun.runs")
+        if runs.cluster.active() is not None and not self.shared:
+            raise InputError(f"workers are given, and a run of {self.command} has no parts to share; run it without.")
         with runs.session(out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
             return runner.run(self, under_way, **given)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 import thermorun
-from thermorun.cli.options import Count
+from thermorun.cli.options import Count, worker_options
 from thermorun.cli.run import save_pictures, show
 from thermorun.plots import FORMATS
 
@@ -15,6 +15,7 @@ from thermorun.plots import FORMATS
 @click.option("--dataset", help="Where the data of the run are now, if they have moved.")
 @click.option("--threads", type=Count(), help="All cores by default; results do not depend on it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@worker_options
 def resume(file: Path, dataset: str | None, threads: int | None, as_json: bool) -> None:
     """Go on with the run in FILE, whatever stopped it; the results are those of a run that was never stopped."""
     show(thermorun.resume(file, dataset=dataset, threads=threads, show_progress=True), as_json)

@@ -175,6 +175,7 @@ class Classification(Measurement):
     """
 
     command = "computer-classify"
+    shared = True
     runner = "thermorun.computer.classification"
 
     kT: Annotated[float | None, Parameter(specs.not_negative, "another temperature", "energy")] = None

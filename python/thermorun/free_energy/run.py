@@ -9,6 +9,7 @@ each relaxation alone is in detailed balance.  The exact integrator's are; Heun'
 import math
 import time as clock
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike
 from thermokernels import random
 from thermorun import potentials, streams
 from thermorun.arrays import Array
+from thermorun.cluster import UnderWay
 from thermorun.free_energy.estimators import ESTIMATORS
 from thermorun.free_energy.result import FreeEnergyResult
 from thermorun.free_energy.spec import DIRECTIONS, FreeEnergy, default_steps, thetas
@@ -109,8 +111,9 @@ def run(spec: FreeEnergy, under_way: Session) -> FreeEnergyResult:
     for direction in DIRECTIONS:
         done = file.committed(direction)
         under_way.advance(min(done * _ROW, spec.particles) * int(spec.steps or 0))
-        for row in range(done, _rows(spec)):
-            file.write(direction, row, _row(spec, system, direction, row, under_way))
+        rows = range(done, _rows(spec))
+        for row, works in zip(rows, under_way.each(partial(_row, spec, system, direction), rows), strict=True):
+            file.write(direction, row, works)
     result = read(file, spec)
     for index, one in enumerate(result.analysis.results):
         values = (one.delta_f.mean, one.delta_f.stderr, one.effective, math.nan if one.bias is None else one.bias)
@@ -157,7 +160,7 @@ def _rows(spec: FreeEnergy) -> int:
     return -(-spec.particles // _ROW)
 
 
-def _row(spec: FreeEnergy, system: System, direction: str, row: int, under_way: Session) -> dict[str, Array]:
+def _row(spec: FreeEnergy, system: System, direction: str, row: int, under_way: UnderWay) -> dict[str, Array]:
     """Works of one row's particles, their mean heat, the largest |dE - W - Q|, and the time it took."""
     began = clock.perf_counter()
     potential, steps = system.potential, int(spec.steps or 0)

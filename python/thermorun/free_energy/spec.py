@@ -27,6 +27,7 @@ class FreeEnergy(PotentialSpec):
 
     command = "free-energy"
     runner = "thermorun.free_energy.run"
+    shared = True
 
     potential: Annotated[str | Potential, specs.POTENTIAL] = "double-well"
     start: Annotated[

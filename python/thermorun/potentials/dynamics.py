@@ -42,13 +42,18 @@ class Driven:
     steps: int
 
 
-def coefficients(system: "System", integrator: str, dt: ArrayLike, theta: Array | None = None) -> Array:
+def coefficients(
+    system: "System", integrator: str, dt: ArrayLike, theta: Array | None = None, kT: ArrayLike | None = None
+) -> Array:
     """The kernels' coefficients for steps ``dt``, (steps,) or a number: (steps, 2); ``exact`` (..., steps, columns).
 
     ``exact`` needs theta (..., steps, p), at which each step relaxes, and a potential with ``quadratic``; InputError
-    without.
+    without.  ``kT`` is the bath's, (steps,) or a number; by default the system's.
     """
-    potential, beta, mobility = system.potential, system.beta, system.mobility
+    potential, mobility = system.potential, system.mobility
+    beta = np.float64(system.beta) if kT is None else 1 / np.asarray(kT, float)
+    if not np.all((beta > 0) & np.isfinite(beta)):
+        raise InputError("kT holds values that are not positive finite numbers; all must be.")
     require_choice("integrator", integrator, INTEGRATORS)
     steps = np.atleast_1d(np.asarray(dt, float))
     if integrator != "exact":
@@ -63,10 +68,11 @@ def coefficients(system: "System", integrator: str, dt: ArrayLike, theta: Array 
     shapes = [potential.quadratic(tuple(point.tolist())) for point in points]
     modes = [(*np.linalg.eigh(precision), mean) for precision, mean in shapes]
     rows, times = out.reshape(-1, out.shape[-1]), np.broadcast_to(steps, theta.shape[:-1]).ravel()
+    betas = np.broadcast_to(beta, theta.shape[:-1]).ravel()
     for n, index in enumerate(where.ravel()):
         stiffness, vectors, mean = modes[index]
         decay = np.exp(-mobility * stiffness * times[n])
-        spread = np.sqrt(-np.expm1(-2 * mobility * stiffness * times[n]) / (beta * stiffness))
+        spread = np.sqrt(-np.expm1(-2 * mobility * stiffness * times[n]) / (betas[n] * stiffness))
         shrink = vectors * decay @ vectors.T
         rows[n] = np.concatenate([mean - shrink @ mean, shrink.ravel(), (vectors * spread @ vectors.T).ravel()])
     return out
@@ -74,7 +80,7 @@ def coefficients(system: "System", integrator: str, dt: ArrayLike, theta: Array 
 
 def drive(
     system: "System", start: Array | Driven, path: ArrayLike, dt: ArrayLike, integrator: str, noise: Noise,
-    rows: ArrayLike,
+    rows: ArrayLike, kT: ArrayLike | None = None,
 ) -> Driven:  # fmt: skip
     """See ``System.drive``."""
     potential = system.potential
@@ -96,7 +102,7 @@ def drive(
     if first + steps > MOST_STEPS:
         raise InputError(f"path asks for steps up to {first + steps}; noise repeats itself beyond {MOST_STEPS}.")
     times = np.broadcast_to(np.asarray(dt, float), (steps,))
-    table = coefficients(system, integrator, times, thetas[:, 1:])
+    table = coefficients(system, integrator, times, thetas[:, 1:], kT)
     table = filled(table, (replicas, *table.shape[-2:]))
     wanted = np.atleast_1d(np.asarray(rows, np.intp))
     blocks = langevin.blocks_of(particles)

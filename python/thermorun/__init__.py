@@ -32,7 +32,7 @@ _HOMES = {
 
 __all__ = [  # noqa: RUF022  in the order of a newcomer's reading
     "learning", "metric", "free_energy", "cycles", "computer", "potentials",
-    "System", "Potential", "Estimate", "Result", "load", "resume", "workers",
+    "System", "Potential", "Estimate", "Result", "load", "resume", "extend", "workers",
 ]  # fmt: skip
 
 
@@ -71,6 +71,41 @@ def resume(
     if dataset is not None:
         spec = spec.replace(dataset=dataset)
     result: Result = spec.run(out=path, resume=True, threads=threads, show_progress=show_progress)
+    return result
+
+
+def extend(
+    path: "Path | str", *, particles: int | None = None, replicas: int | None = None, shots: int | None = None,
+    epochs: int | None = None, dataset: str | None = None, threads: int | None = None, show_progress: bool = False,
+) -> "Result":  # fmt: skip
+    """Makes more of the same of the complete run in a file, in the same file: so many in all.
+
+    The result is, to the last bit, that of a run that had so many from the start; what the file holds is not computed
+    again.  What can grow: ``particles`` of drive and free-energy, which know nothing of each other, ``replicas`` of
+    excess-work, ``shots`` of the thermodynamic computer, and ``epochs`` of cycles, where minibatches stay at their last
+    size.  Particles that learn share one theta: more of them are another run.
+
+    Raises
+    ------
+    InputError
+        Where there is no complete run, or it cannot grow so.
+    RunError
+        Where it cannot go on.
+    Stopped
+        After Ctrl-C (a KeyboardInterrupt): the file holds the beginning of the larger run, to resume.
+
+    Examples
+    --------
+    >>> import thermorun as tr
+    >>> small = tr.free_energy.measure("stiffness", start=1.0, end=3.0, particles=1024, out="works.h5")
+    >>> tr.extend("works.h5", particles=4096).forward.shape
+    (4096,)
+    """
+    from thermorun import runs
+
+    larger = {"particles": particles, "replicas": replicas, "shots": shots, "epochs": epochs}
+    kind = _spec_of(path)
+    result: Result = runs.extend(path, kind, larger, dataset=dataset, threads=threads, show_progress=show_progress)
     return result
 
 

@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ from thermorun.arrays import Array
 from thermorun.errors import InputError, RunError, Stopped
 from thermorun.progress import Advance, Interrupt, interruptible, progress
 from thermorun.specs import Spec
-from thermorun.store import RunFile, read_command, read_spec
+from thermorun.store import Earlier, RunFile, is_complete, read_command, read_spec
 from thermorun.threads import on_threads
 
 _Result = TypeVar("_Result")
@@ -28,6 +29,8 @@ class Session:
     """
 
     file: RunFile
+    # The complete run in ``out`` of which this one is to be more: see `thermorun.extend`.
+    smaller: Spec | None = None
 
     def __init__(self, out: Path | None, resume: bool, threads: int, show: bool, stack: ExitStack) -> None:
         self.out, self.resuming, self.threads = out, resume, threads
@@ -47,7 +50,10 @@ class Session:
             assert self.out is not None
             self.file = self._stack.enter_context(RunFile.reopen(self.out, line))
         elif self.out is not None:
-            self.file = self._stack.enter_context(RunFile.create(self.out, command, line, seed, self.threads))
+            earlier = None
+            if self.smaller is not None:
+                earlier = Earlier(self.smaller.to_json(), import_module(spec.runner).extended(spec, self.smaller))
+            self.file = self._stack.enter_context(RunFile.create(self.out, command, line, seed, self.threads, earlier))
         else:
             self.file = self._stack.enter_context(RunFile.in_memory(command, line, seed, self.threads))
         self.interrupt.at_once = False
@@ -133,6 +139,22 @@ def session(
             ) from None
         except MemoryError as error:
             raise RunError(f"memory ran out ({error or 'no more to be had'}); take a smaller run.") from error
+
+
+def extend(
+    path: Path | str, spec_type: type[Spec], larger: Mapping[str, int | None], *, dataset: str | None,
+    threads: int | None, show_progress: bool,
+) -> Any:  # fmt: skip
+    """Makes more of the complete run in a file, which takes its place: see `thermorun.extend`."""
+    smaller = spec_type.from_json(read_spec(path))
+    if not is_complete(path):
+        raise InputError(f"{path} holds the beginning of a run; go on with 'thermorun resume {path}' first.")
+    wanted = smaller.larger(larger)
+    if dataset is not None:
+        wanted = wanted.replace(dataset=dataset)
+    with session(out=path, threads=threads, show_progress=show_progress) as under_way:
+        under_way.smaller = smaller
+        return import_module(wanted.runner).run(wanted, under_way)
 
 
 def load(path: Path | str, spec_type: type[Spec], read: Callable[[RunFile, Any], _Result]) -> _Result:

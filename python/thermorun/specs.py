@@ -127,6 +127,9 @@ MOST_STEPS = 2**31 - 1
 class Spec:
     """Everything that decides a run's numbers, and nothing else.  Raises InputError for whatever cannot run.
 
+    ``grows`` are the counts that `thermorun.extend` makes larger; its runner then has ``extended(spec, smaller)``, the
+    rows of each section that are the same in both.
+
     A subclass is a frozen dataclass too.  ``command`` is the name of what runs it, in files and on the command line;
     ``runner`` the module that holds ``run(spec, under_way)``, given the session, and ``read(file, spec)``.
     A spec stays as it was typed; ``resolved`` gives the one in which every number is set, and that one is stored.
@@ -136,6 +139,7 @@ class Spec:
     runner: ClassVar[str]
     # Whether it has parts that workers can compute: see `thermorun.workers`.
     shared: ClassVar[bool] = False
+    grows: ClassVar[tuple[str, ...]] = ()
 
     seed: Annotated[int, SEED] = 0
 
@@ -159,6 +163,21 @@ class Spec:
         if unknown:
             raise InputError(f"{unknown[0]} is no field of {type(self).__name__}; there are {_names(type(self))}.")
         return dataclass_replace(self, **changes)
+
+    def larger(self, counts: Mapping[str, int | None]) -> Self:
+        """The same run with larger ones of those counts that grow.  Raises InputError for others, and for less."""
+        wanted = {name: value for name, value in counts.items() if value is not None}
+        can = f"what can grow of a run of {self.command} is {' and '.join(self.grows) or 'nothing'}"
+        for name in wanted:
+            if name not in self.grows:
+                raise InputError(f"{name} cannot grow; {can}.")
+        found = self.replace(**wanted)
+        for name in wanted:
+            if getattr(found, name) < (held := getattr(self, name)):
+                raise InputError(f"{name} is {wanted[name]}; the file holds {held}, and it must be more.")
+        if found == self:
+            raise InputError(f"nothing is to grow; {can}.")
+        return found
 
     def run(
         self, *, out: Any = None, resume: bool = False, threads: int | None = None, show_progress: bool = False,

@@ -21,6 +21,7 @@ _COMMANDS = {
     "cycles": ("cycles", "Latent-cycle models: train, sample, analyse."),
     "computer": ("computer", "Thermodynamic computers: train, classify."),
     "resume": ("files", "Go on with the run in a file."),
+    "extend": ("files", "More of the same into a file."),
     "plot": ("files", "Draw the pictures of a file again."),
     "selftest": ("selftest", "Check this machine against exact laws."),
 }

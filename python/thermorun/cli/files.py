@@ -1,6 +1,7 @@
 """Commands about files that runs have made."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,6 +20,23 @@ from thermorun.plots import FORMATS
 def resume(file: Path, dataset: str | None, threads: int | None, as_json: bool) -> None:
     """Go on with the run in FILE, whatever stopped it; the results are those of a run that was never stopped."""
     show(thermorun.resume(file, dataset=dataset, threads=threads, show_progress=True), as_json)
+
+
+@click.command(short_help="More of the same into a file.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--particles", type=Count(), help="In all, of a run of drive or free-energy.")
+@click.option("--replicas", type=Count(), help="In all, of a run of excess-work.")
+@click.option("--shots", type=Count(), help="In all, of a training or classification of computer.")
+@click.option("--epochs", type=Count(), help="In all, of a training of cycles.")
+@click.option("--dataset", help="Where the data of the run are now, if they have moved.")
+@click.option("--threads", type=Count(), help="All cores by default; results do not depend on it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def extend(file: Path, as_json: bool, **given: Any) -> None:
+    """Make more of the same of the complete run in FILE, in the same file; what it holds is not computed again.
+
+    The results are those of a run that had so many from the start.
+    """
+    show(thermorun.extend(file, show_progress=True, **given), as_json)
 
 
 @click.command(short_help="Draw the pictures of a file again.")

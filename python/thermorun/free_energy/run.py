@@ -139,6 +139,11 @@ def read(file: RunFile, spec: FreeEnergy) -> FreeEnergyResult:
     )  # fmt: skip
 
 
+def extended(spec: FreeEnergy, smaller: FreeEnergy) -> dict[str, int]:
+    """Rows of each section that are the same with more particles."""
+    return dict.fromkeys(DIRECTIONS, smaller.particles // _ROW)
+
+
 def exact_delta_f(
     potential: Potential, start: ArrayLike, end: ArrayLike, beta: float
 ) -> tuple[float, str] | tuple[None, None]:

@@ -2,12 +2,13 @@
 
 from thermorun.store.inspect import is_complete, read_command, read_spec
 from thermorun.store.layout import SCHEMA_VERSION, Axis, Contents, Stored, Variable
-from thermorun.store.runfile import RunFile
+from thermorun.store.runfile import Earlier, RunFile
 
 __all__ = [
     "SCHEMA_VERSION",
     "Axis",
     "Contents",
+    "Earlier",
     "RunFile",
     "Stored",
     "Variable",

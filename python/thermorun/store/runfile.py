@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import h5py
 import numpy as np
@@ -33,6 +33,13 @@ from thermorun.store.inspect import difference, opened, read_spec, reason, refus
 from thermorun.store.layout import Axis, Contents, Variable, add_section, attributes, contents
 
 
+class Earlier(NamedTuple):
+    """A complete run whose place a larger one takes: its spec (JSON), and the rows of each section that stay."""
+
+    spec: str
+    rows: Mapping[str, int]
+
+
 class RunFile:
     """A run's file, open for writing; use it as a context manager.
 
@@ -40,8 +47,11 @@ class RunFile:
     call.
     """
 
-    def __init__(self, path: Path | None, file: h5py.File, target: Path | None = None) -> None:
+    def __init__(
+        self, path: Path | None, file: h5py.File, target: Path | None = None, earlier: Earlier | None = None
+    ) -> None:
         self.path = path
+        self._earlier = earlier
         self._file = file
         self._target = target
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
@@ -49,20 +59,23 @@ class RunFile:
         self._lock: int | None = None
 
     @classmethod
-    def create(cls, path: Path, command: str, spec: str, seed: int, threads: int) -> Self:
+    def create(
+        cls, path: Path, command: str, spec: str, seed: int, threads: int, earlier: Earlier | None = None
+    ) -> Self:
         """Makes the file for a new run; it appears at ``path`` whole, with its attributes, or not at all.
 
-        Raises InputError where ``path`` cannot be written, or already holds anything but this same run, complete.
+        Raises InputError where ``path`` cannot be written, or already holds anything but this same run, complete, or
+        the ``earlier`` one, of which it takes over what it will hold too.
         """
         path = Path(path)
-        refuse_other_content(path, spec)
+        refuse_other_content(path, spec if earlier is None else earlier.spec)
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
             file = h5py.File(part, "w", libver=("earliest", "v108"), locking=False)
         except OSError as error:
             raise InputError(f"out is {path}, which cannot be written ({reason(error)}).") from error
         file.attrs.update(attributes(command, spec, seed, threads))
-        return cls(path, file, part)
+        return cls(path, file, part, earlier)
 
     @classmethod
     def in_memory(cls, command: str, spec: str, seed: int, threads: int) -> Self:
@@ -76,6 +89,17 @@ class RunFile:
     def add_section(self, name: str, axes: Sequence[Axis], variables: Sequence[Variable]) -> None:
         """Allocates a group with its dimension scales and its datasets, filled with NaN, or zero where integers."""
         add_section(self._file, name, axes, variables)
+        if self._earlier is not None and self.path is not None:
+            self._take_over(self.path, name, variables)
+
+    def _take_over(self, path: Path, name: str, variables: Sequence[Variable]) -> None:
+        """Copies what the earlier file holds of a section's datasets, as far as both reach."""
+        with opened(path) as earlier:
+            for variable in variables if name in earlier else ():
+                new, old = self._file[name][variable.name], earlier[name].get(variable.name)
+                if old is not None:
+                    shared = tuple(map(slice, map(min, new.shape, old.shape)))
+                    new[shared] = old[shared]
 
     def note(self, **facts: str | float) -> None:
         """Adds attributes to the root, while the file is laid out: what is known of the whole run."""
@@ -90,12 +114,13 @@ class RunFile:
 
         ``rows`` names the sections that are written row by row, with the number of rows that completes each.
         """
+        begun = {} if self._earlier is None else self._earlier.rows
         scale = self._file.create_dataset("section", data=list(rows), dtype=h5py.string_dtype(), track_times=False)
         scale.make_scale("section")
         scale.attrs["long_name"] = "parts of the file that are written row by row"
         for name, values, meaning in (
             ("rows", list(rows.values()), "rows that complete a section"),
-            ("commits", [0] * len(rows), "rows of a section that are complete"),
+            ("commits", [begun.get(name, 0) for name in rows], "rows of a section that are complete"),
         ):
             data = self._file.create_dataset(name, data=np.array(values, np.int64), track_times=False)
             data.attrs["long_name"] = meaning
@@ -103,7 +128,9 @@ class RunFile:
         self._file.flush()
         if self._target is not None and self.path is not None:
             # Once more: another run may have taken the name since this one began.
-            refuse_other_content(self.path, str(self._file.attrs["spec"]))
+            refuse_other_content(
+                self.path, str(self._file.attrs["spec"]) if self._earlier is None else self._earlier.spec
+            )
             self._lock = _locked(self._target, self.path)
             _beside(self.path, ".checkpoint").unlink(missing_ok=True)
             os.replace(self._target, self.path)

@@ -133,9 +133,9 @@ def read(file: RunFile, spec: Drive) -> DriveResult:
     )  # fmt: skip
 
 
-def extended(spec: Drive, earlier: Drive) -> dict[str, int]:
+def extended(spec: Drive, smaller: Drive) -> dict[str, int]:
     """Rows of each section that are the same with more particles."""
-    return {"particles": earlier.particles // ROW}
+    return {"particles": smaller.particles // ROW}
 
 
 def _noise(spec: Drive, row: int, dimension: int) -> Noise:

@@ -47,6 +47,15 @@ def test_particles_along_a_path_with_histograms(tmp_path):
     same(package.load(tmp_path / "a.h5"), learning.drive(**settings, particles=70_000, threads=1))
 
 
+def test_replicas(tmp_path):
+    """In closed loop with each replica's own data, and along a path; with works, histograms and half steps."""
+    path = learning.Path(times=(0.0, 1.0), thetas=(0.0, 1.0))
+    settings = {"protocols": ("discontinuous", path), "tau": 1.0, "steps": 20, "records": 5, "samples": 50}
+    settings |= {"particles": 2000, "keep_work": True, "snapshots": 2, "check_dt": True, "threads": 1}
+    learning.excess_work(**settings, replicas=2, out=tmp_path / "a.h5")
+    same(package.extend(tmp_path / "a.h5", replicas=5), learning.excess_work(**settings, replicas=5))
+
+
 def test_shots(tmp_path):
     """Of a training, whose machine is not trained again, and of a classification with it."""
     settings = {"classes": (0, 1), "hidden": 4, "teacher_epochs": 2, "scale": 50.0, "threads": 1}

@@ -15,8 +15,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import CubicSpline
-from scipy.special import logsumexp
-from scipy.stats import norm
+from scipy.special import logsumexp, ndtr
 
 from thermorun.arrays import Array
 from thermorun.learning.driven.spec import Stairs, staircase, with_stops
@@ -110,7 +109,7 @@ def _gaussian(system: System, times: Array, edges: Array, stairs: Stairs) -> Arr
     for n, theta in enumerate(stairs.theta[1:]):
         for k in np.flatnonzero(reached == n):
             deviation = np.sqrt(np.diag(covariance))[:, None]
-            seen[k] = np.diff(norm.cdf((edges - mean[:, None]) / deviation), axis=1).ravel()
+            seen[k] = np.diff(ndtr((edges - mean[:, None]) / deviation), axis=1).ravel()
         energy = here(theta, mean, covariance)
         work += energy - here(stairs.theta[n], mean, covariance)
         if n == len(stairs.waits):

@@ -82,8 +82,8 @@ def extend(
 
     The result is, to the last bit, that of a run that had so many from the start; what the file holds is not computed
     again.  What can grow: ``particles`` of drive and free-energy, which know nothing of each other, ``replicas`` of
-    excess-work, ``shots`` of the thermodynamic computer, and ``epochs`` of cycles, where minibatches stay at their last
-    size.  Particles that learn share one theta: more of them are another run.
+    excess-work and learn, ``shots`` of the thermodynamic computer, and ``epochs`` of cycles, where minibatches stay at
+    their last size.  Particles that learn share one theta: more of them are another run.
 
     Raises
     ------

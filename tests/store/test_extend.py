@@ -56,6 +56,14 @@ def test_replicas(tmp_path):
     same(package.extend(tmp_path / "a.h5", replicas=5), learning.excess_work(**settings, replicas=5))
 
 
+def test_replicas_of_learning(tmp_path):
+    """With data drawn for each replica, and the metric estimated by a side ensemble of its own."""
+    settings = {"potential": "stiffness", "rules": "natural", "metric": "estimated", "samples": 100, "side": 512}
+    settings |= {"tau": 1.0, "records": 5, "particles": 1500, "threads": 1}
+    learning.learn(**settings, replicas=2, out=tmp_path / "a.h5")
+    same(package.extend(tmp_path / "a.h5", replicas=5), learning.learn(**settings, replicas=5))
+
+
 def test_shots(tmp_path):
     """Of a training, whose machine is not trained again, and of a classification with it."""
     settings = {"classes": (0, 1), "hidden": 4, "teacher_epochs": 2, "scale": 50.0, "threads": 1}

@@ -52,6 +52,11 @@ class DriveResult(Result):
         return over_samples(self.work_of_each)
 
     @property
+    def reduced_work(self) -> Estimate | None:
+        """Mean reduced work, None where kT follows no path."""
+        return None if self.reduced_work_of_each is None else over_samples(self.reduced_work_of_each)
+
+    @property
     def excess_work(self) -> Estimate | None:
         """Mean work minus Delta F, None where that is not known."""
         return _less(self.work, self.delta_f)
@@ -68,8 +73,9 @@ class DriveResult(Result):
         The mean reduced work minus the change of F/kT; at one temperature excess work over kT.  None where free
         energies are not known.
         """
-        if self.reduced_work_of_each is not None:
-            return _less(over_samples(self.reduced_work_of_each), self.delta_reduced)
+        reduced = self.reduced_work
+        if reduced is not None:
+            return _less(reduced, self.delta_reduced)
         excess, beta = self.excess_work, self.spec.beta
         if excess is None:
             return None
@@ -84,7 +90,7 @@ class DriveResult(Result):
         return None if self.exact_excess_work is None else self.spec.beta * self.exact_excess_work
 
     def rows(self) -> list[dict[str, Any]]:
-        excess, entropy = self.excess_work, self.entropy_production
+        excess, reduced, entropy = self.excess_work, self.reduced_work, self.entropy_production
         return [
             {
                 "work": self.work.to_dict(self.exact_work),
@@ -92,6 +98,7 @@ class DriveResult(Result):
                 "delta_f": self.delta_f,
                 "exact_from": self.exact_from,
                 "heat": self.heat.to_dict(self.exact_heat),
+                "reduced_work": None if reduced is None else reduced.to_dict(self.exact_reduced_work),
                 "entropy_production": None if entropy is None else entropy.to_dict(self.exact_entropy_production),
                 "delta_reduced": self.delta_reduced,
                 "first_law_residual": finite_or_none(self.first_law_residual),
@@ -106,8 +113,11 @@ class DriveResult(Result):
             rows.append(("Delta F", "energy", known, "", ""))
             rows.append(_row("W_ex = <W> - Delta F", "energy", self.excess_work, self.exact_excess_work))
         else:
-            about = "entropy production", "kB"
-            rows.append(_row(*about, self.entropy_production, self.exact_entropy_production))
+            known = "" if self.delta_reduced is None else f"{self.delta_reduced:.6g}"
+            rows.append(_row("<s>, of E/kT and Q/kT", "1", self.reduced_work, self.exact_reduced_work))
+            rows.append(("Delta F/kT", "1", known, "", ""))
+            entropy = self.entropy_production
+            rows.append(_row("entropy production", "kB", entropy, self.exact_entropy_production))
         name = self.spec.potential_name
         return [Table(f"Work of driving {name}", ("quantity", "unit", "value", "exact", "z"), rows, self._notes(), 2)]
 

@@ -69,11 +69,25 @@ def test_fokker_planck_is_a_master_equation():
     "name", ["stiffness", "double-well", *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)]
 )
 def test_defaults_run_for_every_potential(name):
-    result = learning.drive(name, tau=0.5, particles=2048, steps=400, threads=1)
+    """At one temperature and while it rises, with histograms of every component of x."""
+    settings = {"tau": 0.5, "particles": 2048, "steps": 400, "at": (0.25,), "bins": 30, "threads": 1}
+    result = learning.drive(name, **settings)
     assert np.isfinite(result.work.mean)
     assert result.excess_work is None or result.excess_work.mean > -4 * result.work.stderr
-    if result.exact_work is not None:
-        assert abs(result.work.z(result.exact_work)) < 4
+    heated = learning.drive(name, kT=(1.0, 1.5), **settings)
+    known = [
+        (result.work, result.exact_work), (result.heat, result.exact_heat), (heated.work, heated.exact_work),
+        (heated.heat, heated.exact_heat), (heated.entropy_production, heated.exact_entropy_production),
+    ]  # fmt: skip
+    for found, truth in known:
+        assert truth is None or abs(found.z(truth)) < 4
+    for seen in (result.histograms, heated.histograms):
+        assert seen.count.sum(axis=-1).min() > 0.99 * 2048
+        if seen.exact is not None:
+            shares = seen.exact * np.diff(seen.edges, axis=1)
+            common = 2048 * shares > 5
+            square = np.sum((seen.count - 2048 * shares)[common] ** 2 / (2048 * shares[common]))
+            assert square < common.sum() + 4 * np.sqrt(2 * common.sum())
 
 
 # Time, stiffness and kT: heating while it stiffens, a jump of both, then back to the first kT.

@@ -134,7 +134,7 @@ class Drive(PotentialSpec):
         if rows.shape[1] != 1 + len(potential.parameters):
             raise InputError(
                 f"path has rows of {rows.shape[1]} numbers; for {potential.name} each must be a time and"
-                f" {', '.join(potential.parameters)}."
+                f" {', '.join(potential.parameters)}; in a file a column of temperatures is headed kT."
             )
         potential.require_valid(rows[:, 1:], "path")
         tau = float(rows[-1, 0]) if self.tau is None else self.tau

@@ -167,7 +167,7 @@ class Spec:
     def larger(self, counts: Mapping[str, int | None]) -> Self:
         """The same run with larger ones of those counts that grow.  Raises InputError for others, and for less."""
         wanted = {name: value for name, value in counts.items() if value is not None}
-        can = f"what can grow of a run of {self.command} is {' and '.join(self.grows) or 'nothing'}"
+        can = f"of a run of {self.command} {' and '.join(self.grows) or 'nothing'} can"
         for name in wanted:
             if name not in self.grows:
                 raise InputError(f"{name} cannot grow; {can}.")

@@ -105,9 +105,9 @@ def test_a_killed_extension_is_resumed(tmp_path, monkeypatch):
 def test_what_cannot_grow(tmp_path):
     free_energy.measure("stiffness", steps=4, particles=2048, out=tmp_path / "a.h5", threads=1)
     for words, sentence in (
-        (("--shots", 5), "--shots cannot grow; what can grow of a run of free-energy is particles"),
+        (("--shots", 5), "--shots cannot grow; of a run of free-energy particles can"),
         (("--particles", 1024), "--particles is 1024; the file holds 2048, and it must be more"),
-        ((), "nothing is to grow; what can grow of a run of free-energy is particles"),
+        ((), "nothing is to grow; of a run of free-energy particles can"),
     ):
         refused(thermorun("extend", "a.h5", *words, folder=tmp_path), sentence)
     refused(thermorun("extend", "b.h5", "--shots", 5, folder=tmp_path), "b.h5")

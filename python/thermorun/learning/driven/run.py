@@ -23,9 +23,12 @@ from thermorun.runs import Session
 from thermorun.specs import documented, given
 from thermorun.store import RunFile
 from thermorun.streams import Noise
+from thermorun.threads import at_most
 
 # A kernel call takes about this many particle-steps.
 _CALL = 2**26
+# Less of them than this is no work for another thread: a temperature that changes at every step asks for many calls.
+_SHARE = 2**17
 # Particles that show beforehand where x goes, the first of all; and how much farther histograms reach, in shares.
 _PILOTS, _MARGIN = int(random.BLOCK), 0.25
 
@@ -169,7 +172,8 @@ def pieces(
     for first, last in itertools.pairwise(ends):
         kt = None if spec.kT is None else stairs.kT[first + 1]
         path = stairs.theta[first : last + 1]
-        moved = system.drive(driven, path, dt=dt[first:last], integrator=str(spec.integrator), seed=noise, kT=kt)
+        with at_most(1 + (last - first) * x.shape[2] // _SHARE):
+            moved = system.drive(driven, path, dt=dt[first:last], integrator=str(spec.integrator), seed=noise, kT=kt)
         yield first, last, moved
         driven = moved
 

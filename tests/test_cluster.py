@@ -19,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Depr
 
 # More rows than workers have in hand at once.
 WORKS = {"potential": "stiffness", "start": 1.0, "end": 3.0, "duration": 0.5, "particles": 200_000, "seed": 4}
+DRIVEN = {"potential": "stiffness", "tau": 0.2, "steps": 20, "particles": 70_000, "at": (0.1,), "snapshots": 3}
 GRID = Metric(potential="stiffness", theta=(1.0,), grid=(("stiffness", 1.0, 3.0, 3),), particles=33 * 1024)
 
 
@@ -34,7 +35,7 @@ def assert_same(one, other):
 
 @pytest.fixture(scope="module")
 def alone():
-    return tr.free_energy.measure(**WORKS), GRID.run()
+    return tr.free_energy.measure(**WORKS), GRID.run(), tr.learning.drive(**DRIVEN)
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(1, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow)])
@@ -42,6 +43,7 @@ def test_the_same_bits_on_any_number_of_workers(alone, count):
     with tr.workers(count):
         assert_same(tr.free_energy.measure(**WORKS), alone[0])
         assert_same(GRID.run(), alone[1])
+        assert_same(tr.learning.drive(**DRIVEN), alone[2])
         with pytest.raises(InputError, match=r"^workers are given, and a run of learn has no parts to share"):
             tr.learning.learn("trap")
     assert cluster.active() is None

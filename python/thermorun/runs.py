@@ -25,14 +25,16 @@ CHECKPOINT_EVERY = 20.0
 class Session:
     """What a runner is given; nothing in it changes a number.
 
-    ``threads`` is their number.  ``file`` exists once ``open`` was called: on disk, or in memory without ``out``.
+    ``threads`` is their number.  ``smaller`` is the complete run in ``out`` of which this one is to be more, None where
+    it begins or resumes.  ``file`` exists once ``open`` was called: on disk, or in memory without ``out``.
     """
 
     file: RunFile
-    # The complete run in ``out`` of which this one is to be more: see `thermorun.extend`.
-    smaller: Spec | None = None
 
-    def __init__(self, out: Path | None, resume: bool, threads: int, show: bool, stack: ExitStack) -> None:
+    def __init__(
+        self, out: Path | None, resume: bool, threads: int, show: bool, stack: ExitStack, smaller: Spec | None
+    ) -> None:
+        self.smaller = smaller
         self.out, self.resuming, self.threads = out, resume, threads
         self.interrupt = Interrupt()
         self._show, self._stack, self._saved = show, stack, time.monotonic()
@@ -113,8 +115,9 @@ class Session:
 
 @contextmanager
 def session(
-    *, out: Path | str | None = None, resume: bool = False, threads: int | None = None, show_progress: bool = False
-) -> Iterator[Session]:
+    *, out: Path | str | None = None, resume: bool = False, threads: int | None = None, show_progress: bool = False,
+    smaller: Spec | None = None,
+) -> Iterator[Session]:  # fmt: skip
     """Begins before planning and compiling, so that Ctrl-C is never lost and never promises what does not exist.
 
     Raises InputError for ``threads``, ``out`` and ``resume`` that cannot be had, RunError where memory runs out, and
@@ -124,7 +127,7 @@ def session(
     if resume and path is None:
         raise InputError("resume needs out, the file to go on with.")
     with interruptible() as interrupt, on_threads(threads) as count, ExitStack() as stack:
-        under_way = Session(path, resume, count, show_progress, stack)
+        under_way = Session(path, resume, count, show_progress, stack, smaller)
         under_way.interrupt = interrupt
         try:
             yield under_way
@@ -152,9 +155,7 @@ def extend(
     wanted = smaller.larger(larger)
     if dataset is not None:
         wanted = wanted.replace(dataset=dataset)
-    with session(out=path, threads=threads, show_progress=show_progress) as under_way:
-        under_way.smaller = smaller
-        return import_module(wanted.runner).run(wanted, under_way)
+    return wanted.run(out=path, threads=threads, show_progress=show_progress, smaller=smaller)
 
 
 def load(path: Path | str, spec_type: type[Spec], read: Callable[[RunFile, Any], _Result]) -> _Result:

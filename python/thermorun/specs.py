@@ -181,14 +181,18 @@ class Spec:
 
     def run(
         self, *, out: Any = None, resume: bool = False, threads: int | None = None, show_progress: bool = False,
-        **given: Any,
+        smaller: "Spec | None" = None, **given: Any,
     ) -> Any:  # fmt: skip
-        """Runs it: see the function of the same command.  ``given`` are arrays in the place of what it names."""
+        """Runs it: see the function of the same command.  ``given`` are arrays in the place of what it names.
+
+        ``smaller`` is the complete run in ``out``, whose place this one takes: see `thermorun.extend`.
+        """
         # By name: what a run is stands below how it is run.
         runner, runs = import_module(self.runner), import_module("thermorun.runs")
         if runs.cluster.active() is not None and not self.shared:
             raise InputError(f"workers are given, and a run of {self.command} has no parts to share; run it without.")
-        with runs.session(out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
+        options = {"out": out, "resume": resume, "threads": threads, "show_progress": show_progress}
+        with runs.session(**options, smaller=smaller) as under_way:
             return runner.run(self, under_way, **given)
 
     def to_dict(self) -> dict[str, Any]:

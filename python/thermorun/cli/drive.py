@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from thermorun.cli.options import chosen, run_options, spec_options
+from thermorun.cli.options import chosen, run_options, spec_options, worker_options
 from thermorun.cli.run import execute
 from thermorun.learning.driven.spec import Drive
 
@@ -13,6 +13,7 @@ from thermorun.learning.driven.spec import Drive
 @click.command(short_help="Work of any potential along a path.")
 @spec_options(Drive, kinds={"path": click.Path()}, without=("fingerprint",))
 @run_options
+@worker_options
 def drive(out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
     """Work and excess work of driving any potential along a path of theta.
 

@@ -13,6 +13,7 @@ import numpy as np
 from thermokernels import random
 from thermorun import potentials, streams
 from thermorun.arrays import Array
+from thermorun.cluster import UnderWay
 from thermorun.estimates import over_samples
 from thermorun.learning.driven import layout
 from thermorun.learning.driven.result import DriveResult
@@ -113,8 +114,12 @@ def run(spec: Drive, under_way: Session) -> DriveResult:
     under_way.stage("drive", spec.particles * len(stairs.waits), "steps")
     done = file.committed("particles")
     under_way.advance(min(done * ROW, spec.particles) * len(stairs.waits))
-    for row in range(done, layout.rows(spec)):
-        _Row(spec, system, stairs, row, under_way).run()
+    rows = range(done, layout.rows(spec))
+    part = partial(_row, spec, system, stairs, file.read("histograms")["edge"] if spec.at else None)
+    for row, (snapshots, values) in zip(rows, under_way.each(part, rows), strict=True):
+        if snapshots:
+            file.write_whole("snapshots", snapshots)
+        file.write("particles", row, values)
     layout.summarise(file, spec)
     return read(file, spec)
 
@@ -178,54 +183,50 @@ def pieces(
         driven = moved
 
 
-class _Row:
-    """One row's particles: works, heats and what else is kept of them."""
+def _row(
+    spec: Drive, system: System, stairs: Stairs, edges: Array | None, row: int, under_way: UnderWay
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """One row's particles: snapshots of the first row, and all that the file keeps of each."""
+    began, potential = clock.perf_counter(), system.potential
+    wanted = min(ROW, spec.particles - row * ROW)
+    # Noise comes in whole blocks, and equilibrium is judged by the spread of the particles: one would not do.
+    count = -(-wanted // random.BLOCK) * random.BLOCK
+    noise = _noise(spec, row, potential.dimension)
+    x = system.equilibrium(stairs.theta[0], count, precision=spec.precision, seed=noise)
+    seen = _Seen(spec, stairs, edges, wanted)
+    seen.look(0, x)
+    before = potential.energies(x[0].T, stairs.theta[0])
+    reduced, heat = -before / stairs.kT[0], np.zeros(count)
+    for first, last, driven in pieces(spec, system, stairs, x, noise, seen.reached.tolist()):
+        reduced -= (driven.heat[0] - heat) / stairs.kT[first + 1]
+        heat = driven.heat[0]
+        seen.look(last, driven.x)
+        under_way.advance(wanted * (min(last, len(stairs.waits)) - first))
+        under_way.pause()
+    after = potential.energies(driven.x[0].T, stairs.theta[-1])
+    found = {"work": driven.work[0], "heat": heat, "reduced_work": reduced + after / stairs.kT[-1]}
+    values = {name: np.full((1, ROW), np.nan) for name in layout.each(spec)}
+    for name, kept in values.items():
+        kept[0, :wanted] = found[name][:wanted]
+    residual = np.max(np.abs(after - before - found["work"] - heat)[:wanted])
+    values |= {"first_law_residual": np.array([residual]), "seconds": np.array([clock.perf_counter() - began])}
+    snapshots = {"x": seen.snapshots} if spec.snapshots and row == 0 else {}
+    return snapshots, values | ({} if edges is None else {"count": seen.counts[None]})
 
-    def __init__(self, spec: Drive, system: System, stairs: Stairs, row: int, under_way: Session) -> None:
-        self.spec, self.system, self.stairs, self.row, self.under_way = spec, system, stairs, row, under_way
-        self.wanted = min(ROW, spec.particles - row * ROW)
-        self.reached = stairs.reached(spec.at)
-        d = system.potential.dimension
-        self.edges = under_way.file.read("histograms")["edge"] if spec.at else np.empty((d, 1))
-        self.counts = np.zeros((1, len(spec.at), d, spec.bins), np.int64)
-        self.seen = np.empty((len(spec.at), spec.snapshots, d), spec.precision)
 
-    def run(self) -> None:
-        """Runs them, and writes the row."""
-        began = clock.perf_counter()
-        spec, stairs, potential = self.spec, self.stairs, self.system.potential
-        # Noise comes in whole blocks, and equilibrium is judged by the spread of the particles: one would not do.
-        count = -(-self.wanted // random.BLOCK) * random.BLOCK
-        noise = _noise(spec, self.row, potential.dimension)
-        x = self.system.equilibrium(stairs.theta[0], count, precision=spec.precision, seed=noise)
-        before = potential.energies(x[0].T, stairs.theta[0])
-        self._look(0, x)
-        reduced, heat = -before / stairs.kT[0], np.zeros(count)
-        for first, last, driven in pieces(spec, self.system, stairs, x, noise, self.reached.tolist()):
-            reduced -= (driven.heat[0] - heat) / stairs.kT[first + 1]
-            heat = driven.heat[0]
-            self._look(last, driven.x)
-            self.under_way.advance(self.wanted * (min(last, len(stairs.waits)) - first))
-            self.under_way.pause()
-        after = potential.energies(driven.x[0].T, stairs.theta[-1])
-        found = {"work": driven.work[0], "heat": heat, "reduced_work": reduced + after / stairs.kT[-1]}
-        residual = np.max(np.abs(after - before - found["work"] - heat)[: self.wanted])
-        self._write(found, {"first_law_residual": residual, "seconds": clock.perf_counter() - began})
+class _Seen:
+    """What is counted and kept of x at the times ``at``: ``counts`` (times, dimension, bins), and ``snapshots``."""
 
-    def _look(self, waits: int, x: Array) -> None:
+    def __init__(self, spec: Drive, stairs: Stairs, edges: Array | None, wanted: int) -> None:
+        self.edges, self.wanted, self.reached = edges, wanted, stairs.reached(spec.at)
+        d = 0 if edges is None else len(edges)
+        self.counts = np.zeros((len(spec.at), d, spec.bins), np.int64)
+        self.snapshots = np.empty((len(spec.at), spec.snapshots, d), spec.precision)
+
+    def look(self, waits: int, x: Array) -> None:
         """Counts and keeps what is due after so many waits."""
         for k in np.flatnonzero(self.reached == waits):
-            for d, values in enumerate(x[0, :, : self.wanted]):
-                self.counts[0, k, d], _ = np.histogram(values, self.edges[d])
-            if self.row == 0:
-                self.seen[k] = x[0, :, : self.spec.snapshots].T
-
-    def _write(self, found: dict[str, Array], numbers: dict[str, Any]) -> None:
-        spec, file = self.spec, self.under_way.file
-        values = {name: np.array([value]) for name, value in numbers.items()}
-        for name in layout.each(spec):
-            values[name] = np.full((1, ROW), np.nan)
-            values[name][0, : self.wanted] = found[name][: self.wanted]
-        if spec.snapshots and self.row == 0:
-            file.write_whole("snapshots", {"x": self.seen})
-        file.write("particles", self.row, values | ({"count": self.counts} if spec.at else {}))
+            for d, edges in enumerate(self.edges if self.edges is not None else ()):
+                self.counts[k, d], _ = np.histogram(x[0, d, : self.wanted], edges)
+            first = x[0, :, : self.snapshots.shape[1]].T
+            self.snapshots[k, : len(first)] = first

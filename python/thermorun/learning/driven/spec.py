@@ -47,6 +47,7 @@ class Drive(PotentialSpec):
 
     command = "drive"
     runner = "thermorun.learning.driven.run"
+    shared = True
     grows = ("particles",)
 
     potential: Annotated[str | Potential, specs.POTENTIAL] = "double-well"

@@ -22,6 +22,7 @@ _COMMANDS = {
     "computer": ("computer", "Thermodynamic computers: train, classify."),
     "resume": ("files", "Go on with the run in a file."),
     "plot": ("files", "Draw the pictures of a file again."),
+    "figures": ("figures", "Rebuild the papers' figures, on one page."),
     "selftest": ("selftest", "Check this machine against exact laws."),
 }
 

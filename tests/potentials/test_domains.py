@@ -357,6 +357,13 @@ def test_bad_input_is_one_sentence():
     sink = in_domain("sink", lambda x, t: 0.5 * math.log(x) + t[0] * x, ("a",), (1.0,), (0.0, INF))
     with pytest.raises(InputError, match=r"energy of sink is -inf at x = 0; it must be bounded below\."):
         check(sink)
+    line = replace(HALF, free_energy=lambda t, beta: 0.0, sample=lambda t, beta, uniform: uniform()[:, None] - 0.5)
+    with pytest.raises(
+        InputError, match=r"free_energy of half line is 0; -ln Z / beta in its domain, \(0, inf\), is 0"
+    ):
+        check(line, (2.0,))
+    with pytest.raises(InputError, match=r"sample holds x = -0\.\d+, outside the domain of half line, \(0, inf\)\."):
+        System(line).equilibrium((2.0,), 100)
     tilted = in_domain("tilted", lambda x, t: t[0] * math.cos(x) - 0.1 * x, ("k",), (1.0,), Periodic(-PI, PI))
     with pytest.raises(InputError, match=r"energy of tilted is not periodic: it is -0\.68\d+ at x = -3\.14159 and -1"):
         check(tilted)

@@ -6,6 +6,7 @@ from numpy.typing import ArrayLike
 
 from thermorun.arrays import Array
 from thermorun.errors import InputError, require_positive, words
+from thermorun.potentials import quadrature
 from thermorun.potentials.landscape import Landscape
 from thermorun.potentials.potential import Potential
 
@@ -64,6 +65,7 @@ def check(potential: Potential, theta: ArrayLike | None = None, *, beta: float =
             _check_force(landscape, x, lengths, k)
         for j in range(len(potential.parameters)):
             _check_gradient(landscape, x, j)
+    _check_free_energy(potential, point, beta)
 
 
 def _compile(potential: Potential, theta: Array) -> None:
@@ -148,6 +150,23 @@ def _check_gradient(landscape: Landscape, x: Array, j: int) -> None:
     gradient = beta * potential.gradients(x, theta)[j]
     meant = f"the derivative of its energy by {potential.parameters[j]}"
     _compare(potential, f"gradient[{j}]", meant, x, gradient, values, step, np.full(len(x), length), beta)
+
+
+def _check_free_energy(potential: Potential, theta: Array, beta: float) -> None:
+    """Of a potential with a domain, whose closed form may be that of the whole line."""
+    if potential.free_energy is None or potential.dimension > 1 or potential.domain.everywhere:
+        return
+    at, side = tuple(theta.tolist()), potential.domain.sides[0]
+    given = potential.free_energy(at, beta)
+    try:
+        truth = quadrature.free_energy(potential.energies, at, beta=beta, domain=side)
+    except quadrature.NotConverged:
+        return
+    if not beta * abs(given - truth) < 1e-6 + 1e-9 * beta * abs(truth):
+        raise InputError(
+            f"free_energy of {potential.name} is {given:.6g}; -ln Z / beta in its domain, {potential.domain}, is"
+            f" {truth:.6g}."
+        )
 
 
 def _length(landscape: Landscape, x: Array, here: Array, j: int) -> float:

@@ -167,6 +167,8 @@ class Domain:
 
     def require_inside(self, x: Array, name: str, potential: str) -> None:
         """Raises InputError unless all points (..., d) lie in it, whatever the period."""
+        if self.everywhere:
+            return
         out = ~self.inside(self.wrapped(x))
         if np.any(out):
             point = x[tuple(np.argwhere(out)[0])]

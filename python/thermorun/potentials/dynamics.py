@@ -99,8 +99,8 @@ def drive(
                 f"start has dtype {x.dtype} and shape {x.shape}; it must be floating-point numbers (replicas,"
                 f" {potential.dimension}, particles)."
             )
+        potential.domain.require_inside(np.moveaxis(x, 1, -1), "start", potential.name)
         if not potential.domain.everywhere:
-            potential.domain.require_inside(np.moveaxis(x, 1, -1), "start", potential.name)
             x = np.ascontiguousarray(np.moveaxis(potential.domain.wrapped(np.moveaxis(x, 1, -1)), -1, 1))
         work, heat = np.zeros((x.shape[0], x.shape[2])), np.zeros((x.shape[0], x.shape[2]))
     replicas, dimension, particles = x.shape

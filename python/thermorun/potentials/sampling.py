@@ -38,7 +38,9 @@ def equilibrium(
     for r, point in enumerate(thetas):
         at, streams = tuple(point.tolist()), noise.start.replica(r)
         if potential.sample is not None:
-            x[r] = potential.sample(at, beta, _Draws(particles, streams)).T
+            draws = potential.sample(at, beta, _Draws(particles, streams))
+            potential.domain.require_inside(draws, "sample", potential.name)
+            x[r] = draws.T
         elif potential.dimension == 1:
             x[r, 0] = _inverse_cdf(potential, at, beta, _Draws(particles, streams)())
         else:

@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 from thermorun.arrays import Array
 from thermorun.learning.driven.spec import staircase
 from thermorun.potentials import Potential, System, quadrature
-from thermorun.potentials.fokker_planck import Step
+from thermorun.potentials.fokker_planck import Step, grid
 
 # Stairs of the coarser of two staircases, the other has twice as many; points of the coarser grid.
 _STAIRS, _POINTS = 200, 300
@@ -90,8 +90,7 @@ def _fokker_planck(system: System, rows: Array, points: int, steps: int) -> floa
     stairs, waits = staircase(rows, steps)
     energies, beta = system.potential.energies, system.beta
     way = stairs[np.linspace(0, len(stairs) - 1, 33).round().astype(int)]
-    sides = np.array([quadrature.support(energies, theta.tolist(), beta, _DEPTH) for theta in way])
-    x = np.linspace(sides[:, 0].min(), sides[:, 1].max(), points)
+    x, ring = grid(energies, list(way), beta, _DEPTH, points, system.potential.domain.sides[0])
     rate = system.mobility / beta / (x[1] - x[0]) ** 2
     heights = [quadrature.tabulate(energies, x, tuple(theta.tolist())) for theta in stairs]
     density = np.exp(-beta * heights[0] - logsumexp(-beta * heights[0]))
@@ -99,5 +98,5 @@ def _fokker_planck(system: System, rows: Array, points: int, steps: int) -> floa
     for old, new, wait in zip(heights[:-1], heights[1:], [*waits, 0.0], strict=True):
         work += float(density @ (new - old))
         if wait:
-            density, _ = Step(new, beta, rate * wait).forward(density)
+            density, _ = Step(new, beta, rate * wait, ring).forward(density)
     return work

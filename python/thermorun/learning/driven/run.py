@@ -14,7 +14,7 @@ from thermorun.estimates import Estimate
 from thermorun.learning.driven import exact
 from thermorun.learning.driven.result import DriveResult
 from thermorun.learning.driven.spec import Drive, Row, staircase
-from thermorun.potentials import Potential, System
+from thermorun.potentials import Potential, System, dynamics
 from thermorun.results import origin
 from thermorun.runs import Session
 from thermorun.specs import documented, given
@@ -92,7 +92,7 @@ def run(spec: Drive, under_way: Session) -> DriveResult:
         potentials.check(system.potential, theta)
     stairs, waits = staircase(rows, int(spec.steps or 0))
     system.potential.require_valid(stairs, "path")
-    x = np.zeros((1, system.potential.dimension, 1), spec.precision)
+    x = dynamics.one_particle(system.potential, spec.precision)
     system.drive(x, stairs[:2], dt=0.0, integrator=str(spec.integrator))  # compiles, or loads from the cache
     file = under_way.open(spec, lambda file: _lay_out(file, spec, system))
     under_way.stage("drive", spec.particles * len(waits), "steps")

@@ -23,6 +23,7 @@ _COMMANDS = {
     "resume": ("files", "Go on with the run in a file."),
     "extend": ("files", "More of the same into a file."),
     "plot": ("files", "Draw the pictures of a file again."),
+    "figures": ("figures", "Rebuild the papers' figures, on one page."),
     "selftest": ("selftest", "Check this machine against exact laws."),
 }
 

@@ -23,7 +23,7 @@ from thermorun.cluster import UnderWay
 from thermorun.free_energy.estimators import ESTIMATORS
 from thermorun.free_energy.result import FreeEnergyResult
 from thermorun.free_energy.spec import DIRECTIONS, FreeEnergy, default_steps, thetas
-from thermorun.potentials import Potential, System, quadrature
+from thermorun.potentials import Potential, System, dynamics, quadrature
 from thermorun.results import origin
 from thermorun.runs import Session
 from thermorun.specs import documented, given
@@ -155,7 +155,8 @@ def exact_delta_f(
     if potential.dimension > 1:
         return None, None
     try:
-        first, last = (quadrature.free_energy(potential.energies, point, beta=beta) for point in ends)
+        side = potential.domain.sides[0]
+        first, last = (quadrature.free_energy(potential.energies, point, beta=beta, domain=side) for point in ends)
     except quadrature.NotConverged:
         return None, None
     return last - first, "quadrature"
@@ -198,7 +199,7 @@ def _row(spec: FreeEnergy, system: System, direction: str, row: int, under_way: 
 
 def _compile(spec: FreeEnergy, system: System) -> None:
     """Compiles the kernels, or loads them from the cache, so that no timing counts it."""
-    x = np.zeros((1, system.potential.dimension, 1), spec.precision)
+    x = dynamics.one_particle(system.potential, spec.precision)
     path = thetas(spec)[:2]
     system.drive(x, path, dt=0.0, integrator=str(spec.integrator))
     system.potential.energies(x[0].T, path[0])

@@ -303,7 +303,7 @@ def compile_kernels(problem: Problem) -> None:
     """Compiles the kernels, or loads them from the cache, so that no timing counts it and Ctrl-C can end it."""
     spec, system = problem.spec, problem.system
     d, p = system.potential.dimension, len(spec.start)
-    x, theta = np.zeros((1, d, 1), spec.precision), spec.start[None]
+    x, theta = dynamics.one_particle(system.potential, spec.precision), spec.start[None]
     integrator = str(spec.integrator)
     kernels, table = system.potential.kernels(integrator), system.coefficients(integrator, 0.0, theta[:, None])
     table = table[None] if table.ndim == 2 else table

@@ -276,7 +276,8 @@ def _plan(spec: Drive, system: System, found: Geodesic, times: tuple[float, floa
     under_way.stage("protocols of least work", len(taus), "durations")
     for tau in taus:
         problem = FokkerPlanck(
-            *functions(potential), spec.start, spec.end, tau, beta=spec.beta, mobility=spec.mobility
+            *functions(potential), spec.start, spec.end, tau, beta=spec.beta, mobility=spec.mobility,
+            domain=potential.domain.sides[0],
         )  # fmt: skip
         waits = int(np.clip(np.ceil(_WAITS_EACH * tau / shortest), _FEWEST_WAITS, _MOST_WAITS))
         # Along the geodesic with jumps as wide as a relaxation time at each end: for the trap that is the optimum.

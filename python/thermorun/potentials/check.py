@@ -6,6 +6,7 @@ from numpy.typing import ArrayLike
 
 from thermorun.arrays import Array
 from thermorun.errors import InputError, require_positive, words
+from thermorun.potentials import quadrature
 from thermorun.potentials.landscape import Landscape
 from thermorun.potentials.potential import Potential
 
@@ -25,7 +26,8 @@ def check(potential: Potential, theta: ArrayLike | None = None, *, beta: float =
 
     Its points are the distribution's own, exp(-beta E): found from the energy alone, within 30 kT of the bottom of
     every well.  There all values must be finite, the force -dE/dx and the gradient dE/dtheta, by differences whose
-    steps are the energy's own too; and far from there the energy must grow.
+    steps are the energy's own too; far from there the energy must grow, as far as the domain goes, and over a period
+    it must come back.
 
     Parameters
     ----------
@@ -49,17 +51,21 @@ def check(potential: Potential, theta: ArrayLike | None = None, *, beta: float =
     point = potential.require_valid(potential.theta if theta is None else theta)
     require_positive("beta", beta)
     _compile(potential, point)
+    _require_periodic(potential, point, beta)
     landscape = Landscape(potential, point, beta)
-    minima = landscape.minima()
-    _require_resolved(landscape, minima[0])
-    x = landscape.points(minima)
-    lengths = landscape.lengths(minima[0])
-    landscape.require_confining(minima[0], x)
-    _require_finite(potential, x, point)
-    for k in range(potential.dimension):
-        _check_force(landscape, x, lengths, k)
-    for j in range(len(potential.parameters)):
-        _check_gradient(landscape, x, j)
+    # Outside a domain energies are infinite, and differences of two of them no numbers.
+    with np.errstate(invalid="ignore"):
+        minima = landscape.minima()
+        _require_resolved(landscape, minima[0])
+        x = landscape.points(minima)
+        lengths = landscape.lengths(minima[0])
+        landscape.require_confining(minima[0], x)
+        _require_finite(potential, x, point)
+        for k in range(potential.dimension):
+            _check_force(landscape, x, lengths, k)
+        for j in range(len(potential.parameters)):
+            _check_gradient(landscape, x, j)
+    _check_free_energy(potential, point, beta)
 
 
 def _compile(potential: Potential, theta: Array) -> None:
@@ -71,8 +77,31 @@ def _compile(potential: Potential, theta: Array) -> None:
         raise InputError(f"the functions of {potential.name} do not compile ({told}).") from error
 
 
+def _require_periodic(potential: Potential, theta: Array, beta: float) -> None:
+    """Raises InputError where the energy differs between the ends of a period, other coordinates at many places."""
+    rng, domain = np.random.default_rng(1), potential.domain
+    low, high = domain.box
+    x = low + (high - low) * rng.uniform(0.05, 0.95, (64, potential.dimension))
+    for k, side in enumerate(domain.sides):
+        if side.periodic:
+            ends = [np.where(np.arange(potential.dimension) == k, end, x) for end in (side.low, side.high)]
+            first, last = (beta * potential.energies(end, theta) for end in ends)
+            with np.errstate(invalid="ignore"):
+                apart = np.abs(last - first) > 1e-6 + 1e-9 * np.abs(first)
+            if np.any(apart):
+                bad = int(np.argmax(apart))
+                raise InputError(
+                    f"energy of {potential.name} is not periodic: it is {first[bad] / beta:.6g} at x ="
+                    f" {words(ends[0][bad])} and {last[bad] / beta:.6g} at x = {words(ends[1][bad])}."
+                )
+
+
 def _require_resolved(landscape: Landscape, minimum: Array) -> None:
     height = float(landscape.heights(minimum))
+    if height == -np.inf:
+        raise InputError(
+            f"energy of {landscape.potential.name} is -inf at x = {words(minimum)}; it must be bounded below."
+        )
     if _EPS * abs(height) > 1e-4:
         raise InputError(
             f"energy of {landscape.potential.name} is {height / landscape.beta:.6g} at its lowest and kT is"
@@ -121,6 +150,23 @@ def _check_gradient(landscape: Landscape, x: Array, j: int) -> None:
     gradient = beta * potential.gradients(x, theta)[j]
     meant = f"the derivative of its energy by {potential.parameters[j]}"
     _compare(potential, f"gradient[{j}]", meant, x, gradient, values, step, np.full(len(x), length), beta)
+
+
+def _check_free_energy(potential: Potential, theta: Array, beta: float) -> None:
+    """Of a potential with a domain, whose closed form may be that of the whole line."""
+    if potential.free_energy is None or potential.dimension > 1 or potential.domain.everywhere:
+        return
+    at, side = tuple(theta.tolist()), potential.domain.sides[0]
+    given = potential.free_energy(at, beta)
+    try:
+        truth = quadrature.free_energy(potential.energies, at, beta=beta, domain=side)
+    except quadrature.NotConverged:
+        return
+    if not beta * abs(given - truth) < 1e-6 + 1e-9 * beta * abs(truth):
+        raise InputError(
+            f"free_energy of {potential.name} is {given:.6g}; -ln Z / beta in its domain, {potential.domain}, is"
+            f" {truth:.6g}."
+        )
 
 
 def _length(landscape: Landscape, x: Array, here: Array, j: int) -> float:

@@ -56,6 +56,16 @@ def coefficients(
         raise InputError("kT holds values that are not positive finite numbers; all must be.")
     require_choice("integrator", integrator, INTEGRATORS)
     steps = np.atleast_1d(np.asarray(dt, float))
+    if integrator == "leimkuhler-matthews" and potential.domain.walls:
+        raise InputError(
+            f"integrator is 'leimkuhler-matthews', whose noise goes on from step to step; in a domain with walls, as"
+            f" {potential.name} has, take heun or euler-maruyama."
+        )
+    if integrator == "exact" and not potential.domain.everywhere:
+        raise InputError(
+            f"integrator is 'exact', but x of {potential.name} is not Gaussian in its domain, {potential.domain};"
+            " take another."
+        )
     if integrator != "exact":
         return np.stack([mobility * steps, np.sqrt(2 * mobility / beta * steps)], axis=-1)
     if potential.quadratic is None:
@@ -95,6 +105,9 @@ def drive(
                 f"start has dtype {x.dtype} and shape {x.shape}; it must be floating-point numbers (replicas,"
                 f" {potential.dimension}, particles)."
             )
+        potential.domain.require_inside(np.moveaxis(x, 1, -1), "start", potential.name)
+        if not potential.domain.everywhere:
+            x = np.ascontiguousarray(np.moveaxis(potential.domain.wrapped(np.moveaxis(x, 1, -1)), -1, 1))
         work, heat = np.zeros((x.shape[0], x.shape[2])), np.zeros((x.shape[0], x.shape[2]))
     replicas, dimension, particles = x.shape
     thetas = filled(thetas, (replicas, *thetas.shape[-2:]))
@@ -131,6 +144,11 @@ def midpoints(theta: Array, dt: float) -> tuple[Array, Array]:
 def filled(values: Array, shape: tuple[int, ...]) -> Array:
     """A copy of this shape: kernels are compiled for plain arrays, and once more for any that may not be written."""
     return np.array(np.broadcast_to(values, shape), order="C")
+
+
+def one_particle(potential: Potential, precision: str) -> Array:
+    """x (1, d, 1) in the middle of the domain, to compile kernels with."""
+    return np.array(np.mean(potential.domain.box, axis=0)[None, :, None], precision)
 
 
 def new_status(replicas: int, particles: int) -> Array:

@@ -20,7 +20,7 @@ from scipy.special import logsumexp, ndtr
 from thermorun.arrays import Array
 from thermorun.learning.driven.spec import Stairs, staircase, with_stops
 from thermorun.potentials import Potential, System, quadrature
-from thermorun.potentials.fokker_planck import Step
+from thermorun.potentials.fokker_planck import Step, grid
 
 # Stairs of the coarser of two staircases, the other has twice as many; points of the coarser grid.
 _STAIRS, _POINTS = 200, 300
@@ -139,8 +139,7 @@ def _fokker_planck(system: System, times: Array, edges: Array, points: int, stai
     """The same of the distribution of x on a grid that holds it along the path."""
     energies, hottest = system.potential.energies, 1 / stairs.kT.max()
     way = stairs.theta[np.linspace(0, len(stairs.theta) - 1, 33).round().astype(int)]
-    sides = np.array([quadrature.support(energies, theta.tolist(), hottest, _DEPTH) for theta in way])
-    x = np.linspace(sides[:, 0].min(), sides[:, 1].max(), points)
+    x, ring = grid(energies, list(way), hottest, _DEPTH, points, system.potential.domain.sides[0])
     rate = system.mobility / (x[1] - x[0]) ** 2
     heights = [quadrature.tabulate(energies, x, tuple(theta.tolist())) for theta in stairs.theta]
     density = np.exp(-heights[0] / stairs.kT[0] - logsumexp(-heights[0] / stairs.kT[0]))
@@ -152,7 +151,7 @@ def _fokker_planck(system: System, times: Array, edges: Array, points: int, stai
         work += float(density @ (new - old))
         if n < len(stairs.waits):
             kt, before = stairs.kT[n + 1], density
-            density, _ = Step(new, 1 / kt, rate * kt * stairs.waits[n]).forward(density)
+            density, _ = Step(new, 1 / kt, rate * kt * stairs.waits[n], ring).forward(density)
             absorbed = float((density - before) @ new)
             heat += absorbed
             reduced -= absorbed / kt

@@ -163,5 +163,5 @@ def _row(name: str, unit: str, value: Estimate | None, truth: float | None) -> t
         unit,
         "?" if value is None else str(value),
         "" if truth is None else f"{truth:.6g}",
-        "" if math.isnan(z) else f"{z:+.1f}",
+        f"{z:+.1f}" if math.isfinite(z) else "",
     )

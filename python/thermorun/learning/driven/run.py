@@ -18,7 +18,7 @@ from thermorun.estimates import over_samples
 from thermorun.learning.driven import layout
 from thermorun.learning.driven.result import DriveResult
 from thermorun.learning.driven.spec import ROW, Drive, Row, Stairs, staircase
-from thermorun.potentials import Driven, Potential, System
+from thermorun.potentials import Driven, Potential, System, dynamics
 from thermorun.results import origin
 from thermorun.runs import Session
 from thermorun.specs import documented, given
@@ -107,7 +107,7 @@ def run(spec: Drive, under_way: Session) -> DriveResult:
         potentials.check(system.potential, theta)
     stairs = staircase(path, int(spec.steps or 0))
     system.potential.require_valid(stairs.theta, "path")
-    x = np.zeros((1, system.potential.dimension, 1), spec.precision)
+    x = dynamics.one_particle(system.potential, spec.precision)
     system.drive(x, stairs.theta[:2], dt=0.0, integrator=str(spec.integrator))  # compiles, or loads from the cache
     edges = None if under_way.resuming or not spec.at else _edges(spec, system, stairs)
     file = under_way.open(spec, partial(layout.lay_out, spec=spec, system=system, stairs=stairs, edges=edges))
@@ -151,13 +151,19 @@ def _noise(spec: Drive, row: int, dimension: int) -> Noise:
 
 
 def _edges(spec: Drive, system: System, stairs: Stairs) -> Array:
-    """Of bins (dimension, bins + 1), by where some particles of the run are at the times of the histograms."""
+    """Of bins (dimension, bins + 1), by where some particles of the run are at the times of the histograms.
+
+    They end where the domain does, and go all around a period.
+    """
     noise = _noise(spec, 0, system.potential.dimension)
     x = system.equilibrium(stairs.theta[0], _PILOTS, precision=spec.precision, seed=noise)
     seen = [one.x[0] for _, _, one in pieces(spec, system, stairs, x, noise, stairs.reached(spec.at).tolist())]
     low, high = np.min([x[0], *seen], axis=(0, 2)), np.max([x[0], *seen], axis=(0, 2))
-    margin = _MARGIN * (high - low)
-    return np.linspace(low - margin, high + margin, spec.bins + 1, axis=1).astype(float)
+    margin, sides = _MARGIN * (high - low), system.potential.domain.sides
+    whole = np.array([side.periodic for side in sides])
+    low, high = np.where(whole, -np.inf, low - margin), np.where(whole, np.inf, high + margin)
+    first, last = np.maximum(low, [side.low for side in sides]), np.minimum(high, [side.high for side in sides])
+    return np.linspace(first, last, spec.bins + 1, axis=1).astype(float)
 
 
 def pieces(

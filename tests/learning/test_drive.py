@@ -16,7 +16,7 @@ from thermorun.errors import InputError
 from thermorun.learning.driven.exact import means
 from thermorun.learning.driven.spec import Drive, staircase
 from thermorun.learning.trap import exact, protocols
-from thermorun.potentials import NAMES, System
+from thermorun.potentials import NAMES, Periodic, Potential, System
 
 SMALL = {"particles": 8192, "threads": 1}
 # Each potential is compiled once more: a quadratic one and one in one dimension stand for the rest.
@@ -186,6 +186,26 @@ def test_histograms_and_snapshots(tmp_path):
     np.testing.assert_array_equal(tree["snapshots"]["x"].values, result.snapshots)
     np.testing.assert_array_equal(tree["histograms"]["density"].values, found.density)
     assert list(package.load(tmp_path / "a.h5").figures()) == ["", "x"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("domain", [Periodic(-np.pi, np.pi), (-1.0, np.inf)])
+def test_histograms_end_where_the_domain_does(domain):
+    """On a circle and behind a wall, while the bath warms; against Fokker-Planck there."""
+    potential = Potential(
+        "bounded", lambda x, t: t[0] * (1 - np.cos(x)) + 0.05 * t[1] * x * x, parameters=("depth", "bowl"),
+        theta=(1.0, 2.0), target=(3.0, 2.0), domain=domain,
+    )  # fmt: skip
+    result = learning.drive(potential, kT=(0.5, 1.0), tau=1.0, particles=40_000, at=(0.0, 1.0), bins=40, threads=1)
+    found = result.histograms
+    assert found.edges[0, 0] == (-1.0 if isinstance(domain, tuple) else -np.pi)
+    assert found.count.sum(axis=-1).min() > 0.999 * 40_000
+    wanted = 40_000 * found.exact * np.diff(found.edges, axis=1)
+    common = wanted > 5
+    assert np.sum((found.count - wanted)[common] ** 2 / wanted[common]) < common.sum() + 4 * np.sqrt(2 * common.sum())
+    assert abs(result.work.z(result.exact_work)) < 4
+    assert abs(result.heat.z(result.exact_heat)) < 4
+    assert abs(z_score(np.exp(result.delta_reduced - result.reduced_work_of_each), 1.0)) < 4
 
 
 def test_files_and_the_command(tmp_path):

@@ -269,7 +269,7 @@ def test_free_energy_between_two_depths_of_a_morse_bond():
 @pytest.mark.parametrize(
     ("potential", "theta", "friction"),
     [
-        (SLOPE, (0.0,), LENGTH**4 / 120),
+        pytest.param(SLOPE, (0.0,), LENGTH**4 / 120, marks=pytest.mark.slow),
         (ROTOR, (1.5, 0.4), (1 - 1 / iv(0, 1.5) ** 2)),
     ],
 )

@@ -93,6 +93,16 @@ def test_quadrature_and_draws_are_those_of_the_domain(potential):
     assert abs(z_score(potential.energies(x, theta), energy)) < 4
 
 
+@pytest.mark.parametrize("k", [0.1, 0.3, 1.0, 3.0])
+@pytest.mark.parametrize("phi", [0.0, 1e-3, 50.0])
+def test_an_angle_turned_far_comes_back_and_is_no_small_change(k, phi):
+    """A parameter may change the energy by less than kT however far it moves; differences stay short all the same."""
+    check(ROTOR, (k, phi))
+    turned = replace(ROTOR, gradient=lambda x, t: (-math.cos(x - t[1]), t[0] * math.sin(x - t[1])))
+    with pytest.raises(InputError, match=r"gradient\[1\] of rotor is not the derivative"):
+        check(turned, (k, phi))
+
+
 def test_closed_forms_of_free_energies():
     a, k, beta = 0.8, 1.7, 1.3
     found = resting(RING, (a, k), beta=beta)

@@ -1,5 +1,7 @@
 """Does a potential contradict itself?  Asked of every user's potential before it runs."""
 
+import itertools
+
 import numpy as np
 from numba.core.errors import NumbaError
 from numpy.typing import ArrayLike
@@ -18,6 +20,7 @@ _ROUNDING = 1e-6
 _OFFSETS = np.array([-4.0, -2.0, -1.0, 1.0, 2.0, 4.0])
 # Of the length of a well: those over which the energy may change by a kT elsewhere.
 _LADDER = 2.0 ** np.arange(-24, 7)
+_HALVES = 0.5 ** np.arange(8)
 _SCALES = 10.0 ** np.arange(20, -21, -1.0)
 
 
@@ -170,17 +173,34 @@ def _check_free_energy(potential: Potential, theta: Array, beta: float) -> None:
 
 
 def _length(landscape: Landscape, x: Array, here: Array, j: int) -> float:
-    """How far parameter j moves, inside the valid region, before the energy of a point changes by more than one kT."""
+    """How far parameter j moves, inside the valid region, before the energy of a point changes by more than one kT.
+
+    Nor farther than it moves on: an energy that comes and goes with a parameter, as with an angle, may change by less
+    wherever that ends.
+    """
     potential, theta = landscape.potential, landscape.theta
+    axis = np.eye(len(theta))[j]
     for scale in _SCALES if theta[j] == 0 else abs(theta[j]) * _SCALES[_SCALES <= 1]:
-        ends = theta + np.array([[-1.0], [1.0]]) * scale * np.eye(len(theta))[j]
+        ends = [theta + side * scale * axis for side in (-1.0, 1.0)]
         if any(potential.why_invalid(tuple(end.tolist())) is not None for end in ends):
             continue
-        changes = [landscape.at(end).heights(x) - here for end in ends]
-        if np.all(np.abs(changes) <= 1):
+        changes = [
+            [landscape.at(theta + side * part * scale * axis).heights(x) - here for part in _HALVES]
+            for side in (-1.0, 1.0)
+        ]
+        if np.all(np.abs(changes) <= 1) and all(_moves_on(parts, here) for parts in changes):
             return float(scale)
     raise InputError(
         f"energy of {potential.name} jumps where {potential.parameters[j]} moves from {theta[j]:g}; it must be smooth."
+    )
+
+
+def _moves_on(changes: list[Array], here: Array) -> bool:
+    """Whether changes over a way, half of it, and so on, may be those of a power, at all points taken together."""
+    rounding = 8 * _EPS * (1 + np.max(np.abs(here)))
+    return all(
+        np.max(np.abs(long - 2 * short)) <= np.max(np.abs(long)) + rounding
+        for long, short in itertools.pairwise(changes)
     )
 
 

@@ -5,8 +5,16 @@ import pytest
 
 import helpers  # noqa: F401  sets NUMBA_NUM_THREADS before Numba is imported
 
+# The files that take longest begin: one of them at the end would leave the other worker without work.
+LONGEST = (
+    "test_pages.py", "test_dynamics.py", "test_domains.py", "test_friction.py", "test_learn.py", "test_drive.py",
+    "test_jit.py", "test_computer_commands.py", "test_check.py", "test_latent_cycle.py", "test_cluster.py",
+    "test_sampling.py", "test_measure.py", "test_cycles.py", "test_extend.py",
+)  # fmt: skip
+
 
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     if config.option.markexpr:
         return
     for item in items:

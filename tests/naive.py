@@ -124,7 +124,19 @@ def drive(x, work, heat, first, steps, theta, seed, stream, rows_to_record, nois
 
 
 # --- General potentials: x is (d, particles), functions take arrays where kernels give them numbers -------------------
-def relax(integrator, x, force, theta, c, z, next_z):
+def folded(x, domain):
+    """x in the domain, sides (low, high, periodic), and for each coordinate whether it was mirrored."""
+    x, mirrored = np.array(x), np.zeros(np.shape(x), bool)
+    for k, (low, high, periodic) in enumerate(domain):
+        if periodic:
+            x[k] = low + (x[k] - low) % (high - low)
+        else:
+            mirrored[k] = (x[k] < low) | (x[k] > high)
+            x[k] = np.where(x[k] < low, 2 * low - x[k], np.where(x[k] > high, 2 * high - x[k], x[k]))
+    return x, mirrored
+
+
+def relax(integrator, x, force, theta, c, z, next_z, domain=()):
     if integrator == "exact":
         d = len(x)
         shift, shrink, spread = c[:d], c[d : d + d * d].reshape(d, d), c[d + d * d :].reshape(d, d)
@@ -133,11 +145,13 @@ def relax(integrator, x, force, theta, c, z, next_z):
         z = (z + next_z) / 2.0
     y = x + c[0] * force(x, theta) + c[1] * z
     if integrator == "heun":
-        return x + c[0] * (force(x, theta) + force(y, theta)) / 2.0 + c[1] * z
-    return y
+        image, mirrored = folded(y, domain)
+        there = np.where(mirrored, -1.0, 1.0) * force(image, theta)
+        y = x + c[0] * (force(x, theta) + there) / 2.0 + c[1] * z
+    return folded(y, domain)[0]
 
 
-def drive_any(integrator, functions, x, first, coefficients, theta, seed, stream, noise=normals):
+def drive_any(integrator, functions, x, first, coefficients, theta, seed, stream, noise=normals, domain=()):
     """Open loop in any potential; returns x, every particle's work and heat, and dE/dtheta summed over the steps."""
     energy, force, gradient = functions
     work, heat, sums = 0.0, 0.0, 0.0
@@ -147,7 +161,7 @@ def drive_any(integrator, functions, x, first, coefficients, theta, seed, stream
             for later in (0, 1)
         )
         work = work + energy(x, theta[n + 1]) - energy(x, theta[n])
-        old_x, x = x, relax(integrator, x, force, theta[n + 1], c, z, next_z)
+        old_x, x = x, relax(integrator, x, force, theta[n + 1], c, z, next_z, domain)
         heat = heat + energy(x, theta[n + 1]) - energy(old_x, theta[n + 1])
         sums = sums + gradient(x, theta[n + 1])
     return x, work, heat, sums

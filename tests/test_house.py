@@ -134,7 +134,7 @@ def test_importing_is_quick_and_subjects_come_on_demand():
         "print(thermorun.cycles.train.__name__, sorted(dir(thermorun))[-1])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "[]\ntrain resume\n"
+    assert run.stdout == "[]\ntrain workers\n"
 
 
 def functions():

@@ -22,8 +22,8 @@ from thermokernels.random import BLOCK
 TOP = 4
 
 
-def correlate(energy, force, gradient, dimension, parameters, integrator, name):
-    """The kernel of a potential; functions and ``name`` are those of ``langevin.kernels``.
+def correlate(energy, force, gradient, dimension, parameters, integrator, name, domain=()):
+    """The kernel of a potential; functions, ``name`` and ``domain`` are those of ``langevin.kernels``.
 
     ``correlate(x, coefficients, theta, centre, segment, noise, sums, means, status)``
 
@@ -39,7 +39,7 @@ def correlate(energy, force, gradient, dimension, parameters, integrator, name):
 
     Replica r draws its noise from streams ``stream + r d`` and following, from step number 0.
     """
-    builder = Builder(energy, force, gradient, dimension, parameters, integrator, name)
+    builder = Builder(energy, force, gradient, dimension, parameters, integrator, name, domain)
     p, columns = parameters, dimension + 2 * parameters
     room, enter, draw, leave = builder.frame(columns)
     advance_block, begin_block, end_segment = _advance(builder), _begin(builder), _end(builder)

@@ -8,6 +8,9 @@
 ``force(x, theta)``     -dE/dx, a float or a tuple of d floats.
 ``gradient(x, theta)``  dE/dtheta, a tuple of p floats.
 
+x may live in a ``domain``: (low, high, periodic) of each coordinate, with walls where low and high are finite; empty
+for all of space.  Functions are asked for x in it alone.
+
 Step n is: (1) theta jumps at fixed x, which is work; (2) x relaxes at fixed theta, which is heat.  How it relaxes, and
 by which coefficients, says `integrators`.
 
@@ -41,11 +44,11 @@ __all__ = ["INTEGRATORS", "RECORD_COLUMNS", "Builder", "blocks_of", "device_of",
 RECORD_COLUMNS = ("work", "work_square", "heat")
 
 
-def kernels(energy, force, gradient, dimension, parameters, integrator, name):
+def kernels(energy, force, gradient, dimension, parameters, integrator, name, domain=()):
     """The kernels of a potential, compiled at their first call and kept on disk for other processes.
 
-    ``name`` must tell this potential and integrator from all others: it is the kernels' in the cache on disk.  Returns
-    four kernels:
+    ``name`` must tell this potential, integrator and domain from all others: it is the kernels' in the cache on disk.
+    Returns four kernels:
 
     ``evaluate(x, theta, values)``
         E, force and dE/dtheta of every particle at theta (replicas, p); ``values`` is float64 (replicas, 1 + d + p,
@@ -62,7 +65,7 @@ def kernels(energy, force, gradient, dimension, parameters, integrator, name):
         Stays at theta (replicas, 1, p) for as many steps as there are coefficients, or for all steps at one row of
         them; ``sums`` float64 (replicas, p, particles), to which dE/dtheta after each step is added.
     """
-    mine = Builder(energy, force, gradient, dimension, parameters, integrator, name)
+    mine = Builder(energy, force, gradient, dimension, parameters, integrator, name, domain)
     return mine.evaluate(), mine.drive(), mine.step(), mine.dwell()
 
 
@@ -73,19 +76,19 @@ class Builder:
     offsets known to the compiler the loops vectorise without asking whether arrays overlap.
     """
 
-    def __init__(self, energy, force, gradient, dimension, parameters, integrator, name):
+    def __init__(self, energy, force, gradient, dimension, parameters, integrator, name, domain=()):
         self.name = name
         self.energy, self.force, self.gradient = (device_of(function) for function in (energy, force, gradient))
         self.dimension, self.parameters = dimension, parameters
         self.averages = integrator == "leimkuhler-matthews"
         d, p = dimension, parameters
         self.load = unrolled("s, i", [f"s[{k * BLOCK} + i]" for k in range(d)], d)
-        self.store = stores(d, 0)
+        self.store = stores(d, 0, domain=domain)
         self.store_force = stores(d, d * BLOCK)
         self.store_gradient = stores(p, d * BLOCK, scalar=False)
         self.theta_of = unrolled("row", [f"row[{j}]" for j in range(p)], 0)
         self.coefficients_of = unrolled("row", [f"row[{j}]" for j in range(columns(integrator, d))], 0)
-        self.relaxed = relaxed(integrator, d, self.force)
+        self.relaxed = relaxed(integrator, d, self.force, domain)
 
     def finish(self, function, compiled=kernel):
         """Compiles a kernel under the name of this potential."""

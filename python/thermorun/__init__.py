@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from thermorun import computer, cycles, free_energy, learning, metric, potentials
+    from thermorun.cluster import workers
     from thermorun.estimates import Estimate
     from thermorun.potentials import Potential, System
     from thermorun.results import Result
@@ -21,11 +22,17 @@ if TYPE_CHECKING:
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 SUBJECTS = ("learning", "metric", "free_energy", "cycles", "computer")
-_HOMES = {"System": "potentials", "Potential": "potentials", "Estimate": "estimates", "Result": "results"}
+_HOMES = {
+    "System": "potentials",
+    "Potential": "potentials",
+    "Estimate": "estimates",
+    "Result": "results",
+    "workers": "cluster",
+}
 
 __all__ = [  # noqa: RUF022  in the order of a newcomer's reading
     "learning", "metric", "free_energy", "cycles", "computer", "potentials",
-    "System", "Potential", "Estimate", "Result", "load", "resume",
+    "System", "Potential", "Estimate", "Result", "load", "resume", "extend", "workers",
 ]  # fmt: skip
 
 
@@ -77,6 +84,44 @@ def resume(
     except InputError:
         pass  # it has not come to its first results
     result: Result = spec.run(out=path, resume=True, threads=threads, show_progress=show_progress)
+    return result
+
+
+def extend(
+    path: "Path | str", *, particles: int | None = None, replicas: int | None = None, shots: int | None = None,
+    epochs: int | None = None, dataset: str | None = None, trust: bool = False, threads: int | None = None,
+    show_progress: bool = False,
+) -> "Result":  # fmt: skip
+    """Makes more of the same of the complete run in a file, in the same file: so many in all.
+
+    The result is, to the last bit, that of a run that had so many from the start; what the file holds is not computed
+    again.  What can grow: ``particles`` of drive and free-energy, which know nothing of each other, ``replicas`` of
+    excess-work and learn, ``shots`` of the thermodynamic computer, and ``epochs`` of cycles, where minibatches stay at
+    their last size.  Particles that learn share one theta: more of them are another run.  ``trust`` as in `resume`.
+
+    Raises
+    ------
+    InputError
+        Where there is no complete run, or it cannot grow so.
+    RunError
+        Where it cannot go on.
+    Stopped
+        After Ctrl-C (a KeyboardInterrupt): the file holds the beginning of the larger run, to resume.
+
+    Examples
+    --------
+    >>> import thermorun as tr
+    >>> small = tr.free_energy.measure("stiffness", start=1.0, end=3.0, particles=1024, out="works.h5")
+    >>> tr.extend("works.h5", particles=4096).forward.shape
+    (4096,)
+    """
+    from thermorun import runs
+
+    larger = {"particles": particles, "replicas": replicas, "shots": shots, "epochs": epochs}
+    kind = _spec_of(path)
+    result: Result = runs.extend(
+        path, kind, larger, dataset=dataset, trust=trust, threads=threads, show_progress=show_progress
+    )
     return result
 
 

@@ -124,6 +124,11 @@ def over_replicas(values: ArrayLike, within: ArrayLike | None = None) -> Estimat
     return Estimate(*_plain(mean, stderr), count, dof)
 
 
+def over_samples(values: Array) -> Estimate:
+    """The mean of independent numbers (n,), and its standard error from their spread; not known for none of them."""
+    return over_replicas(values) if len(values) else Estimate(math.nan, math.nan)
+
+
 def jackknife(parts: Array, statistic: Callable[[Array], Any], axis: int = 0) -> Estimate:
     """A statistic of the mean over independent parts, with its error by leaving one out in turn.
 

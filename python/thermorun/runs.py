@@ -2,19 +2,22 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+from thermorun import cluster
 from thermorun.arrays import Array
 from thermorun.errors import DamagedFile, InputError, RunError, Stopped
 from thermorun.progress import Advance, Interrupt, interruptible, progress
 from thermorun.specs import Spec
-from thermorun.store import RunFile, read_command, read_spec, reading
+from thermorun.store import Earlier, RunFile, is_complete, read_command, read_spec, reading
 from thermorun.threads import on_threads
 
 _Result = TypeVar("_Result")
+_Part = TypeVar("_Part")
 # Seconds between checkpoints.
 CHECKPOINT_EVERY = 20.0
 # A file that a run is writing may be caught between a number and its checksum: it is read again before it is called
@@ -25,12 +28,16 @@ _READS, _AGAIN = 3, 0.02
 class Session:
     """What a runner is given; nothing in it changes a number.
 
-    ``threads`` is their number.  ``file`` exists once ``open`` was called: on disk, or in memory without ``out``.
+    ``threads`` is their number.  ``smaller`` is the complete run in ``out`` of which this one is to be more, None where
+    it begins or resumes.  ``file`` exists once ``open`` was called: on disk, or in memory without ``out``.
     """
 
     file: RunFile
 
-    def __init__(self, out: Path | None, resume: bool, threads: int, show: bool, stack: ExitStack) -> None:
+    def __init__(
+        self, out: Path | None, resume: bool, threads: int, show: bool, stack: ExitStack, smaller: Spec | None
+    ) -> None:
+        self.smaller = smaller
         self.out, self.resuming, self.threads = out, resume, threads
         self.interrupt = Interrupt()
         self._show, self._stack, self._saved = show, stack, time.monotonic()
@@ -48,7 +55,10 @@ class Session:
             assert self.out is not None
             self.file = self._stack.enter_context(RunFile.reopen(self.out, line))
         elif self.out is not None:
-            self.file = self._stack.enter_context(RunFile.create(self.out, command, line, seed, self.threads))
+            earlier = None
+            if self.smaller is not None:
+                earlier = Earlier(self.smaller.to_json(), import_module(spec.runner).extended(spec, self.smaller))
+            self.file = self._stack.enter_context(RunFile.create(self.out, command, line, seed, self.threads, earlier))
         else:
             self.file = self._stack.enter_context(RunFile.in_memory(command, line, seed, self.threads))
         self.interrupt.at_once = False
@@ -77,6 +87,20 @@ class Session:
             self._saved = time.monotonic()
         self.interrupt.check()
 
+    def each(self, part: Callable[[Any, Any], _Part], items: Sequence[Any]) -> Iterator[_Part]:
+        """``part(item, self)`` of every item, in their order: here, or by the workers that there are.
+
+        ``part`` must be a function of the item alone, known to other processes; it may call ``advance`` and ``pause``.
+        """
+        helpers = cluster.active()
+        if helpers is None:
+            for item in items:
+                yield part(item, self)
+            return
+        for result, amount in helpers.each(part, items, self.interrupt.check):
+            self.advance(amount)
+            yield result
+
     @contextmanager
     def unsaved(self) -> Iterator[None]:
         """For long work whose beginning is not worth saving: Ctrl-C stops it at once."""
@@ -99,8 +123,9 @@ class Session:
 
 @contextmanager
 def session(
-    *, out: Path | str | None = None, resume: bool = False, threads: int | None = None, show_progress: bool = False
-) -> Iterator[Session]:
+    *, out: Path | str | None = None, resume: bool = False, threads: int | None = None, show_progress: bool = False,
+    smaller: Spec | None = None,
+) -> Iterator[Session]:  # fmt: skip
     """Begins before planning and compiling, so that Ctrl-C is never lost and never promises what does not exist.
 
     Raises InputError for ``threads``, ``out`` and ``resume`` that cannot be had, RunError where memory runs out, and
@@ -110,7 +135,7 @@ def session(
     if resume and path is None:
         raise InputError("resume needs out, the file to go on with.")
     with interruptible() as interrupt, on_threads(threads) as count, ExitStack() as stack:
-        under_way = Session(path, resume, count, show_progress, stack)
+        under_way = Session(path, resume, count, show_progress, stack, smaller)
         under_way.interrupt = interrupt
         try:
             yield under_way
@@ -132,6 +157,22 @@ def session(
         except OSError as error:  # not of the run's file, which has a sentence of its own: the compile cache, say
             where = f" at {error.filename}" if error.filename else ""
             raise RunError(f"the run could not go on ({error.strerror or error}{where}).") from error
+
+
+def extend(
+    path: Path | str, spec_type: type[Spec], larger: Mapping[str, int | None], *, dataset: str | None,
+    trust: bool, threads: int | None, show_progress: bool,
+) -> Any:  # fmt: skip
+    """Makes more of the complete run in a file, which takes its place: see `thermorun.extend`."""
+    smaller = spec_type.from_json(read_spec(path))
+    if hasattr(smaller, "of_file"):
+        smaller = smaller.of_file(path, None, trust)
+    if not is_complete(path):
+        raise InputError(f"{path} holds the beginning of a run; go on with 'thermorun resume {path}' first.")
+    wanted = smaller.larger(larger)
+    if dataset is not None:
+        wanted = wanted.replace(dataset=dataset)
+    return wanted.run(out=path, threads=threads, show_progress=show_progress, smaller=smaller)
 
 
 def load(path: Path | str, spec_type: type[Spec], read: Callable[[RunFile, Any], _Result]) -> _Result:

@@ -137,6 +137,9 @@ MOST_STEPS = 2**31 - 1
 class Spec:
     """Everything that decides a run's numbers, and nothing else.  Raises InputError for whatever cannot run.
 
+    ``grows`` are the counts that `thermorun.extend` makes larger; its runner then has ``extended(spec, smaller)``, the
+    rows of each section that are the same in both.
+
     A subclass is a frozen dataclass too.  ``command`` is the name of what runs it, in files and on the command line;
     ``runner`` the module that holds ``run(spec, under_way)``, given the session, and ``read(file, spec)``.
     A spec stays as it was typed; ``resolved`` gives the one in which every number is set, and that one is stored.
@@ -144,6 +147,9 @@ class Spec:
 
     command: ClassVar[str]
     runner: ClassVar[str]
+    # Whether it has parts that workers can compute: see `thermorun.workers`.
+    shared: ClassVar[bool] = False
+    grows: ClassVar[tuple[str, ...]] = ()
 
     seed: Annotated[int, SEED] = 0
 
@@ -168,14 +174,35 @@ class Spec:
             raise InputError(f"{unknown[0]} is no field of {type(self).__name__}; there are {_names(type(self))}.")
         return dataclass_replace(self, **changes)
 
+    def larger(self, counts: Mapping[str, int | None]) -> Self:
+        """The same run with larger ones of those counts that grow.  Raises InputError for others, and for less."""
+        wanted = {name: value for name, value in counts.items() if value is not None}
+        can = f"of a run of {self.command} {' and '.join(self.grows) or 'nothing'} can"
+        for name in wanted:
+            if name not in self.grows:
+                raise InputError(f"{name} cannot grow; {can}.")
+        found = self.replace(**wanted)
+        for name in wanted:
+            if getattr(found, name) < (held := getattr(self, name)):
+                raise InputError(f"{name} is {wanted[name]}; the file holds {held}, and it must be more.")
+        if found == self:
+            raise InputError(f"nothing is to grow; {can}.")
+        return found
+
     def run(
         self, *, out: Any = None, resume: bool = False, threads: int | None = None, show_progress: bool = False,
-        **given: Any,
+        smaller: "Spec | None" = None, **given: Any,
     ) -> Any:  # fmt: skip
-        """Runs it: see the function of the same command.  ``given`` are arrays in the place of what it names."""
+        """Runs it: see the function of the same command.  ``given`` are arrays in the place of what it names.
+
+        ``smaller`` is the complete run in ``out``, whose place this one takes: see `thermorun.extend`.
+        """
         # By name: what a run is stands below how it is run.
         runner, runs = import_module(self.runner), import_module("thermorun.runs")
-        with runs.session(out=out, resume=resume, threads=threads, show_progress=show_progress) as under_way:
+        if runs.cluster.active() is not None and not self.shared:
+            raise InputError(f"workers are given, and a run of {self.command} has no parts to share; run it without.")
+        options = {"out": out, "resume": resume, "threads": threads, "show_progress": show_progress}
+        with runs.session(**options, smaller=smaller) as under_way:
             return runner.run(self, under_way, **given)
 
     def to_dict(self) -> dict[str, Any]:

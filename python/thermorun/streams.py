@@ -37,6 +37,10 @@ class Streams:
             )
         return type(self)(self.seed, self.first + index * size, size)
 
+    def beyond(self, count: int) -> Self:
+        """All but the first ``count`` streams."""
+        return type(self)(self.seed, self.first + count, self.count - count)
+
     def take(self, count: int = 1) -> tuple[np.uint64, np.uint64]:
         """Seed and first stream, as kernels want them that draw from ``count`` consecutive streams."""
         self.part(0, count)
@@ -73,6 +77,10 @@ class Noise:
         """The noise of one row of particles of many, each a single replica in ``dimension`` dimensions."""
         size = max(256, 1 << (dimension - 1).bit_length())
         return type(self)(self.start.part(index, size), self.dynamics.part(index, size))
+
+    def after(self, replicas: int, dimension: int) -> Self:
+        """The noise of the replicas from this number on, in an ensemble of their own."""
+        return type(self)(self.start.beyond(replicas * _CALLS), self.dynamics.beyond(replicas * dimension))
 
     def batch(self, index: int, dimension: int) -> Self:
         """The noise of one replica of many that run one after the other."""

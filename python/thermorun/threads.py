@@ -40,6 +40,17 @@ def on_threads(threads: int | None) -> Iterator[int]:
         numba.set_num_threads(before)
 
 
+@contextmanager
+def at_most(threads: int) -> Iterator[None]:
+    """Within `on_threads`: kernels run on no more than so many, for work so small that it is done before all meet."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(max(1, min(threads, before)))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
 def require_threads() -> None:
     """Raises RunError in a process that was forked from one in which kernels had run: OpenMP would end it."""
     if _forked:

@@ -135,6 +135,32 @@ def test_two_hundred_small_runs(name, particles, users_file):
     assert result.first_law_residual < 1e-11
 
 
+def _tilted(x, theta):
+    """Two wells in two dimensions, the valley between them oblique."""
+    return theta[0] * (x[0] * x[0] - 1.0) ** 2 + theta[1] * x[0] + 2.0 * x[1] * x[1] + x[0] * x[1]
+
+
+def log_z_of_tilted(theta):
+    """The Gaussian across leaves -x^2 / 8 along, and a constant."""
+    return math.log(quad(lambda x: math.exp(-_tilted((x, -x / 4), theta)), -4, 4, epsabs=1e-14, points=(-1, 1))[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dimension", [1, 2])
+def test_two_hundred_whole_runs_behind_a_barrier(dimension):
+    """Standard errors of whole measurements, draws from equilibrium included, are calibrated."""
+    start, end = (4.0 + dimension, 0.0), (4.0 + dimension, 1.0)
+    if dimension == 1:
+        potential, truth = "double-well", truth_by_quad(TRUTHS["double-well"], start, end, 1.0)
+    else:
+        potential = potentials.Potential("tilted", _tilted, parameters=("barrier", "tilt"), theta=start, dimension=2)
+        truth = log_z_of_tilted(start) - log_z_of_tilted(end)
+    runs = [free_energy.measure(potential, start, end, particles=1024, seed=seed) for seed in range(200)]
+    z = np.array([run.delta_f.z(truth) for run in runs])
+    assert 0.8 < np.mean(z**2) < 1.25
+    assert abs(np.mean(z)) < 4 / math.sqrt(len(z))
+
+
 def test_crooks_relation_bin_by_bin():
     result = free_energy.measure(**RUNS["double-well"], particles=200_000)
     forward, mirrored = result.forward, -result.reverse

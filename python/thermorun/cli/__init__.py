@@ -21,10 +21,12 @@ _COMMANDS = {
     "cycles": ("cycles", "Latent-cycle models: train, sample, analyse."),
     "computer": ("computer", "Thermodynamic computers: train, classify."),
     "resume": ("files", "Go on with the run in a file."),
+    "extend": ("files", "More of the same into a file."),
     "plot": ("files", "Draw the pictures of a file again."),
     "inspect": ("files", "What is in a file, and how far it is."),
     "verify": ("files", "Whether a file is as it was written."),
     "repair": ("files", "Back to the last good rows of a file."),
+    "figures": ("figures", "Rebuild the papers' figures, on one page."),
     "selftest": ("selftest", "Check this machine against exact laws."),
 }
 

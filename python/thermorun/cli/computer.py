@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from thermorun.cli.options import Numbers, chosen, run_options, spec_options
+from thermorun.cli.options import Numbers, chosen, run_options, spec_options, worker_options
 from thermorun.cli.run import execute
 from thermorun.computer.spec import Classification, ComputerTraining, Sweep
 
@@ -43,6 +43,7 @@ def train(out: Path | None, resume: bool, threads: int | None, as_json: bool, **
 @click.argument("file", type=click.Path(path_type=Path))
 @spec_options(Classification, without=_WITHOUT)
 @run_options
+@worker_options
 def classify(file: Path, out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
     """Classify images with the machine in FILE: a training, a machine, or a text of parameters.
 

@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 import thermorun
 from thermorun import store
-from thermorun.cli.options import Count
+from thermorun.cli.options import Count, worker_options
 from thermorun.cli.run import save_pictures, show, width
 from thermorun.errors import DamagedFile, InputError, printable, short
 from thermorun.plots import FORMATS
@@ -21,6 +22,7 @@ from thermorun.tables import Table
 @click.option("--trust", is_flag=True, help="Run the Python file that FILE names as its potential.")
 @click.option("--threads", type=Count(), help="All cores by default; results do not depend on it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@worker_options
 def resume(
     file: Path, dataset: str | None, potential: str | None, trust: bool, threads: int | None, as_json: bool
 ) -> None:
@@ -34,6 +36,24 @@ def resume(
     )
     with store.reading(file):  # a spec that was changed may fit no numbers
         show(result, as_json)
+
+
+@click.command(short_help="More of the same into a file.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--particles", type=Count(), help="In all, of a run of drive or free-energy.")
+@click.option("--replicas", type=Count(), help="In all, of a run of excess-work or learn.")
+@click.option("--shots", type=Count(), help="In all, of a training or classification of computer.")
+@click.option("--epochs", type=Count(), help="In all, of a training of cycles.")
+@click.option("--trust", is_flag=True, help="Run the Python file that FILE names as its potential.")
+@click.option("--dataset", help="Where the data of the run are now, if they have moved.")
+@click.option("--threads", type=Count(), help="All cores by default; results do not depend on it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def extend(file: Path, as_json: bool, **given: Any) -> None:
+    """Make more of the same of the complete run in FILE, in the same file; what it holds is not computed again.
+
+    The results are those of a run that had so many from the start.
+    """
+    show(thermorun.extend(file, show_progress=True, **given), as_json)
 
 
 @click.command(short_help="Draw the pictures of a file again.")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from thermorun.cli.options import Numbers, chosen, run_options, spec_options
+from thermorun.cli.options import Numbers, chosen, run_options, spec_options, worker_options
 from thermorun.cli.run import execute, width
 from thermorun.free_energy.spec import FreeEnergy
 
@@ -22,6 +22,7 @@ from thermorun.free_energy.spec import FreeEnergy
     "--works", type=click.Path(path_type=Path), help="Analyse the works in this file instead: one column, or two."
 )
 @run_options
+@worker_options
 def free_energy(
     out: Path | None, resume: bool, threads: int | None, as_json: bool, works: Path | None, **given: Any
 ) -> None:

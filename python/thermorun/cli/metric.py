@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from thermorun.cli.options import Numbers, chosen, run_options, spec_options
+from thermorun.cli.options import Numbers, chosen, run_options, spec_options, worker_options
 from thermorun.cli.run import execute
 from thermorun.errors import InputError
 from thermorun.metric.spec import Drive, Metric
@@ -38,6 +38,7 @@ class _Axis(click.ParamType[tuple[str, float, float, int]]):
 )
 @click.option("--geodesic-to", "end", type=Numbers(), help="Drive from theta to here: geodesic, line, least work.")
 @run_options
+@worker_options
 def metric(out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
     """Thermodynamic metric of a potential, its geodesics, and protocols of least work.
 

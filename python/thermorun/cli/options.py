@@ -2,8 +2,9 @@
 
 import types as python_types
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 import click
 
@@ -141,6 +142,26 @@ def run_options(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
+
+
+def worker_options(command: _Command) -> _Command:
+    """The options of every command whose runs have parts that other processes can compute."""
+
+    @wraps(command)
+    def shared(*words: Any, workers: int | None, scheduler: str | None, **given: Any) -> Any:
+        if workers is None and scheduler is None:
+            return command(*words, **given)
+        from thermorun.cluster import workers as begin
+
+        with begin(workers, scheduler=scheduler):
+            return command(*words, **given)
+
+    for option in (
+        click.option("--scheduler", help="Dask scheduler whose workers compute the run: its address, or its file."),
+        click.option("--workers", type=Count(), help="Processes to share the run; results do not depend on it."),
+    ):
+        shared = option(shared)
+    return cast(_Command, shared)
 
 
 def require(value: Any, sentence: str) -> Any:

@@ -1,5 +1,6 @@
 """Classifies images with a trained machine: shots at each of them, and what they say."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def run(spec: Classification, under_way: Session, data: Arrays | None = None) ->
     result = read(file, spec)
     file.write_whole("answers", {"answer": result.numbers, "agreement": result.agreement})
     layout.write_score(file, result.score)
-    return result
+    return result if file.path else replace(result, stored=file.contents())
 
 
 def read(file: RunFile, spec: Classification) -> ClassificationResult:
@@ -112,6 +113,11 @@ def read(file: RunFile, spec: Classification) -> ClassificationResult:
         labels=None if tally.labels is None else _as_given(values.astype(np.int64), machine),
         notes=layout.read_sentences(file),
     )  # fmt: skip
+
+
+def extended(spec: Classification, smaller: Classification) -> dict[str, int]:
+    """Rows of each section that are the same with more shots."""
+    return {shots.SECTION: smaller.shots}
 
 
 def _as_given(values: Array, machine: Machine) -> Array:

@@ -1,11 +1,13 @@
 """Shots: noisy trajectories of a machine at images, each shot with its own random stream; their place in a file."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from thermorun import streams
 from thermorun.arrays import Array
+from thermorun.cluster import UnderWay
 from thermorun.computer.machine import Machine
 from thermorun.computer.score import Tally
 from thermorun.runs import Session
@@ -68,11 +70,16 @@ def take_into(under_way: Session, machine: Machine, fields: Array, shots: int, s
     done = file.committed(SECTION)
     under_way.stage("shots", shots * len(fields), "images")
     under_way.advance(done * len(fields))
-    for shot in range(done, shots):
-        row = shoot(machine, fields, streams.shot(seed, shot), under_way.pause)
+    rows = range(done, shots)
+    for shot, row in zip(rows, under_way.each(partial(_shot, machine, fields, seed), rows), strict=True):
         file.write(SECTION, shot, {name: values[None] for name, values in row.items()})
-        under_way.advance(len(fields))
         under_way.pause()
+
+
+def _shot(machine: Machine, fields: Array, seed: int, shot: int, under_way: UnderWay) -> dict[str, Array]:
+    row = shoot(machine, fields, streams.shot(seed, shot), under_way.pause)
+    under_way.advance(len(fields))
+    return row
 
 
 def read_tally(file: RunFile) -> Tally:

@@ -48,6 +48,7 @@ class ComputerTraining(Spec):
 
     command = "computer"
     runner = "thermorun.computer.training"
+    grows = ("shots",)
 
     dataset: Annotated[str, Parameter(place, "digits, mnist, or a file or folder of images with labels")] = "digits"
     classes: Annotated[tuple[int | str, ...] | None, _CLASSES] = None
@@ -175,7 +176,9 @@ class Classification(Measurement):
     """
 
     command = "computer-classify"
+    shared = True
     runner = "thermorun.computer.classification"
+    grows = ("shots",)
 
     kT: Annotated[float | None, Parameter(specs.not_negative, "another temperature", "energy")] = None
     dt: Annotated[float | None, Parameter(specs.positive, "another time step", "time")] = None

@@ -1,6 +1,7 @@
 """Trains a machine: teacher, closed form or descent, then shots at the held-out images, each streamed to the file."""
 
 import time as clock
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,7 @@ def run(spec: ComputerTraining, under_way: Session, data: Arrays | None = None) 
     images, classes = task.images, tuple(int(k) for k in task.images.classes)
     need = shots.need(spec.shots, len(images.test_x), len(classes))
     under_way.require_memory(2 * need, f"shots is {spec.shots}")
-    facts: dict[str, float] = {}
-    network = None if under_way.resuming or task.activations else _teach(task, facts, under_way)
+    network, facts = _taught(task, under_way)
     file = under_way.open(spec, lambda file: _lay_out(file, task, network, facts))
     if under_way.resuming and task.activations is None:
         network = layout.read_teacher(file)
@@ -134,7 +134,7 @@ def run(spec: ComputerTraining, under_way: Session, data: Arrays | None = None) 
     shots.take_into(under_way, machine, machine.fields(task.test_inputs, spec.dtype), spec.shots, spec.seed)
     result = read(file, spec)
     layout.write_score(file, result.score)
-    return result
+    return result if file.path else replace(result, stored=file.contents())
 
 
 def read(file: RunFile, spec: ComputerTraining) -> TrainingResult:
@@ -153,6 +153,11 @@ def read(file: RunFile, spec: ComputerTraining) -> TrainingResult:
         facts=layout.read_facts(file), portrait=layout.read_portrait(file),
         shape=(int(file.noted("rows") or 1), int(file.noted("columns") or 0)), notes=layout.read_sentences(file),
     )  # fmt: skip
+
+
+def extended(spec: ComputerTraining, smaller: ComputerTraining) -> dict[str, int]:
+    """Rows of each section that are the same with more shots."""
+    return {"shots": smaller.shots, "descent": len(layout.record_points(smaller))}
 
 
 def fit(task: Task) -> Machine:
@@ -201,6 +206,15 @@ def as_stored(spec: Any, under_way: Session) -> Any:
         return spec
     moved = ("dataset", "connectivity", "teacher", "file")
     return spec.replace(**{name: getattr(stored, name) for name in moved if hasattr(spec, name)})
+
+
+def _taught(task: Task, under_way: Session) -> tuple[Teacher | None, dict[str, float]]:
+    """The teacher, and what is known of it: trained now, or that of the smaller run; none where a file has it."""
+    facts: dict[str, float] = {}
+    if under_way.smaller is not None and under_way.out is not None:
+        with RunFile.open_to_read(under_way.out) as earlier:
+            return None if task.activations else layout.read_teacher(earlier), layout.read_facts(earlier)
+    return None if under_way.resuming or task.activations else _teach(task, facts, under_way), facts
 
 
 def _teach(task: Task, facts: dict[str, float], under_way: Session) -> Teacher:

@@ -56,6 +56,7 @@ class CycleStudy(Spec):
 
     command = "cycles"
     runner = "thermorun.cycles.training"
+    grows = ("epochs",)
 
     dataset: Annotated[
         str,

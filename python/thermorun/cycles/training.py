@@ -114,6 +114,11 @@ def run(
     spec: CycleStudy, under_way: Session, data: Dataset | None = None, earlier: StudyResult | None = None
 ) -> StudyResult:
     """Runs a spec: see `train`.  ``data`` replaces those it names; ``earlier`` is a study to go on from."""
+    if under_way.smaller is not None and under_way.out is not None:
+        earlier = load(under_way.out, CycleStudy, read)
+        data = earlier.data
+    # Before the file takes the place of the one that they are in.
+    kept = None if earlier is None or under_way.resuming else earlier.kept_parameters()
     data = _data(spec, under_way) if data is None else data
     spec = _as_stored(spec.on(data), under_way)
     _require_memory(under_way, spec, data)
@@ -121,10 +126,15 @@ def run(
     file = under_way.open(spec, lambda file: layout.lay_out(file, spec, data))
     if file.committed("analysis") < spec.models:
         study = _Study(spec, data, file)
-        if earlier is not None and not under_way.resuming:
-            study.take_over(earlier)
+        if earlier is not None and kept is not None:
+            study.take_over(earlier, kept)
         _finish(study, under_way)
     return read(file, spec)
+
+
+def extended(spec: CycleStudy, smaller: CycleStudy) -> dict[str, int]:
+    """Rows of each section that are the same with more epochs: none before ``take_over`` has written them."""
+    return {}
 
 
 def extend(
@@ -232,13 +242,12 @@ class _Study:
                 array[...] = stored[name]
             self.done, self.seconds = int(stored["epoch"]), float(stored["seconds"])
 
-    def take_over(self, earlier: StudyResult) -> None:
-        """Begins where an earlier study of fewer epochs ended; its rows are copied."""
+    def take_over(self, earlier: StudyResult, stored: Array) -> None:
+        """Begins where an earlier study of fewer epochs ended; its rows and ``stored`` parameters are copied."""
         self.theta[...], self.square[...], self.visible[...] = earlier.theta, earlier.square, earlier.visible
         self.status[...] = earlier.stopped + 1
         self.seconds, self.done = earlier.train_seconds, earlier.spec.epochs
         kept, before = self.spec.kept_epochs(), earlier.spec.kept_epochs()
-        stored = earlier.kept_parameters()
         for k, epoch in enumerate(kept):
             if epoch in before:
                 self.file.write("parameters", k, {"theta": stored[before.index(epoch)][None]})

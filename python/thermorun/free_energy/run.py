@@ -9,6 +9,7 @@ each relaxation alone is in detailed balance.  The exact integrator's are; Heun'
 import math
 import time as clock
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from numpy.typing import ArrayLike
 from thermokernels import random
 from thermorun import potentials, streams
 from thermorun.arrays import Array
+from thermorun.cluster import UnderWay
 from thermorun.free_energy.estimators import ESTIMATORS
 from thermorun.free_energy.result import FreeEnergyResult
 from thermorun.free_energy.spec import DIRECTIONS, FreeEnergy, default_steps, thetas
-from thermorun.potentials import Potential, System, quadrature
+from thermorun.potentials import Potential, System, dynamics, quadrature
 from thermorun.results import origin
 from thermorun.runs import Session
 from thermorun.specs import documented, given
@@ -109,8 +111,9 @@ def run(spec: FreeEnergy, under_way: Session) -> FreeEnergyResult:
     for direction in DIRECTIONS:
         done = file.committed(direction)
         under_way.advance(min(done * _ROW, spec.particles) * int(spec.steps or 0))
-        for row in range(done, _rows(spec)):
-            file.write(direction, row, _row(spec, system, direction, row, under_way))
+        rows = range(done, _rows(spec))
+        for row, works in zip(rows, under_way.each(partial(_row, spec, system, direction), rows), strict=True):
+            file.write(direction, row, works)
     result = read(file, spec)
     for index, one in enumerate(result.analysis.results):
         values = (one.delta_f.mean, one.delta_f.stderr, one.effective, math.nan if one.bias is None else one.bias)
@@ -136,6 +139,11 @@ def read(file: RunFile, spec: FreeEnergy) -> FreeEnergyResult:
     )  # fmt: skip
 
 
+def extended(spec: FreeEnergy, smaller: FreeEnergy) -> dict[str, int]:
+    """Rows of each section that are the same with more particles."""
+    return dict.fromkeys(DIRECTIONS, smaller.particles // _ROW)
+
+
 def exact_delta_f(
     potential: Potential, start: ArrayLike, end: ArrayLike, beta: float
 ) -> tuple[float, str] | tuple[None, None]:
@@ -147,7 +155,8 @@ def exact_delta_f(
     if potential.dimension > 1:
         return None, None
     try:
-        first, last = (quadrature.free_energy(potential.energies, point, beta=beta) for point in ends)
+        side = potential.domain.sides[0]
+        first, last = (quadrature.free_energy(potential.energies, point, beta=beta, domain=side) for point in ends)
     except quadrature.NotConverged:
         return None, None
     return last - first, "quadrature"
@@ -157,7 +166,7 @@ def _rows(spec: FreeEnergy) -> int:
     return -(-spec.particles // _ROW)
 
 
-def _row(spec: FreeEnergy, system: System, direction: str, row: int, under_way: Session) -> dict[str, Array]:
+def _row(spec: FreeEnergy, system: System, direction: str, row: int, under_way: UnderWay) -> dict[str, Array]:
     """Works of one row's particles, their mean heat, the largest |dE - W - Q|, and the time it took."""
     began = clock.perf_counter()
     potential, steps = system.potential, int(spec.steps or 0)
@@ -190,7 +199,7 @@ def _row(spec: FreeEnergy, system: System, direction: str, row: int, under_way: 
 
 def _compile(spec: FreeEnergy, system: System) -> None:
     """Compiles the kernels, or loads them from the cache, so that no timing counts it."""
-    x = np.zeros((1, system.potential.dimension, 1), spec.precision)
+    x = dynamics.one_particle(system.potential, spec.precision)
     path = thetas(spec)[:2]
     system.drive(x, path, dt=0.0, integrator=str(spec.integrator))
     system.potential.energies(x[0].T, path[0])

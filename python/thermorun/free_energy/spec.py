@@ -27,6 +27,8 @@ class FreeEnergy(PotentialSpec):
 
     command = "free-energy"
     runner = "thermorun.free_energy.run"
+    shared = True
+    grows = ("particles",)
 
     potential: Annotated[str | Potential, specs.POTENTIAL] = "double-well"
     start: Annotated[

@@ -110,6 +110,17 @@ def _read(name: str, path: Path) -> ArrayLike:
         raise InputError(f"{name} is {path}, which holds no array that NumPy can read.") from error
 
 
+def headings(name: str, path: Path) -> list[str]:
+    """The words of the first line of a .csv, in a comment too; none where it holds numbers, or in another file."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return []
+    try:
+        line = next(iter(path.read_text(encoding="utf-8-sig").splitlines()), "").lstrip("# ")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name} is {path}, which cannot be read ({error}).") from error
+    return [cell.strip().strip('"') for cell in line.split(next((mark for mark in ",;" if mark in line), None))]
+
+
 def _table(name: str, path: Path) -> Array:
     """Numbers from lines of text, with commas, semicolons or blanks between; a first line of words is skipped."""
     rows: list[list[float]] = []

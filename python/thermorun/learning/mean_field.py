@@ -15,7 +15,6 @@ from thermorun.arrays import Array
 from thermorun.learning import rates
 from thermorun.potentials import fokker_planck
 from thermorun.potentials.exact import Data, Theory, gaussian_data, require_quadratic
-from thermorun.potentials.quadrature import support
 
 _POINTS = 600
 _DEPTH = 35.0
@@ -37,8 +36,8 @@ class _Grid:
         self.theory, potential = theory, theory.potential
         way = [theta + share * (target - theta) for share in np.linspace(-0.1, 1.1, 13)]
         inside = [one for one in way if potential.why_invalid(tuple(one.tolist())) is None]
-        sides = np.array([support(potential.energies, one.tolist(), theory.beta, _DEPTH) for one in inside])
-        self.x = np.linspace(sides[:, 0].min(), sides[:, 1].max(), _POINTS)
+        side = potential.domain.sides[0]
+        self.x, self.ring = fokker_planck.grid(potential.energies, inside, theory.beta, _DEPTH, _POINTS, side)
         self.rate = theory.mobility / theory.beta / (self.x[1] - self.x[0]) ** 2
         depth = theory.beta * potential.energies(self.x, theta)
         self.density = np.exp(-depth - logsumexp(-depth))
@@ -52,7 +51,8 @@ class _Grid:
 
     def relax(self, theta: Array, time: float) -> None:
         energy = self.theory.potential.energies(self.x, theta)
-        self.density, _ = fokker_planck.Step(energy, self.theory.beta, self.rate * time).forward(self.density)
+        step = fokker_planck.Step(energy, self.theory.beta, self.rate * time, self.ring)
+        self.density, _ = step.forward(self.density)
 
 
 class _Gaussian:

@@ -1,6 +1,7 @@
 """What all rules of a run share, and what is known of each before it runs."""
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,11 +40,12 @@ _SHIFT_POINTS = 201
 class Problem:
     """Potential, theory and data of a resolved spec.
 
-    ``points`` (n, d) are data of one's own; None without.  Raises InputError where the spec asks for what nobody knows.
+    ``points`` (n, d) are data of one's own; None without.  ``first`` replicas are there already: see ``rest``.
+    Raises InputError where the spec asks for what nobody knows.
     """
 
     def __init__(self, spec: Learn, points: Array | None = None) -> None:
-        self.spec, self.system, self.points = spec, spec.system, points
+        self.spec, self.system, self.points, self.first = spec, spec.system, points, 0
         if spec.sample is not None and points is None:
             raise InputError(f"data were {spec.sample!r}, which are not at hand; give them again.")
         known_here = known(self.potential)
@@ -56,6 +58,12 @@ class Problem:
                 require_regular(self._fisher(point), self.potential, point)
         if self.theory is not None:
             natural_flow(self.theory, self.exact_data, spec.start, np.array([1.0]))
+
+    def rest(self, first: int) -> "Problem":
+        """The same for the replicas from ``first`` on, of which the spec says how many."""
+        found = copy(self)
+        found.spec, found.first = self.spec.replace(replicas=self.spec.replicas - first), first
+        return found
 
     def _require_estimates(self) -> None:
         """Raises InputError for what needs theory where there is none."""
@@ -103,9 +111,14 @@ class Problem:
         if spec.samples is None:
             exact = self.exact_data
             return np.repeat(exact.x.T[None], spec.replicas, axis=0), exact.weights
-        noise = Noise.of(streams.learn(spec.seed, "data", ""))
+        noise = self.noise("data", "")
         x = self.system.equilibrium(self.require_goal(), spec.samples, replicas=spec.replicas, seed=noise)
         return x, np.full(spec.samples, 1 / spec.samples)
+
+    def noise(self, purpose: str, rule: str) -> Noise:
+        """The random numbers of this rule for this purpose, of the replicas that are run."""
+        whole = Noise.of(streams.learn(self.spec.seed, purpose, rule))
+        return whole.after(self.first, self.potential.dimension) if self.first else whole
 
     def loss(self, point: Array, free_energy: float | None = None) -> float:
         """L_MLE(theta) - L_MLE(theta*) of the exact data, energy; ``free_energy`` is F(theta) where it is at hand.
@@ -232,7 +245,7 @@ class Plan:
 
     def noise(self, purpose: str) -> Noise:
         """The random numbers of this rule for this purpose."""
-        return Noise.of(streams.learn(self.spec.seed, purpose, self.rule))
+        return self.problem.noise(purpose, self.rule)
 
     @cached_property
     def exact(self) -> dict[str, Array]:
@@ -290,7 +303,7 @@ def compile_kernels(problem: Problem) -> None:
     """Compiles the kernels, or loads them from the cache, so that no timing counts it and Ctrl-C can end it."""
     spec, system = problem.spec, problem.system
     d, p = system.potential.dimension, len(spec.start)
-    x, theta = np.zeros((1, d, 1), spec.precision), spec.start[None]
+    x, theta = dynamics.one_particle(system.potential, spec.precision), spec.start[None]
     integrator = str(spec.integrator)
     kernels, table = system.potential.kernels(integrator), system.coefficients(integrator, 0.0, theta[:, None])
     table = table[None] if table.ndim == 2 else table

@@ -234,8 +234,12 @@ def _known(value: Estimate, exact: float | None = None) -> dict[str, Any] | None
     return value.to_dict() | ({} if exact is None else {"exact": exact})
 
 
-def lay_out(file: RunFile, plans: list[Plan]) -> None:
-    """Makes the sections of a run: its problem, its data if they are the user's own, and every rule."""
+def lay_out(file: RunFile, plans: list[Plan], kept: int) -> None:
+    """Makes the sections of a run: its problem, its data if they are the user's own, and every rule.
+
+    So many replicas are ``kept`` from a smaller run.
+    """
+    file.note(kept_replicas=kept)
     problem = plans[0].problem
     names, p = np.array(problem.potential.parameters), len(problem.potential.parameters)
     parameter = Axis("parameter", names, "1", "components of theta")

@@ -96,10 +96,11 @@ def run(spec: Learn, under_way: Session) -> LearnResult:
     under_way.require_memory(problem.memory(), f"particles is {spec.particles}")
     compile_kernels(problem)
     plans = [] if under_way.resuming else ready(problem, spec.rules)
-    file = under_way.open(spec, lambda file: lay_out(file, plans))
-    if under_way.resuming:
-        plans = [Plan(problem, rule, stored_constant(file, rule)) for rule in spec.rules]
-    size = spec.particles * spec.replicas
+    kept = under_way.smaller.replicas if isinstance(under_way.smaller, Learn) else 0
+    file = under_way.open(spec, lambda file: lay_out(file, plans, kept))
+    rest = problem.rest(int(file.noted("kept_replicas")))
+    plans = [Plan(rest, rule, stored_constant(file, rule)) for rule in spec.rules]
+    size = spec.particles * rest.spec.replicas
     under_way.stage("learn", len(plans) * (spec.step_count + 1) * size, "steps")
     for plan in plans:
         if file.committed(plan.rule) == len(plan.time):
@@ -109,9 +110,15 @@ def run(spec: Learn, under_way: Session) -> LearnResult:
     return read(file, spec)
 
 
+def extended(spec: Learn, smaller: Learn) -> dict[str, int]:
+    """Rows of each section that are the same with more replicas: none, for a row holds all replicas."""
+    return {}
+
+
 def _points(spec: Learn, under_way: Session) -> Array | None:
     """The user's own data: as given, or in the file to go on with."""
-    if spec.sample is None or spec.sample.x is not None or not under_way.resuming or under_way.out is None:
+    begun = under_way.resuming or under_way.smaller is not None
+    if spec.sample is None or spec.sample.x is not None or not begun or under_way.out is None:
         return None if spec.sample is None else spec.sample.x
     with RunFile.open_to_read(under_way.out) as file:
         return stored_points(file)
@@ -123,6 +130,13 @@ def _finish(plan: Plan, under_way: Session) -> None:
     size = spec.particles * spec.replicas
     loop = Loop(plan, spec.particles, plan.noise("dynamics"), plan.noise("side"))
     stored = file.load_checkpoint() if under_way.resuming else None
+    # Of the replicas that were there before.
+    kept = {name: values[:, : plan.problem.first] for name, values in file.read(plan.rule).items() if values.ndim > 1}
+
+    def write(number: int, values: dict[str, Array]) -> None:
+        both = {name: np.concatenate([kept[name][number : number + 1], new], axis=1) for name, new in values.items()}
+        file.write(plan.rule, number, both)
+
     first = 0
     if stored is not None and str(stored.pop("rule")) == plan.rule:
         first = int(stored.pop("point"))
@@ -130,7 +144,7 @@ def _finish(plan: Plan, under_way: Session) -> None:
         under_way.advance(first * size)
     else:
         loop.begin()
-        file.write(plan.rule, 0, first_row(loop))
+        write(0, first_row(loop))
     rows = {point: number for number, point in enumerate(plan.points.tolist(), 1)}
     began = clock.monotonic()
     for n in range(first, spec.step_count + 1):
@@ -138,7 +152,7 @@ def _finish(plan: Plan, under_way: Session) -> None:
         energy, heat = loop.mean_energy(jump.new) if n in rows else None, loop.state.heat
         loop.relax(n, jump)
         if energy is not None:
-            file.write(plan.rule, rows[n], row(loop, energy, heat))
+            write(rows[n], row(loop, energy, heat))
         under_way.advance(size)
         done = n + 1
         under_way.pause(

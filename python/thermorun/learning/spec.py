@@ -44,6 +44,7 @@ class Learn(PotentialSpec):
 
     command = "learn"
     runner = "thermorun.learning.run"
+    grows = ("replicas",)
 
     potential: Annotated[str | Potential, specs.POTENTIAL] = "double-well"
     rules: Annotated[

@@ -84,8 +84,9 @@ class Ensemble:
         sums, means = np.empty((1, blocks, windows.levels, 2, p, p)), np.empty((1, blocks, 2 + p, p))
         status = np.full((1, blocks), -1)
         kernel = compilation.correlate(
-            potential.energy, potential.force, potential.gradient, potential.dimension, p, self.integrator
-        )
+            potential.energy, potential.force, potential.gradient, potential.dimension, p, self.integrator,
+            potential.domain.plain,
+        )  # fmt: skip
         kernel(
             x, np.ascontiguousarray(table.reshape(1, 1, -1)), theta, windows.centre[None], SEGMENT,
             own.dynamics.take(potential.dimension), sums, means, status,

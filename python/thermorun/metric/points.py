@@ -1,6 +1,8 @@
 """g, zeta and tau^r at the points of a grid, one after the other: measured, and exact where they are known."""
 
+import itertools
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,6 +11,7 @@ import numpy as np
 from thermokernels.random import BLOCK
 from thermorun import streams
 from thermorun.arrays import Array
+from thermorun.cluster import UnderWay
 from thermorun.metric import friction
 from thermorun.metric.friction import BATCH, MOST, Ensemble, Measured, Windows
 from thermorun.metric.result import MATRICES, ExactMetric, MetricResult, PointResult
@@ -180,35 +183,49 @@ def measure_points(spec: Metric, system: System, exact: dict[str, Array], under_
     """Measures every point, into the file; points and batches that are there already are taken as they are."""
     file, points = under_way.file, spec.points(system.potential)
     file.write_whole("points", {"theta": points, **exact})
+    ensembles = [ensemble(spec, system, theta, index) for index, theta in enumerate(points)]
+    under_way.stage("windows", len(points), "points")
+    windows = _windows(spec, ensembles, under_way)
     done = file.committed("blocks")
-    stored = file.read("blocks") if done else {}
     under_way.stage("metric", len(points) * spec.blocks, "blocks")
     under_way.advance(done)
-    return [_point(spec, ensemble(spec, system, theta, index), index, (done, stored), under_way)
-            for index, theta in enumerate(points)]  # fmt: skip
-
-
-def _point(
-    spec: Metric, ensemble: Ensemble, index: int, there: tuple[int, dict[str, Array]], under_way: Session
-) -> Measured:
-    file, (done, stored) = under_way.file, there
-    windows = _windows(spec, ensemble, index, under_way)
-    parts = []
-    for batch, first in enumerate(range(0, spec.blocks, BATCH)):
-        blocks = min(BATCH, spec.blocks - first)
-        begin = index * spec.blocks + first
-        if done >= begin + blocks:
-            rows = slice(begin, begin + blocks)
-            parts.append((stored["sums"][rows, : windows.levels], stored["means"][rows]))
-            continue
-        parts.append(ensemble.rows(windows, batch, blocks))
-        padded = np.full((blocks, MOST, *parts[-1][0].shape[2:]), np.nan)
-        padded[:, : windows.levels] = parts[-1][0]
-        file.write("blocks", begin, {"sums": padded, "means": parts[-1][1]})
-        under_way.advance(blocks)
+    batches = list(itertools.product(range(len(points)), range(0, spec.blocks, BATCH)))
+    missing = [(index, first) for index, first in batches if index * spec.blocks + first >= done]
+    found: dict[tuple[int, int], tuple[Array, Array]] = {}
+    stored = file.read("blocks") if done else {}
+    for index, first in batches[: len(batches) - len(missing)]:
+        rows = slice(index * spec.blocks + first, index * spec.blocks + min(first + BATCH, spec.blocks))
+        found[index, first] = stored["sums"][rows, : windows[index].levels], stored["means"][rows]
+    each = under_way.each(partial(_batch, spec, ensembles, windows), missing)
+    for (index, first), (sums, means) in zip(missing, each, strict=True):
+        found[index, first] = sums, means
+        padded = np.full((len(sums), MOST, *sums.shape[2:]), np.nan)
+        padded[:, : windows[index].levels] = sums
+        file.write("blocks", index * spec.blocks + first, {"sums": padded, "means": means})
+        if first + BATCH >= spec.blocks:
+            _fold(spec, found, windows, index, file)
         under_way.pause()
+    return [_fold(spec, found, windows, index, file) for index in range(len(points))]
+
+
+def _batch(
+    spec: Metric, ensembles: list[Ensemble], windows: list[Windows], place: tuple[int, int], under_way: UnderWay
+) -> tuple[Array, Array]:
+    """The rows of a point that begin with a block."""
+    index, first = place
+    blocks = min(BATCH, spec.blocks - first)
+    found = ensembles[index].rows(windows[index], first // BATCH, blocks)
+    under_way.advance(blocks)
+    return found
+
+
+def _fold(
+    spec: Metric, found: dict[tuple[int, int], tuple[Array, Array]], windows: list[Windows], index: int, file: RunFile
+) -> Measured:
+    """The estimates of a point whose batches are all there, into the file too."""
+    parts = [found[index, first] for first in range(0, spec.blocks, BATCH)]
     sums, means = (np.concatenate(part) for part in zip(*parts, strict=True))
-    measured = friction.fold(sums, means, windows, spec.beta)
+    measured = friction.fold(sums, means, windows[index], spec.beta)
     values: dict[str, Any] = {"window": measured.window, "remainder": measured.remainder}
     for name in MATRICES:
         estimate = getattr(measured, name)
@@ -217,15 +234,30 @@ def _point(
     return measured
 
 
-def _windows(spec: Metric, ensemble: Ensemble, index: int, under_way: Session) -> Windows:
-    """How trajectories are cut at a point: as the file says, or by a pilot run."""
-    stored = {name: values[index] for name, values in under_way.file.read("points").items() if name in _CUT}
-    if all(np.all(np.isfinite(value)) for value in stored.values()):
-        return Windows(float(stored["dt"]), int(stored["levels"]), stored["centre"])
-    windows = ensemble.pilot(spec.step_at(ensemble.system, np.array(ensemble.theta)), spec.blocks)
-    found: dict[str, Any] = {"dt": windows.dt, "levels": windows.levels, "centre": windows.centre}
-    under_way.file.write_entry("points", index, found)
-    return windows
+def _windows(spec: Metric, ensembles: list[Ensemble], under_way: Session) -> list[Windows]:
+    """How trajectories are cut at each point: as the file says, or by a pilot run."""
+    stored = {name: values for name, values in under_way.file.read("points").items() if name in _CUT}
+    known = [all(np.all(np.isfinite(values[index])) for values in stored.values()) for index in range(len(ensembles))]
+    missing = [index for index, there in enumerate(known) if not there]
+    found = {
+        index: Windows(float(stored["dt"][index]), int(stored["levels"][index]), stored["centre"][index])
+        for index, there in enumerate(known)
+        if there
+    }
+    under_way.advance(len(found))
+    for index, cut in zip(missing, under_way.each(partial(_pilot, spec, ensembles), missing), strict=True):
+        found[index] = cut
+        entry: dict[str, Any] = {"dt": cut.dt, "levels": cut.levels, "centre": cut.centre}
+        under_way.file.write_entry("points", index, entry)
+        under_way.pause()
+    return [found[index] for index in range(len(ensembles))]
+
+
+def _pilot(spec: Metric, ensembles: list[Ensemble], index: int, under_way: UnderWay) -> Windows:
+    one = ensembles[index]
+    found = one.pilot(spec.step_at(one.system, np.array(one.theta)), spec.blocks)
+    under_way.advance(1)
+    return found
 
 
 _CUT = ("dt", "levels", "centre")

@@ -16,6 +16,7 @@ import numpy as np
 from thermokernels.random import BLOCK
 from thermorun import streams
 from thermorun.arrays import Array
+from thermorun.cluster import UnderWay
 from thermorun.errors import InputError, words
 from thermorun.estimates import Estimate
 from thermorun.metric.friction import BATCH, Measured
@@ -275,7 +276,8 @@ def _plan(spec: Drive, system: System, found: Geodesic, times: tuple[float, floa
     under_way.stage("protocols of least work", len(taus), "durations")
     for tau in taus:
         problem = FokkerPlanck(
-            *functions(potential), spec.start, spec.end, tau, beta=spec.beta, mobility=spec.mobility
+            *functions(potential), spec.start, spec.end, tau, beta=spec.beta, mobility=spec.mobility,
+            domain=potential.domain.sides[0],
         )  # fmt: skip
         waits = int(np.clip(np.ceil(_WAITS_EACH * tau / shortest), _FEWEST_WAITS, _MOST_WAITS))
         # Along the geodesic with jumps as wide as a relaxation time at each end: for the trap that is the optimum.
@@ -331,17 +333,23 @@ def _drive_all(spec: Drive, system: System, plan: Plan, under_way: Session) -> N
     done = file.committed("drives")
     under_way.stage("drives", len(drives), "chunks")
     under_way.advance(done)
-    for number, (duration, protocol, count) in enumerate(drives):
-        if number < done:
-            continue
-        path, waits = plan.path(spec, duration, protocol)
-        noise = streams.metric_drive(spec.seed, number)
-        x = system.equilibrium(spec.start, count, seed=noise, precision=spec.precision)
-        driven = system.drive(x, path, dt=waits, integrator=spec.integrator, seed=noise)
-        sums = {"work": np.array([driven.work.sum()]), "work_square": np.array([np.sum(driven.work**2)])}
-        file.write("drives", number, sums)
-        under_way.advance(1)
+    rows = range(done, len(drives))
+    for row, sums in zip(rows, under_way.each(partial(_drive, spec, system, plan, drives), rows), strict=True):
+        file.write("drives", row, sums)
         under_way.pause()
+
+
+def _drive(
+    spec: Drive, system: System, plan: Plan, drives: list[tuple[int, str, int]], row: int, under_way: UnderWay
+) -> dict[str, Array]:
+    """The sums of one chunk."""
+    duration, protocol, count = drives[row]
+    path, waits = plan.path(spec, duration, protocol)
+    noise = streams.metric_drive(spec.seed, row)
+    x = system.equilibrium(spec.start, count, seed=noise, precision=spec.precision)
+    driven = system.drive(x, path, dt=waits, integrator=spec.integrator, seed=noise)
+    under_way.advance(1)
+    return {"work": np.array([driven.work.sum()]), "work_square": np.array([np.sum(driven.work**2)])}
 
 
 def _keep(file: RunFile, plan: Plan) -> None:

@@ -66,6 +66,7 @@ class Metric(PotentialSpec):
     """
 
     command = "metric"
+    shared = True
     runner = "thermorun.metric.points"
 
     potential: Annotated[str | Potential, specs.POTENTIAL] = "trap"

@@ -18,6 +18,7 @@ from thermorun.potentials.built_in import (
 )
 from thermorun.potentials.by_name import load, resolve
 from thermorun.potentials.check import check
+from thermorun.potentials.domains import Periodic
 from thermorun.potentials.dynamics import INTEGRATORS, Driven, midpoints
 from thermorun.potentials.exact import Exact
 from thermorun.potentials.potential import Potential, exponential_family
@@ -29,6 +30,7 @@ __all__ = [
     "NAMES",
     "Driven",
     "Exact",
+    "Periodic",
     "Potential",
     "PotentialSpec",
     "System",

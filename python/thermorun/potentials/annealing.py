@@ -22,6 +22,7 @@ from thermokernels import random
 from thermorun.arrays import Array
 from thermorun.errors import RunError, words
 from thermorun.potentials import wells
+from thermorun.potentials.domains import OnTheLine, on_the_line
 from thermorun.potentials.potential import Potential
 from thermorun.streams import Streams, proposal
 
@@ -121,7 +122,7 @@ class State:
 class Target:
     """p = exp(-beta E) of a potential at theta."""
 
-    potential: Potential
+    potential: Potential | OnTheLine
     theta: tuple[float, ...]
     beta: float
 
@@ -290,7 +291,7 @@ class Chain:
 @lru_cache(maxsize=64)
 def propose(potential: Potential, theta: tuple[float, ...], beta: float) -> Proposal:
     """The proposal for a potential at ``theta``.  Raises RunError where populations go on to disagree."""
-    target, source = Target(potential, theta, beta), Source(proposal())
+    target, source = Target(on_the_line(potential, beta), theta, beta), Source(proposal())
     seen = wells.find(potential, theta, beta)
     d = potential.dimension
     broad = Mixture(np.ones(1), seen.centre[None], np.diag((0.5 * seen.half) ** 2)[None])

@@ -1,11 +1,14 @@
 """Does a potential contradict itself?  Asked of every user's potential before it runs."""
 
+import itertools
+
 import numpy as np
 from numba.core.errors import NumbaError
 from numpy.typing import ArrayLike
 
 from thermorun.arrays import Array
 from thermorun.errors import InputError, require_positive, words
+from thermorun.potentials import quadrature
 from thermorun.potentials.landscape import Landscape
 from thermorun.potentials.potential import Potential
 
@@ -17,6 +20,7 @@ _ROUNDING = 1e-6
 _OFFSETS = np.array([-4.0, -2.0, -1.0, 1.0, 2.0, 4.0])
 # Of the length of a well: those over which the energy may change by a kT elsewhere.
 _LADDER = 2.0 ** np.arange(-24, 7)
+_HALVES = 0.5 ** np.arange(8)
 _SCALES = 10.0 ** np.arange(20, -21, -1.0)
 
 
@@ -25,7 +29,8 @@ def check(potential: Potential, theta: ArrayLike | None = None, *, beta: float =
 
     Its points are the distribution's own, exp(-beta E): found from the energy alone, within 30 kT of the bottom of
     every well.  There all values must be finite, the force -dE/dx and the gradient dE/dtheta, by differences whose
-    steps are the energy's own too; and far from there the energy must grow.
+    steps are the energy's own too; far from there the energy must grow, as far as the domain goes, and over a period
+    it must come back.
 
     Parameters
     ----------
@@ -49,17 +54,21 @@ def check(potential: Potential, theta: ArrayLike | None = None, *, beta: float =
     point = potential.require_valid(potential.theta if theta is None else theta)
     require_positive("beta", beta)
     _compile(potential, point)
+    _require_periodic(potential, point, beta)
     landscape = Landscape(potential, point, beta)
-    minima = landscape.minima()
-    _require_resolved(landscape, minima[0])
-    x = landscape.points(minima)
-    lengths = landscape.lengths(minima[0])
-    landscape.require_confining(minima[0], x)
-    _require_finite(potential, x, point)
-    for k in range(potential.dimension):
-        _check_force(landscape, x, lengths, k)
-    for j in range(len(potential.parameters)):
-        _check_gradient(landscape, x, j)
+    # Outside a domain energies are infinite, and differences of two of them no numbers.
+    with np.errstate(invalid="ignore"):
+        minima = landscape.minima()
+        _require_resolved(landscape, minima[0])
+        x = landscape.points(minima)
+        lengths = landscape.lengths(minima[0])
+        landscape.require_confining(minima[0], x)
+        _require_finite(potential, x, point)
+        for k in range(potential.dimension):
+            _check_force(landscape, x, lengths, k)
+        for j in range(len(potential.parameters)):
+            _check_gradient(landscape, x, j)
+    _check_free_energy(potential, point, beta)
 
 
 def _compile(potential: Potential, theta: Array) -> None:
@@ -71,8 +80,31 @@ def _compile(potential: Potential, theta: Array) -> None:
         raise InputError(f"the functions of {potential.name} do not compile ({told}).") from error
 
 
+def _require_periodic(potential: Potential, theta: Array, beta: float) -> None:
+    """Raises InputError where the energy differs between the ends of a period, other coordinates at many places."""
+    rng, domain = np.random.default_rng(1), potential.domain
+    low, high = domain.box
+    x = low + (high - low) * rng.uniform(0.05, 0.95, (64, potential.dimension))
+    for k, side in enumerate(domain.sides):
+        if side.periodic:
+            ends = [np.where(np.arange(potential.dimension) == k, end, x) for end in (side.low, side.high)]
+            first, last = (beta * potential.energies(end, theta) for end in ends)
+            with np.errstate(invalid="ignore"):
+                apart = np.abs(last - first) > 1e-6 + 1e-9 * np.abs(first)
+            if np.any(apart):
+                bad = int(np.argmax(apart))
+                raise InputError(
+                    f"energy of {potential.name} is not periodic: it is {first[bad] / beta:.6g} at x ="
+                    f" {words(ends[0][bad])} and {last[bad] / beta:.6g} at x = {words(ends[1][bad])}."
+                )
+
+
 def _require_resolved(landscape: Landscape, minimum: Array) -> None:
     height = float(landscape.heights(minimum))
+    if height == -np.inf:
+        raise InputError(
+            f"energy of {landscape.potential.name} is -inf at x = {words(minimum)}; it must be bounded below."
+        )
     if _EPS * abs(height) > 1e-4:
         raise InputError(
             f"energy of {landscape.potential.name} is {height / landscape.beta:.6g} at its lowest and kT is"
@@ -123,18 +155,52 @@ def _check_gradient(landscape: Landscape, x: Array, j: int) -> None:
     _compare(potential, f"gradient[{j}]", meant, x, gradient, values, step, np.full(len(x), length), beta)
 
 
+def _check_free_energy(potential: Potential, theta: Array, beta: float) -> None:
+    """Of a potential with a domain, whose closed form may be that of the whole line."""
+    if potential.free_energy is None or potential.dimension > 1 or potential.domain.everywhere:
+        return
+    at, side = tuple(theta.tolist()), potential.domain.sides[0]
+    given = potential.free_energy(at, beta)
+    try:
+        truth = quadrature.free_energy(potential.energies, at, beta=beta, domain=side)
+    except quadrature.NotConverged:
+        return
+    if not beta * abs(given - truth) < 1e-6 + 1e-9 * beta * abs(truth):
+        raise InputError(
+            f"free_energy of {potential.name} is {given:.6g}; -ln Z / beta in its domain, {potential.domain}, is"
+            f" {truth:.6g}."
+        )
+
+
 def _length(landscape: Landscape, x: Array, here: Array, j: int) -> float:
-    """How far parameter j moves, inside the valid region, before the energy of a point changes by more than one kT."""
+    """How far parameter j moves, inside the valid region, before the energy of a point changes by more than one kT.
+
+    Nor farther than it moves on: an energy that comes and goes with a parameter, as with an angle, may change by less
+    wherever that ends.
+    """
     potential, theta = landscape.potential, landscape.theta
+    axis = np.eye(len(theta))[j]
     for scale in _SCALES if theta[j] == 0 else abs(theta[j]) * _SCALES[_SCALES <= 1]:
-        ends = theta + np.array([[-1.0], [1.0]]) * scale * np.eye(len(theta))[j]
+        ends = [theta + side * scale * axis for side in (-1.0, 1.0)]
         if any(potential.why_invalid(tuple(end.tolist())) is not None for end in ends):
             continue
-        changes = [landscape.at(end).heights(x) - here for end in ends]
-        if np.all(np.abs(changes) <= 1):
+        changes = [
+            [landscape.at(theta + side * part * scale * axis).heights(x) - here for part in _HALVES]
+            for side in (-1.0, 1.0)
+        ]
+        if np.all(np.abs(changes) <= 1) and all(_moves_on(parts, here) for parts in changes):
             return float(scale)
     raise InputError(
         f"energy of {potential.name} jumps where {potential.parameters[j]} moves from {theta[j]:g}; it must be smooth."
+    )
+
+
+def _moves_on(changes: list[Array], here: Array) -> bool:
+    """Whether changes over a way, half of it, and so on, may be those of a power, at all points taken together."""
+    rounding = 8 * _EPS * (1 + np.max(np.abs(here)))
+    return all(
+        np.max(np.abs(long - 2 * short)) <= np.max(np.abs(long)) + rounding
+        for long, short in itertools.pairwise(changes)
     )
 
 

@@ -11,6 +11,8 @@ from thermokernels import correlations, langevin
 from thermorun.potentials.sources import fingerprint
 
 Function = Callable[..., Any]
+# Low, high and whether it is periodic, of each coordinate; empty where x may be anywhere.
+Plain = tuple[tuple[float, float, bool], ...]
 
 
 class Kernels(NamedTuple):
@@ -24,24 +26,26 @@ class Kernels(NamedTuple):
 
 @functools.cache
 def kernels(
-    energy: Function, force: Function, gradient: Function, dimension: int, parameters: int, integrator: str
-) -> Kernels:
+    energy: Function, force: Function, gradient: Function, dimension: int, parameters: int, integrator: str,
+    domain: Plain,
+) -> Kernels:  # fmt: skip
     """The kernels of `thermokernels.langevin`, the same ones at every call."""
     described = (energy, force, gradient, dimension, parameters, integrator)
-    return Kernels(*langevin.kernels(*described, _name(described)))
+    return Kernels(*langevin.kernels(*described, _name(described, domain), domain))
 
 
 @functools.cache
 def correlate(
-    energy: Function, force: Function, gradient: Function, dimension: int, parameters: int, integrator: str
-) -> Any:
+    energy: Function, force: Function, gradient: Function, dimension: int, parameters: int, integrator: str,
+    domain: Plain,
+) -> Any:  # fmt: skip
     """The kernel of `thermokernels.correlations`, the same one at every call."""
     described = (energy, force, gradient, dimension, parameters, integrator)
-    return correlations.correlate(*described, _name(described))
+    return correlations.correlate(*described, _name(described, domain), domain)
 
 
-def _name(described: tuple[Any, ...]) -> str:
-    return fingerprint((*described, _package()))[:32]
+def _name(described: tuple[Any, ...], domain: Plain) -> str:
+    return fingerprint((*described, *((domain,) if domain else ()), _package()))[:32]
 
 
 @functools.cache

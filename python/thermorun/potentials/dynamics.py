@@ -42,15 +42,30 @@ class Driven:
     steps: int
 
 
-def coefficients(system: "System", integrator: str, dt: ArrayLike, theta: Array | None = None) -> Array:
+def coefficients(
+    system: "System", integrator: str, dt: ArrayLike, theta: Array | None = None, kT: ArrayLike | None = None
+) -> Array:
     """The kernels' coefficients for steps ``dt``, (steps,) or a number: (steps, 2); ``exact`` (..., steps, columns).
 
     ``exact`` needs theta (..., steps, p), at which each step relaxes, and a potential with ``quadratic``; InputError
-    without.
+    without.  ``kT`` is the bath's, (steps,) or a number; by default the system's.
     """
-    potential, beta, mobility = system.potential, system.beta, system.mobility
+    potential, mobility = system.potential, system.mobility
+    beta = np.float64(system.beta) if kT is None else 1 / np.asarray(kT, float)
+    if not np.all((beta > 0) & np.isfinite(beta)):
+        raise InputError("kT holds values that are not positive finite numbers; all must be.")
     require_choice("integrator", integrator, INTEGRATORS)
     steps = np.atleast_1d(np.asarray(dt, float))
+    if integrator == "leimkuhler-matthews" and potential.domain.walls:
+        raise InputError(
+            f"integrator is 'leimkuhler-matthews', whose noise goes on from step to step; in a domain with walls, as"
+            f" {potential.name} has, take heun or euler-maruyama."
+        )
+    if integrator == "exact" and not potential.domain.everywhere:
+        raise InputError(
+            f"integrator is 'exact', but x of {potential.name} is not Gaussian in its domain, {potential.domain};"
+            " take another."
+        )
     if integrator != "exact":
         return np.stack([mobility * steps, np.sqrt(2 * mobility / beta * steps)], axis=-1)
     if potential.quadratic is None:
@@ -63,10 +78,11 @@ def coefficients(system: "System", integrator: str, dt: ArrayLike, theta: Array 
     shapes = [potential.quadratic(tuple(point.tolist())) for point in points]
     modes = [(*np.linalg.eigh(precision), mean) for precision, mean in shapes]
     rows, times = out.reshape(-1, out.shape[-1]), np.broadcast_to(steps, theta.shape[:-1]).ravel()
+    betas = np.broadcast_to(beta, theta.shape[:-1]).ravel()
     for n, index in enumerate(where.ravel()):
         stiffness, vectors, mean = modes[index]
         decay = np.exp(-mobility * stiffness * times[n])
-        spread = np.sqrt(-np.expm1(-2 * mobility * stiffness * times[n]) / (beta * stiffness))
+        spread = np.sqrt(-np.expm1(-2 * mobility * stiffness * times[n]) / (betas[n] * stiffness))
         shrink = vectors * decay @ vectors.T
         rows[n] = np.concatenate([mean - shrink @ mean, shrink.ravel(), (vectors * spread @ vectors.T).ravel()])
     return out
@@ -74,7 +90,7 @@ def coefficients(system: "System", integrator: str, dt: ArrayLike, theta: Array 
 
 def drive(
     system: "System", start: Array | Driven, path: ArrayLike, dt: ArrayLike, integrator: str, noise: Noise,
-    rows: ArrayLike,
+    rows: ArrayLike, kT: ArrayLike | None = None,
 ) -> Driven:  # fmt: skip
     """See ``System.drive``."""
     potential = system.potential
@@ -89,6 +105,9 @@ def drive(
                 f"start has dtype {x.dtype} and shape {x.shape}; it must be floating-point numbers (replicas,"
                 f" {potential.dimension}, particles)."
             )
+        potential.domain.require_inside(np.moveaxis(x, 1, -1), "start", potential.name)
+        if not potential.domain.everywhere:
+            x = np.ascontiguousarray(np.moveaxis(potential.domain.wrapped(np.moveaxis(x, 1, -1)), -1, 1))
         work, heat = np.zeros((x.shape[0], x.shape[2])), np.zeros((x.shape[0], x.shape[2]))
     replicas, dimension, particles = x.shape
     thetas = filled(thetas, (replicas, *thetas.shape[-2:]))
@@ -96,7 +115,7 @@ def drive(
     if first + steps > MOST_STEPS:
         raise InputError(f"path asks for steps up to {first + steps}; noise repeats itself beyond {MOST_STEPS}.")
     times = np.broadcast_to(np.asarray(dt, float), (steps,))
-    table = coefficients(system, integrator, times, thetas[:, 1:])
+    table = coefficients(system, integrator, times, thetas[:, 1:], kT)
     table = filled(table, (replicas, *table.shape[-2:]))
     wanted = np.atleast_1d(np.asarray(rows, np.intp))
     blocks = langevin.blocks_of(particles)
@@ -125,6 +144,11 @@ def midpoints(theta: Array, dt: float) -> tuple[Array, Array]:
 def filled(values: Array, shape: tuple[int, ...]) -> Array:
     """A copy of this shape: kernels are compiled for plain arrays, and once more for any that may not be written."""
     return np.array(np.broadcast_to(values, shape), order="C")
+
+
+def one_particle(potential: Potential, precision: str) -> Array:
+    """x (1, d, 1) in the middle of the domain, to compile kernels with."""
+    return np.array(np.mean(potential.domain.box, axis=0)[None, :, None], precision)
 
 
 def new_status(replicas: int, particles: int) -> Array:

@@ -59,7 +59,11 @@ def exact(system: "System", theta: ArrayLike) -> Exact | None:
     if potential.dimension > 1:
         return None
     try:
-        return _of(quadrature.equilibrium(*functions(potential), point, beta=beta, mobility=system.mobility))
+        return _of(
+            quadrature.equilibrium(
+                *functions(potential), point, beta=beta, mobility=system.mobility, domain=potential.domain.sides[0]
+            )
+        )
     except quadrature.NotConverged:
         return None
 
@@ -117,15 +121,18 @@ class Theory:
 
     def _panels(self, corners: Sequence[Array]) -> Array:
         """Edges of panels as fine as the finest corner needs, from the lowest end of any to the highest."""
+        side = self.potential.domain.sides[0]
         whole = [
-            quadrature.equilibrium(*functions(self.potential), theta.tolist(), beta=self.beta, mobility=self.mobility)
+            quadrature.equilibrium(
+                *functions(self.potential), theta.tolist(), beta=self.beta, mobility=self.mobility, domain=side
+            )
             for theta in corners
         ]
         low, high = min(one.x[0] for one in whole), max(one.x[-1] for one in whole)
         margin = 0.1 * (high - low)
         density = max(len(one.x) / (one.x[-1] - one.x[0]) for one in whole)
         panels = int(np.ceil(density * 1.2 * (high - low) / quadrature.NODES))
-        even = np.linspace(low - margin, high + margin, panels + 1)
+        even = np.linspace(max(low - margin, side.low), min(high + margin, side.high), panels + 1)
         # Where an energy has structure that equal panels miss, its own panels beside them.
         widths = [np.diff(one.edges) for one in whole]
         uneven = [one.edges for one, width in zip(whole, widths, strict=True) if width.max() > 1.5 * width.min()]
@@ -133,8 +140,9 @@ class Theory:
 
     def _equilibrium(self, theta: Array) -> quadrature.Equilibrium:
         return quadrature.on_panels(
-            *functions(self.potential), tuple(theta.tolist()), self.beta, self.mobility, self._edges
-        )
+            *functions(self.potential), tuple(theta.tolist()), self.beta, self.mobility, self._edges,
+            self.potential.domain.sides[0],
+        )  # fmt: skip
 
     def at(self, theta: Array) -> Exact:
         """The equilibrium at ``theta`` (p,)."""

@@ -13,12 +13,14 @@ order 1/n^2.  Its work, the sum of E(x, theta') - E(x, theta) over the jumps, ha
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import zgttrf, zgttrs
 from scipy.special import logsumexp
 
+from thermorun.potentials.domains import LINE, Interval
 from thermorun.potentials.quadrature import Function, NotConverged, free_energy, support, tabulate
 
 Array = NDArray[np.float64]
@@ -51,12 +53,12 @@ class FokkerPlanck:
         beta: float = 1.0,
         mobility: float = 1.0,
         points: int = _POINTS,
+        domain: Interval = LINE,
     ) -> None:
         self.energy, self.gradient, self.beta, self.tau = energy, gradient, beta, tau
-        self.start, self.end = np.asarray(start, float), np.asarray(end, float)
+        self.start, self.end, self.domain = np.asarray(start, float), np.asarray(end, float), domain
         way = [self.start + share * (self.end - self.start) for share in np.linspace(0, 1, 9)]
-        sides = np.array([support(energy, theta.tolist(), beta, _DEPTH) for theta in way])
-        self.x = np.linspace(sides[:, 0].min(), sides[:, 1].max(), points)
+        self.x, self.ring = grid(energy, way, beta, _DEPTH, points, domain)
         self.rate = mobility / beta / (self.x[1] - self.x[0]) ** 2
         depths = [beta * tabulate(energy, self.x, tuple(theta.tolist())) for theta in (self.start, self.end)]
         self.first = np.exp(-depths[0] - logsumexp(-depths[0]))
@@ -65,7 +67,10 @@ class FokkerPlanck:
 
     def _resolved(self) -> bool:
         try:
-            first, last = (free_energy(self.energy, theta.tolist(), beta=self.beta) for theta in (self.start, self.end))
+            first, last = (
+                free_energy(self.energy, theta.tolist(), beta=self.beta, domain=self.domain)
+                for theta in (self.start, self.end)
+            )
         except NotConverged:
             return False
         return abs(last - first - self.delta_free_energy) * self.beta < _RESOLVED
@@ -86,7 +91,7 @@ class FokkerPlanck:
         gradients = [np.atleast_2d(tabulate(self.gradient, self.x, tuple(theta.tolist()))) for theta in stairs]
         density, densities, halves, steps = self.first, [self.first], [], []
         for n in range(count):
-            steps.append(Step(energies[n + 1], self.beta, self.rate * wait))
+            steps.append(Step(energies[n + 1], self.beta, self.rate * wait, self.ring))
             density, half = steps[n].forward(density)
             densities.append(density)
             halves.append(half)
@@ -96,9 +101,22 @@ class FokkerPlanck:
         for n in range(count - 1, -1, -1):
             # Stair n ends the jump before its wait, begins the one after it, and shapes the wait between them.
             before, turn = steps[n].backward(value, halves[n])
-            gradient[n] = gradients[n] @ (densities[n] - densities[n + 1]) + np.diff(gradients[n], axis=1) @ turn
+            gradient[n] = gradients[n] @ (densities[n] - densities[n + 1]) + steps[n].rises(gradients[n]) @ turn
             value = before + energies[n + 1] - energies[n]
         return work - self.delta_free_energy, gradient
+
+
+def grid(
+    energy: Function, way: Sequence[Array], beta: float, depth: float, points: int, domain: Interval
+) -> tuple[Array, bool]:
+    """An even grid (points,) that holds x within ``depth`` kT at all theta of ``way``, and whether it is a ring.
+
+    In a domain the points are the middles of equal cells, so that its walls are those of cells, and a period closes.
+    """
+    sides = np.array([support(energy, theta.tolist(), beta, depth, domain) for theta in way])
+    low, high = float(sides[:, 0].min()), float(sides[:, 1].max())
+    x = np.linspace(low, high, points) if domain.line else low + (high - low) * middles(points)
+    return x, domain.closes(low, high)
 
 
 def middles(count: int) -> Array:
@@ -110,23 +128,41 @@ class Step:
     """exp(L t) for one wait, L the generator at fixed theta.
 
     exp(L t) rho = Re sum of c_j (z_j - L t)^-1 rho.  The tridiagonal systems of all poles are solved as one, with
-    zeros where they meet.
+    zeros where they meet.  On a ``ring`` the last point is a neighbour of the first: its two elements in the corners
+    are an outer product, that of ``corners``, taken off by Sherman's and Morrison's formula.
     """
 
-    def __init__(self, energy: Array, beta: float, rate: float) -> None:
-        rise = 0.5 * beta * np.diff(energy)
+    def __init__(self, energy: Array, beta: float, rate: float, ring: bool = False) -> None:
+        self.beta, self.ring = beta, ring
+        rise = 0.5 * beta * self.rises(energy)
         with np.errstate(over="ignore"):
             self.up, self.down = rate * np.exp(-rise), rate * np.exp(rise)
+        links = len(energy) - 1
         leave = np.zeros_like(energy)
-        leave[:-1] += self.up
-        leave[1:] += self.down
-        self.beta = beta
+        leave[:-1] += self.up[:links]
+        leave[1:] += self.down[:links]
         poles, self.weights = _contour()
-        below = np.tile(np.append(-self.up, 0.0), len(poles))[:-1]
-        above = np.tile(np.append(-self.down, 0.0), len(poles))[:-1]
+        below = np.tile(np.append(-self.up[:links], 0.0), len(poles))[:-1]
+        above = np.tile(np.append(-self.down[:links], 0.0), len(poles))[:-1]
+        if ring:
+            # (1, ..., -1) times (down, ..., -up): both elements, and on the diagonal what leaves through that link.
+            self.corners = np.zeros((2, len(energy)))
+            self.corners[:, 0], self.corners[:, -1] = (1.0, self.down[-1]), (-1.0, -self.up[-1])
         self.factors = zgttrf(below + 0j, (poles[:, None] + leave).ravel(), above + 0j)[:5]
 
+    def rises(self, values: NDArray[Any]) -> NDArray[Any]:
+        """What values (..., n) rise by from each point to the next, on a ring from the last to the first too."""
+        return np.diff(values, append=values[..., :1]) if self.ring else np.diff(values)
+
     def _solve(self, vector: Array, trans: str) -> Complex:
+        solved = self._tridiagonal(vector, trans)
+        if self.ring:
+            left, right = self.corners if trans == "N" else self.corners[::-1]
+            lifted = self._tridiagonal(left, trans)
+            solved -= lifted * (solved @ right / (1 + lifted @ right))[:, None]
+        return solved
+
+    def _tridiagonal(self, vector: Array, trans: str) -> Complex:
         tiled = np.tile(vector + 0j, len(self.weights))
         solved: Complex = zgttrs(*self.factors, tiled, trans=trans, overwrite_b=True)[0]
         return solved.reshape(len(self.weights), -1)
@@ -139,8 +175,9 @@ class Step:
     def backward(self, value: Array, parts: Complex) -> tuple[Array, Array]:
         """exp(L t)^T value, and how value . exp(L t) density changes with each E_(k+1) - E_k."""
         back = self._solve(value, "T")
-        flow = self.up * parts[:, :-1] + self.down * parts[:, 1:]
-        turn = np.real(self.weights @ (flow * np.diff(back, axis=1)))
+        links = len(self.up)
+        flow = self.up * parts[:, :links] + self.down * np.roll(parts, -1, axis=1)[:, :links]
+        turn = np.real(self.weights @ (flow * self.rises(back)))
         return np.real(self.weights @ back), -0.5 * self.beta * turn
 
 

@@ -22,10 +22,11 @@ _RAYS, _STARTS, _ROUNDS = 64, 16, 16
 
 
 class Landscape:
-    """beta E at one theta, +inf where it is not a number."""
+    """beta E at one theta; +inf where it is not a number, and outside the domain or the one period."""
 
     def __init__(self, potential: Potential, theta: Array, beta: float) -> None:
         self.potential, self.theta, self.beta, self.d = potential, theta, beta, potential.dimension
+        self.everywhere, self.open = potential.domain.everywhere, potential.domain.open
         self.rng = np.random.default_rng(1)
         eye, random = np.eye(self.d), self.rng.standard_normal((_RAYS, self.d))
         self.rays = np.concatenate([eye, -eye, random / np.linalg.norm(random, axis=1, keepdims=True)])
@@ -41,18 +42,19 @@ class Landscape:
     def heights(self, x: Array) -> Array:
         """beta E at points (..., d)."""
         energies = self.potential.energies(x.reshape(-1, self.d), self.theta).reshape(x.shape[:-1])
+        known = ~np.isnan(energies) & (self.everywhere or self.potential.domain.inside(x))
         with np.errstate(over="ignore"):
-            return np.where(np.isnan(energies), np.inf, self.beta * energies)
+            return np.where(known, self.beta * energies, np.inf)
 
     def minima(self) -> Array:
         """All minima that descents from many places end in, (m, d), the lowest first.
 
         Raises InputError where the energy is nowhere finite, or falls for ever.
         """
-        starts = self._starts(np.zeros(self.d))
+        starts = self._starts(self.potential.domain.corners())
         found = [self.descend(starts[0])]
         found = self._explore(found, starts[1:])
-        found = self._explore(found, self._starts(min(found, key=lambda x: float(self.heights(x)))))
+        found = self._explore(found, self._starts(min(found, key=lambda x: float(self.heights(x)))[None]))
         heights = self.heights(np.array(found))
         order = np.argsort(heights, kind="stable")
         lengths = self.lengths(found[order[0]])
@@ -70,11 +72,11 @@ class Landscape:
                 found = [*found, self.descend(start)]
         return found
 
-    def _starts(self, centre: Array) -> Array:
-        """The lowest of the minima along rays from a point, and the point itself."""
-        points = np.concatenate(
-            [centre[None, None].repeat(len(self.rays), 1), centre + RADII[:, None, None] * self.rays]
-        )
+    def _starts(self, centres: Array) -> Array:
+        """The lowest of the minima along rays from points (n, d), and of the points themselves."""
+        rays = np.tile(self.rays, (len(centres), 1))
+        centre = np.repeat(centres, len(self.rays), axis=0)
+        points = np.concatenate([centre[None], centre + RADII[:, None, None] * rays])
         heights = self.heights(points)
         if not np.any(np.isfinite(heights)):
             raise InputError(f"energy of {self.potential.name} is not finite at theta = {words(self.theta)}.")
@@ -94,7 +96,7 @@ class Landscape:
         raise InputError(
             f"energy of {self.potential.name} does not confine x: it is {energies[0]:.6g} at x = {words(near)} and"
             f" {energies[1]:.6g} at x = {words(far)}; it must be bounded below and grow, faster than"
-            f" {'' if self.d == 1 else f'{self.d} '}kT ln|x|."
+            f" {'' if self.open == 1 else f'{self.open} '}kT ln|x|."
         )
 
     def local(self, x: Array, k: int, tried: Array, change: float = 1.0) -> Array:
@@ -164,6 +166,6 @@ class Landscape:
         near, far = (minimum + scale * extent * self.rays for scale in (1e3, 1e4))
         low, high = self.heights(near), self.heights(far)
         with np.errstate(invalid="ignore"):
-            grows = np.isposinf(high) | (high - low > 0.95 * self.d * np.log(10))
+            grows = np.isposinf(high) | (high - low > 0.95 * self.open * np.log(10))
         for ray in np.flatnonzero(~grows):
             self.complain(near[ray], far[ray])

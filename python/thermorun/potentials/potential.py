@@ -16,6 +16,7 @@ from thermokernels.langevin import device_of
 from thermorun.arrays import Array
 from thermorun.errors import InputError, require_count, require_number, short
 from thermorun.potentials import compilation, derivatives, sources
+from thermorun.potentials.domains import Domain, domain_of
 
 Point = tuple[float, ...]
 # Gives (count,) uniforms on (0, 1), fresh ones at every call.
@@ -65,11 +66,16 @@ class Potential:
         does not depend on x.
     target : tuple of float, optional
         Where a run goes unless it is told otherwise.
+    domain : pair, Periodic or tuple of these, optional
+        Where x lives: ``(low, high)`` has reflecting walls where its ends are finite (``(0, math.inf)`` is a half
+        line), ``Periodic(low, high)`` is one period of an angle, None the whole line, which is the default.  In d > 1
+        dimensions one of these for each, as in ``((0, math.inf), Periodic(-math.pi, math.pi))``.  The functions are
+        asked for x in the domain alone, and E may be infinite at its walls.
 
     Raises
     ------
     InputError
-        For points that do not fit the parameters, or a dimension that is no positive integer.
+        For points that do not fit the parameters, a dimension that is no positive integer, or a domain that is none.
 
     Examples
     --------
@@ -87,6 +93,13 @@ class Potential:
     >>> energies, forces, gradients = well.evaluate([2.0], (1.0,))
     >>> forces, gradients
     (array([[-8.]]), array([[4.]]))
+
+    A distance, which is positive:
+
+    >>> bond = tr.Potential("bond", lambda r, t: t[0] * r + 1 / r**2, parameters=("force",), theta=(1.0,),
+    ...                     domain=(0, float("inf")))
+    >>> bond.energies([-1.0, 1.0], (1.0,))
+    array([inf,  2.])
     """
 
     name: str
@@ -101,6 +114,7 @@ class Potential:
     free_energy: Callable[[Point, float], float] | None = None
     quadratic: Callable[[Point], tuple[Array, Array]] | None = None
     target: Point | None = None
+    domain: Domain = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -113,6 +127,12 @@ class Potential:
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, self._point(name, value))
         object.__setattr__(self, "dimension", require_count(f"dimension of potential {self.name!r}", self.dimension))
+        object.__setattr__(self, "domain", domain_of(self.domain, self.dimension, self.name))
+        if self.quadratic is not None and not self.domain.everywhere:
+            raise InputError(
+                f"quadratic of potential {self.name!r} is given, but x is not Gaussian in its domain, {self.domain};"
+                " leave one of the two out."
+            )
         if self.force is None or self.gradient is None:
             made = derivatives.of(self.energy, self.dimension, len(names))
             for name, function in zip(("force", "gradient"), made, strict=True):
@@ -143,16 +163,17 @@ class Potential:
     def kernels(self, integrator: str = "euler-maruyama") -> compilation.Kernels:
         """The compiled kernels, the same ones at every call."""
         return compilation.kernels(
-            self.energy, self.force, self.gradient, self.dimension, len(self.parameters), integrator
+            self.energy, self.force, self.gradient, self.dimension, len(self.parameters), integrator, self.domain.plain
         )
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the source of the three functions, equal on every version of Python, see `sources.fingerprint`.
 
-        Of a built-in potential, its name and its version.
+        And of the domain, where it is not all of space.  Of a built-in potential, its name and its version.
         """
-        return sources.fingerprint((self.energy, self.force, self.gradient, self.dimension))[:16]
+        domain = (self.domain.plain,) if self.domain.plain else ()
+        return sources.fingerprint((self.energy, self.force, self.gradient, self.dimension, *domain))[:16]
 
     @cached_property
     def source(self) -> str | None:
@@ -180,11 +201,20 @@ class Potential:
         return points
 
     def evaluate(self, x: ArrayLike, theta: ArrayLike) -> tuple[Array, Array, Array]:
-        """Energies (n,), forces (n, d) and gradients (n, p) at one theta (p,) and points (n,) or (n, d)."""
+        """Energies (n,), forces (n, d) and gradients (n, p) at one theta (p,) and points (n,) or (n, d).
+
+        Outside the domain, and where in it E is no number, E is infinite; outside the others are NaN.  Periodic
+        coordinates are taken back to their period.
+        """
         points = np.asarray(x, float)
         points = points[:, None] if points.ndim == 1 else points
+        if not self.domain.everywhere:
+            points = self.domain.wrapped(points)
         values = np.empty((1, 1 + self.dimension + len(self.parameters), len(points)))
         self._fill(np.ascontiguousarray(points.T)[None], np.asarray(theta, float)[None], values)
+        if not self.domain.everywhere:
+            outside = ~self.domain.inside(points)
+            values[0, 0, outside | np.isnan(values[0, 0])], values[0, 1:, outside] = np.inf, np.nan
         return values[0, 0], values[0, 1 : 1 + self.dimension].T, values[0, 1 + self.dimension :].T
 
     def _fill(self, x: Array, theta: Array, values: Array) -> None:

@@ -19,6 +19,7 @@ from numpy.polynomial import legendre
 from numpy.typing import NDArray
 
 from thermorun.errors import InputError, require_positive, words
+from thermorun.potentials.domains import LINE, Interval
 
 Array = NDArray[np.float64]
 Function = Callable[[Any, tuple[float, ...]], Any]
@@ -49,6 +50,7 @@ class Equilibrium:
     ``mean_gradient``  (p,): its mean, which is dF/dtheta.
     ``fisher``         (p, p): g_ij = beta^2 Cov(dE/dtheta_i, dE/dtheta_j)                        (Eq. 52)
     ``friction``       (p, p): zeta_ij = (1/mu) integral of d_i Pi d_j Pi / p_m dx                (Eq. 51)
+        In a period the flows d_i Pi have a constant c_i more, see `on_panels`.
     ``edges``          (panels + 1,): of the panels; ``shares`` (1 + 2 p, panels): what each adds to the norm, to g_ii
         and to zeta_ii.
     ``error``          how much the numbers changed, relatively, when the panels were halved for the last time.
@@ -103,6 +105,7 @@ def equilibrium(
     *,
     beta: float = 1.0,
     mobility: float = 1.0,
+    domain: Interval = LINE,
 ) -> Equilibrium:
     """The equilibrium at ``theta``; ``gradient`` gives the p components of dE/dtheta, None for none of them.
 
@@ -114,9 +117,9 @@ def equilibrium(
     point = tuple(float(value) for value in theta)
 
     def on(edges: Array) -> Equilibrium:
-        return on_panels(energy, gradient, point, beta, mobility, edges)
+        return on_panels(energy, gradient, point, beta, mobility, edges, domain)
 
-    low, high = support(energy, point, beta)
+    low, high = support(energy, point, beta, domain=domain)
     panels, found = _FEWEST, on(np.linspace(low, high, _FEWEST + 1))
     while panels < _MOST and not found.error < _TOLERANCE:
         panels *= 2
@@ -136,12 +139,12 @@ def equilibrium(
     )
 
 
-def free_energy(energy: Function, theta: Sequence[float], *, beta: float = 1.0) -> float:
+def free_energy(energy: Function, theta: Sequence[float], *, beta: float = 1.0, domain: Interval = LINE) -> float:
     """F = -ln Z / beta, energy: alone, for it converges where friction is out of reach, as behind a high barrier.
 
     Raises InputError where the energy does not confine x, NotConverged where ln Z never agrees to 1e-10.
     """
-    return equilibrium(energy, None, theta, beta=beta).free_energy
+    return equilibrium(energy, None, theta, beta=beta, domain=domain).free_energy
 
 
 def _rough(energy: Function, theta: tuple[float, ...], beta: float, edges: Array, points: int) -> tuple[Array, float]:
@@ -204,18 +207,30 @@ def _halved(on: Callable[[Array], Equilibrium], edges: Array) -> Equilibrium:
     return fine
 
 
-def support(energy: Function, theta: Sequence[float], beta: float = 1.0, depth: float = _DEPTH) -> tuple[float, float]:
-    """The interval outside which the energy lies more than ``depth`` kT above its minimum.
+def support(
+    energy: Function, theta: Sequence[float], beta: float = 1.0, depth: float = _DEPTH, domain: Interval = LINE
+) -> tuple[float, float]:
+    """The interval of the domain outside which the energy lies more than ``depth`` kT above its minimum.
 
     Raises InputError where there is none: the energy is not finite, or not bounded below, or does not rise.
     """
     point = tuple(float(value) for value in theta)
-    # Up to 4e6, or where the energy has not risen by then, up to 1e17.
-    for x in (np.sinh(np.linspace(-16.0, 16.0, 8001)), np.sinh(np.linspace(-40.0, 40.0, 20001))):
-        found = _zoom(lambda x: beta * tabulate(energy, x, point), x, depth)
+
+    def heights(x: Array) -> Array:
+        if domain.line:
+            return beta * tabulate(energy, x, point)
+        # Infinite outside, and on the walls.
+        inner, out = (domain.low < x) & (x < domain.high), np.full(x.shape, np.inf)
+        out[inner] = beta * tabulate(energy, x[inner], point)
+        return np.where(np.isnan(out), np.inf, out)
+
+    # Up to 4e6, or where the energy has not risen by then, up to 1e17; of a half line, down to as little.
+    for scale, points in ((16.0, 8001), (40.0, 20001)):
+        x = domain.grid(scale, points)
+        found = _zoom(heights, x, depth)
         if found is not None:
-            return found
-    finite = np.any(np.isfinite(tabulate(energy, x, point)))
+            return max(found[0], domain.low), min(found[1], domain.high)
+    finite = np.any(np.isfinite(heights(x)))
     raise InputError(
         f"theta is {words(point)}; the energy "
         + (
@@ -315,9 +330,16 @@ def _from_right(values: Array, half: Array) -> Array:
 
 
 def on_panels(
-    energy: Function, gradient: Function | None, theta: tuple[float, ...], beta: float, mobility: float, edges: Array
-) -> Equilibrium:
-    """The equilibrium on panels between these ``edges`` (panels + 1,), which nothing checks: see `equilibrium`."""
+    energy: Function, gradient: Function | None, theta: tuple[float, ...], beta: float, mobility: float, edges: Array,
+    domain: Interval = LINE,
+) -> Equilibrium:  # fmt: skip
+    """The equilibrium on panels between these ``edges`` (panels + 1,), which nothing checks: see `equilibrium`.
+
+    zeta_ij = integral of J_i J_j / p_m dx / mu, with the flow J_i that p_m at a moving theta_i asks for.  J_i is
+    d_i Pi where nothing flows through the ends.  In a period it is d_i Pi - c_i, and the force that drives it,
+    J_i / p_m, adds up to nothing around it, which gives c_i = integral of d_i Pi / p_m dx / integral of 1 / p_m dx:
+    weights that Lifson & Jackson (J. Chem. Phys. 36, 2410, 1962) found for diffusion in a periodic potential.
+    """
     nodes, panel_weights, _ = panel_rule()
     half = 0.5 * np.diff(edges)
     shape = (len(half), NODES)
@@ -342,6 +364,8 @@ def on_panels(
         -_from_right(flow, half).reshape(gradients.shape),
     )
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        if domain.closes(edges[0], edges[-1]):
+            moved = moved - ((moved @ (weights / density)) / np.sum(weights / density))[:, None]
         lag = np.where(moved == 0, 0.0, moved / density)
         friction = (weights * moved) @ lag.T / mobility
         parts = weights * np.concatenate([density[None], density * scores**2, moved * lag])

@@ -11,6 +11,7 @@ from thermokernels import random
 from thermorun.arrays import Array
 from thermorun.errors import RunError, words
 from thermorun.potentials import annealing, quadrature, wells
+from thermorun.potentials.domains import OnTheLine
 from thermorun.potentials.potential import Potential
 from thermorun.potentials.quadrature import support
 from thermorun.streams import Noise, Streams
@@ -37,11 +38,14 @@ def equilibrium(
     for r, point in enumerate(thetas):
         at, streams = tuple(point.tolist()), noise.start.replica(r)
         if potential.sample is not None:
-            x[r] = potential.sample(at, beta, _Draws(particles, streams)).T
+            draws = potential.sample(at, beta, _Draws(particles, streams))
+            potential.domain.require_inside(draws, "sample", potential.name)
+            x[r] = draws.T
         elif potential.dimension == 1:
             x[r, 0] = _inverse_cdf(potential, at, beta, _Draws(particles, streams)())
         else:
-            x[r] = annealing.propose(potential, at, beta).draw(particles, annealing.Source(streams)).T
+            y = annealing.propose(potential, at, beta).draw(particles, annealing.Source(streams))
+            x[r] = (y if potential.domain.everywhere else OnTheLine(potential, beta).x(y)).T
     return x
 
 
@@ -71,15 +75,16 @@ def _distribution(potential: Potential, theta: tuple[float, ...], beta: float) -
     An even grid, or where the panels of the quadrature tell otherwise, one as fine as they are.  Raises RunError where
     neither resolves the distribution.
     """
+    side = potential.domain.sides[0]
     rough = RunError(
         f"theta is {words(theta)}; the distribution of x in {potential.name} is too rough there for a grid; give it a"
         " sample function."
     )
     try:
-        found = quadrature.equilibrium(potential.energies, None, theta, beta=beta)
+        found = quadrature.equilibrium(potential.energies, None, theta, beta=beta, domain=side)
     except quadrature.NotConverged:
         raise rough from None
-    low, high = support(potential.energies, theta, beta)
+    low, high = support(potential.energies, theta, beta, domain=side)
     count = max(16, -(-_GRID // (len(found.edges) - 1)))
     cells = np.arange(count) / count
     fine = (found.edges[:-1, None] + np.diff(found.edges)[:, None] * cells).ravel()
@@ -104,7 +109,8 @@ def time_step(system: "System", theta: ArrayLike) -> float:
     elif potential.dimension == 1 and (x := _fine_grid(potential, at, beta)) is not None:
         energies, forces, _ = potential.evaluate(x, at)
         low = beta * (energies - energies.min()) < 3
-        largest = float(np.max(np.abs(np.diff(forces[:, 0]) / np.diff(x))[low[1:] | low[:-1]]))
+        known = (low[1:] | low[:-1]) & np.isfinite(forces[1:, 0]) & np.isfinite(forces[:-1, 0])  # infinite at a wall
+        largest = float(np.max(np.abs(np.diff(forces[:, 0])[known] / np.diff(x)[known])))
     else:
         x = _reached(potential, at, beta)
         # Corners have no curvature but on a point: a parabola of half the curvature would hold what is reached.
@@ -122,7 +128,10 @@ def _curvature(potential: Potential, theta: tuple[float, ...], x: Array) -> floa
             (potential.evaluate(x - step * axis, theta)[1] - potential.evaluate(x + step * axis, theta)[1]) / (2 * step)
             for step, axis in zip(factor * sizes, np.eye(potential.dimension), strict=True)
         ]
-        return np.asarray(np.max(np.abs(np.linalg.eigvals(np.stack(slopes, axis=-1))), axis=-1, initial=0.0))
+        # Not a number across a wall.
+        known = np.stack(slopes, axis=-1)
+        known[~np.isfinite(known)] = 0.0
+        return np.asarray(np.max(np.abs(np.linalg.eigvals(known)), axis=-1, initial=0.0))
 
     # Where a force jumps, its difference quotient falls as the step grows.
     near = largest(1.0)
@@ -141,11 +150,15 @@ def _fine_grid(potential: Potential, theta: tuple[float, ...], beta: float) -> A
 def _reached(potential: Potential, theta: tuple[float, ...], beta: float) -> Array:
     """Points (n, d) within 3 kT of the lowest: a grid in one dimension, in more of them rays from every minimum."""
     if potential.dimension == 1:
-        x = np.linspace(*support(potential.energies, theta, beta), 2001)[:, None]
+        x = np.linspace(*support(potential.energies, theta, beta, domain=potential.domain.sides[0]), 2001)[:, None]
         lowest = float(np.min(potential.energies(x, theta)))
     else:
         seen = wells.find(potential, theta, beta)
         found = zip(seen.minima, seen.covariances, strict=True)
         x = np.concatenate([seen.minima, *(wells.rays(*one) for one in found)])
-        lowest = float(potential.energies(seen.minima[:1], theta)[0])
+        if potential.domain.everywhere:
+            lowest = float(potential.energies(seen.minima[:1], theta)[0])
+        else:
+            x = OnTheLine(potential, beta).x(x)
+            lowest = float(np.min(potential.energies(x, theta)))
     return np.asarray(x[beta * (potential.energies(x, theta) - lowest) < 3])

@@ -75,18 +75,19 @@ class System:
 
     def drive(
         self, start: Array | Driven, path: ArrayLike, *, dt: ArrayLike, integrator: str = "heun",
-        seed: int | Noise = 0, rows: ArrayLike = (),
+        seed: int | Noise = 0, rows: ArrayLike = (), kT: ArrayLike | None = None,
     ) -> Driven:  # fmt: skip
         """Takes an ensemble along a path of theta: step n jumps from path[n] to path[n + 1] at fixed x, then relaxes.
 
         ``start`` is x (replicas, d, particles), which is not changed, or what an earlier call returned, to go on with
         (the noise goes on too).  ``path`` is (steps + 1, p) or (replicas, steps + 1, p).  ``dt`` is a number or
-        (steps,); with zero a step is a jump alone.  ``rows`` are the steps to record.
+        (steps,); with zero a step is a jump alone.  ``rows`` are the steps to record.  ``kT`` is the bath's in each
+        step, a number or (steps,) [energy]; by default 1/beta throughout.
 
         For a smooth theta(t) the whole is second order in dt if the path runs through its midpoints (`midpoints`).
         Raises InputError for a path that leaves the valid region, RunError for particles that diverge.
         """
-        return dynamics.drive(self, start, path, dt, integrator, _noise(seed), rows)
+        return dynamics.drive(self, start, path, dt, integrator, _noise(seed), rows, kT)
 
 
 def _noise(seed: int | Noise) -> Noise:

@@ -13,6 +13,7 @@ from scipy.special import ndtri
 
 from thermorun.arrays import Array
 from thermorun.errors import InputError, words
+from thermorun.potentials.domains import OnTheLine, on_the_line
 from thermorun.potentials.potential import Potential
 
 # Lengths that are tried, in whatever unit x has.
@@ -39,8 +40,11 @@ class Wells:
 
 @lru_cache(maxsize=256)
 def find(potential: Potential, theta: tuple[float, ...], beta: float) -> Wells:
-    """The wells at ``theta``.  Raises InputError where the energy is not finite or does not confine x."""
-    landscape = _Landscape(potential, theta, beta)
+    """The wells at ``theta``, in coordinates `on_the_line` where the potential has a domain.
+
+    Raises InputError where the energy is not finite or does not confine x.
+    """
+    landscape = _Landscape(on_the_line(potential, beta), theta, beta)
     first = landscape.descend(landscape.lowest(np.zeros(potential.dimension)))
     minima, covariances = first[None], landscape.covariance(first)[None]
     low, high = landscape.extent(first, covariances[0])
@@ -82,7 +86,7 @@ def _directions(d: int) -> Array:
 class _Landscape:
     """beta E around points, +inf where it is no number."""
 
-    def __init__(self, potential: Potential, theta: tuple[float, ...], beta: float) -> None:
+    def __init__(self, potential: Potential | OnTheLine, theta: tuple[float, ...], beta: float) -> None:
         self.potential, self.theta, self.beta, self.d = potential, theta, beta, potential.dimension
         self.rays = _directions(self.d)
 

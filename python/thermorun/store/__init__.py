@@ -1,7 +1,7 @@
 """Result files: HDF5 that opens in xarray and h5dump, while a run writes it and after it was killed."""
 
 from thermorun.store.inspect import is_complete, read_command, read_spec, reading
-from thermorun.store.layout import SCHEMA_VERSION, Axis, Contents, Stored, Variable
+from thermorun.store.layout import SCHEMA_VERSION, Axis, Contents, Earlier, Stored, Variable
 from thermorun.store.runfile import RunFile
 from thermorun.store.survey import Survey, faults, repair, survey
 
@@ -9,6 +9,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Axis",
     "Contents",
+    "Earlier",
     "RunFile",
     "Stored",
     "Survey",

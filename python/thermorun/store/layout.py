@@ -4,11 +4,11 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -46,6 +46,13 @@ class Stored:
     dimensions: tuple[str, ...]
     values: Array
     attributes: dict[str, Any]
+
+
+class Earlier(NamedTuple):
+    """A complete run whose place a larger one takes: its spec (JSON), and the rows of each section that stay."""
+
+    spec: str
+    rows: Mapping[str, int]
 
 
 # Datasets by section and name; the root is the section "/".
@@ -89,6 +96,29 @@ def add_section(file: h5py.File, name: str, axes: Sequence[Axis], variables: Seq
         data.attrs.update({"units": variable.units, "long_name": variable.long_name})
         for position, dimension in enumerate(variable.dimensions):
             data.dims[position].attach_scale(group[dimension])
+
+
+def add_counters(file: h5py.File, rows: Mapping[str, int], begun: Mapping[str, int]) -> None:
+    """The rows that complete each section that is written row by row, and those that are complete already."""
+    scale = file.create_dataset("section", data=list(rows), dtype=h5py.string_dtype(), track_times=False)
+    scale.make_scale("section")
+    scale.attrs["long_name"] = "parts of the file that are written row by row"
+    for name, values, meaning in (
+        ("rows", list(rows.values()), "rows that complete a section"),
+        ("commits", [begun.get(name, 0) for name in rows], "rows of a section that are complete"),
+    ):
+        data = file.create_dataset(name, data=np.array(values, np.int64), track_times=False)
+        data.attrs["long_name"] = meaning
+        data.dims[0].attach_scale(scale)
+
+
+def copy_shared(section: h5py.Group, held: Mapping[str, Array]) -> Iterator[tuple[str, range]]:
+    """Copies arrays into the datasets of a section, as far as both reach; gives the names, and the entries copied."""
+    for name, new in section.items():
+        if isinstance(new, h5py.Dataset) and not new.is_scale and name in held:
+            shared = tuple(map(slice, map(min, new.shape, held[name].shape)))
+            new[shared] = held[name][shared]
+            yield name, range(shared[0].stop)
 
 
 def put_rows(data: h5py.Dataset, first: int, values: Array) -> None:

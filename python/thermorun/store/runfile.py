@@ -4,8 +4,7 @@ Layout, schema version 2.  The root's attributes are ``schema_version``, ``comma
 ``versions`` (JSON), ``machine`` (JSON), ``threads`` and ``created``.  A *section* is a group whose datasets share
 dimension scales and carry ``units`` and ``long_name``.  ``/commits`` counts, section by section, how many of its
 ``/rows`` are complete: rows and their checksums are written first, then flushed, then counted.  The group
-``/checksums`` holds a CRC-32 of every row and every whole dataset, and an account of the structure: see `checksums`
-and `structure`.
+``/checksums`` holds a CRC-32 of every row and every whole dataset (`checksums`), and a seal of the rest (`structure`).
 
 Why a file survives a kill at any instant: every dataset is allocated and filled when its section is made, so from
 then on no metadata changes, only bytes inside allocated chunks.  The format of HDF5 1.8 is used because later ones
@@ -13,10 +12,7 @@ mark a file as open, and a killed process leaves the mark behind: such files ref
 For the same reason the single writer takes no lock of HDF5's, and readers may watch at any time, with or without SWMR.
 
 Why it survives a full disk: see `disk`.  Why it survives a power cut: the rows are on the disk before the checkpoint
-that counts on them is, and a checkpoint that counts more rows than there are is not used.
-
-What a run needs to go on after a kill is in ``FILE.checkpoint``, replaced as a whole and removed when the run is
-complete.
+that counts on them is, and a checkpoint that counts more rows than there are is not used: see `checkpoints`.
 """
 
 import os
@@ -32,11 +28,11 @@ import numpy as np
 
 from thermorun.arrays import Array
 from thermorun.errors import DamagedFile, InputError, RunError
-from thermorun.store import checkpoints
+from thermorun.store import checkpoints, layout
 from thermorun.store.checksums import GROUP, Checksums, sections
 from thermorun.store.disk import Disk, sync_folder
 from thermorun.store.inspect import difference, opened, read_spec, reading, reason, refuse_other_content
-from thermorun.store.layout import Axis, Contents, Variable, add_section, attributes, contents, put_rows
+from thermorun.store.layout import Axis, Contents, Earlier, Variable
 from thermorun.store.locks import locked
 from thermorun.store.structure import add_seal, require_plain, seal
 
@@ -52,9 +48,11 @@ class RunFile:
     """
 
     def __init__(
-        self, path: Path | None, file: h5py.File, disk: Disk | None = None, target: Path | None = None
-    ) -> None:
+        self, path: Path | None, file: h5py.File, disk: Disk | None = None, target: Path | None = None,
+        earlier: Earlier | None = None,
+    ) -> None:  # fmt: skip
         self.path = path
+        self._earlier = earlier
         self._file, self._disk, self._target = file, disk, target
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._pending: list[Future[None]] = []
@@ -65,33 +63,46 @@ class RunFile:
         self._commits = np.zeros(0, np.int64)
 
     @classmethod
-    def create(cls, path: Path, command: str, spec: str, seed: int, threads: int) -> Self:
+    def create(
+        cls, path: Path, command: str, spec: str, seed: int, threads: int, earlier: Earlier | None = None
+    ) -> Self:
         """Makes the file for a new run; it appears at ``path`` whole, with its attributes, or not at all.
 
-        Raises InputError where ``path`` cannot be written, or already holds anything but this same run, complete.
+        Raises InputError where ``path`` cannot be written, or already holds anything but this same run, complete, or
+        the ``earlier`` one, of which it takes over what it will hold too.
         """
         path = Path(path)
-        refuse_other_content(path, spec)
+        refuse_other_content(path, spec if earlier is None else earlier.spec)
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
             disk = Disk(part, "x+")
         except OSError as error:
             raise InputError(f"out is {path}, which cannot be written ({reason(error)}).") from error
-        file = cls(path, h5py.File(disk, "w", libver=_FORMAT), disk, part)
-        file.note(**attributes(command, spec, seed, threads))
+        file = cls(path, h5py.File(disk, "w", libver=_FORMAT), disk, part, earlier)
+        file.note(**layout.attributes(command, spec, seed, threads))
         return file
 
     @classmethod
     def in_memory(cls, command: str, spec: str, seed: int, threads: int) -> Self:
         """The same for a run without a file: it is gone when closed, but for its ``contents``."""
         file = h5py.File(f"memory-{secrets.token_hex(8)}", "w", libver=_FORMAT, driver="core", backing_store=False)
-        file.attrs.update(attributes(command, spec, seed, threads))
+        file.attrs.update(layout.attributes(command, spec, seed, threads))
         return cls(None, file)
 
     def add_section(self, name: str, axes: Sequence[Axis], variables: Sequence[Variable]) -> None:
         """Allocates a group with its dimension scales and its datasets, filled with NaN, or zero where integers."""
-        add_section(self._file, name, axes, variables)
+        layout.add_section(self._file, name, axes, variables)
+        if self._earlier is not None and self.path is not None:
+            self._take_over(self.path, name)
         self._raise_if_full()
+
+    def _take_over(self, path: Path, name: str) -> None:
+        """Copies what the earlier file holds of a section's datasets, as far as both reach."""
+        with RunFile.open_to_read(path) as earlier:
+            held = earlier.read(name) if name in earlier._file else {}
+        for variable, entries in layout.copy_shared(self._file[name], held):
+            for entry in entries:
+                self._checks.note(name, variable, entry)
 
     def note(self, **facts: Any) -> None:
         """Adds attributes to the root, while the file is laid out: what is known of the whole run."""
@@ -107,17 +118,9 @@ class RunFile:
         ``rows`` names the sections that are written row by row, with the number of rows that completes each.
         """
         self.wait()
-        scale = self._file.create_dataset("section", data=list(rows), dtype=h5py.string_dtype(), track_times=False)
-        scale.make_scale("section")
-        scale.attrs["long_name"] = "parts of the file that are written row by row"
-        for name, values, meaning in (
-            ("rows", list(rows.values()), "rows that complete a section"),
-            ("commits", [0] * len(rows), "rows of a section that are complete"),
-        ):
-            data = self._file.create_dataset(name, data=np.array(values, np.int64), track_times=False)
-            data.attrs["long_name"] = meaning
-            data.dims[0].attach_scale(scale)
-        self._names, self._commits = list(rows), np.zeros(len(rows), np.int64)
+        begun = {} if self._earlier is None else self._earlier.rows
+        layout.add_counters(self._file, rows, begun)
+        self._names, self._commits = list(rows), np.array([begun.get(name, 0) for name in rows], np.int64)
         if self._disk is None or self._target is None or self.path is None:
             return
         self._file.flush()
@@ -126,7 +129,8 @@ class RunFile:
         self._file[GROUP].create_dataset("finished", data=np.zeros(1, np.int64), track_times=False)
         self._seal(self._target)
         # Once more: another run may have taken the name since this one began.
-        refuse_other_content(self.path, str(self._file.attrs["spec"]))
+        there = str(self._file.attrs["spec"]) if self._earlier is None else self._earlier.spec
+        refuse_other_content(self.path, there)
         self._lock = locked(self._target, self.path)
         checkpoints.remove(self.path)
         os.replace(self._target, self.path)
@@ -234,11 +238,11 @@ class RunFile:
     def contents(self) -> Contents:
         """All that the file holds, as arrays.  Raises DamagedFile as ``read`` does."""
         self.wait()
-        return contents(sections(self._file), self._checked)
+        return layout.contents(sections(self._file), self._checked)
 
     @property
     def threads(self) -> int:
-        """Threads of the run that made the file."""
+        """Of the run that made the file."""
         return int(self._file.attrs["threads"])
 
     def write(self, section: str, first: int, rows: Mapping[str, Array]) -> None:
@@ -254,18 +258,18 @@ class RunFile:
             for name, values in copies.items():
                 data = self._data(section, name)
                 values = values.astype(data.dtype, copy=False)
-                put_rows(data, first, values)
+                layout.put_rows(data, first, values)
                 if table is not None:
                     table.set_rows(name, first, values)
             if table is not None:
-                put_rows(self._table(section), first, table.values[first:end])
+                layout.put_rows(self._table(section), first, table.values[first:end])
             self._file.flush()
             self._commit(index, end)
 
         self._submit(work)
 
     def _commit(self, index: int, rows: int) -> None:
-        put_rows(self._data("/", "commits"), index, np.array([rows]))
+        layout.put_rows(self._data("/", "commits"), index, np.array([rows]))
         self._file.flush()
         self._commits[index] = rows
 

@@ -1,16 +1,26 @@
-"""Mean work along a path without noise: Gaussian moments of quadratic potentials, Fokker-Planck in one dimension."""
+"""What is known of a path without noise: Gaussian moments of quadratic potentials, Fokker-Planck in one dimension.
 
+    dW = <dE/dtheta> dtheta,   dQ = <dE> - dW,   dS = d(<E>/kT) - dQ/kT                           (kB = 1)
+
+W is the work, done where theta moves at fixed x; Q the heat, absorbed while x relaxes; a change of the bath's
+temperature does no work.  S is the mean of the reduced work s, which obeys <exp(-s)> = Z(end) / Z(start) for any
+theta(t) and kT(t) (Williams, Searles & Evans, Phys. Rev. Lett. 100, 250601, 2008).
+"""
+
+import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import logsumexp
+from scipy.interpolate import CubicSpline
+from scipy.special import logsumexp, ndtr
 
 from thermorun.arrays import Array
-from thermorun.learning.driven.spec import staircase
+from thermorun.learning.driven.spec import Stairs, staircase, with_stops
 from thermorun.potentials import Potential, System, quadrature
-from thermorun.potentials.fokker_planck import Step
+from thermorun.potentials.fokker_planck import Step, grid
 
 # Stairs of the coarser of two staircases, the other has twice as many; points of the coarser grid.
 _STAIRS, _POINTS = 200, 300
@@ -19,61 +29,101 @@ _DEPTH = 30.0
 _AGREE = 1e-3
 
 
-def free_energy_difference(system: System, start: ArrayLike, end: ArrayLike) -> float | None:
-    """F(end) - F(start) by closed form or, in one dimension, quadrature; None where neither gives it."""
-    potential, points = system.potential, [tuple(np.asarray(point, float).tolist()) for point in (start, end)]
-    if potential.free_energy is not None:
-        first, last = (potential.free_energy(point, system.beta) for point in points)
-        return float(last - first)
-    found = [system.exact(point) for point in points]
-    if found[0] is None or found[1] is None:
-        return None
-    return float(found[1].free_energy - found[0].free_energy)
+@dataclass(frozen=True)
+class Known:
+    """Means along a path from equilibrium: ``work`` and ``heat``, energy, ``reduced_work``, and how they are known.
+
+    ``shares`` (times, dimension, bins) of x in each bin.
+    """
+
+    work: float
+    heat: float
+    reduced_work: float
+    shares: Array
+    how: str
 
 
-def mean_work(system: System, rows: Array) -> tuple[float, str] | None:
-    """Mean work along a path from equilibrium, and how it is known; None where it is not."""
-    potential = system.potential
+def free_energy(system: System, theta: ArrayLike) -> float | None:
+    """F = -ln Z / beta by closed form or, in one dimension, quadrature; None where neither gives it."""
+    point = tuple(np.asarray(theta, float).tolist())
+    if system.potential.free_energy is not None:
+        return float(system.potential.free_energy(point, system.beta))
+    found = system.exact(point)
+    return None if found is None else float(found.free_energy)
+
+
+def means(system: System, rows: Array, at: ArrayLike = (), edges: Array | None = None) -> Known | None:
+    """What is known along ``rows`` of time, theta and kT; None where nothing is.
+
+    ``edges`` (dimension, bins + 1) are those of histograms at the times ``at``.
+    """
+    potential, times = system.potential, np.asarray(at, float)
+    bounds = np.zeros((potential.dimension, 1)) if edges is None else edges
+    shape = (len(times), potential.dimension, bounds.shape[1] - 1)
+    path = with_stops(rows, times)
     if potential.quadratic is not None:
-        return _extrapolated(partial(_gaussian, system, rows), 4 * _STAIRS), "Gaussian moments"
-    if potential.dimension > 1:
+        found, how = _extrapolated(partial(_gaussian, system, times, bounds), path, 4 * _STAIRS), "Gaussian moments"
+    elif potential.dimension == 1:
+        on_grid, how = _on_grids(system, path, times, bounds), "Fokker-Planck"
+        if on_grid is None:
+            return None
+        found = on_grid
+    else:
         return None
+    work, heat, reduced_work = map(float, found[:3])
+    return Known(work, heat, reduced_work, np.maximum(found[3:], 0.0).reshape(shape), how)
+
+
+def _on_grids(system: System, path: Array, times: Array, edges: Array) -> Array | None:
+    """From two grids, of which the error is of second order in the spacing; None where they do not agree."""
     try:
         coarse, fine = (
-            _extrapolated(partial(_fokker_planck, system, rows, points), _STAIRS) for points in (_POINTS, 2 * _POINTS)
+            _extrapolated(partial(_fokker_planck, system, times, edges, points), path, _STAIRS)
+            for points in (_POINTS, 2 * _POINTS)
         )
     except quadrature.NotConverged:
         return None
-    # The grid's error is of second order in its spacing.
-    work = (4 * fine - coarse) / 3
-    if not abs(work - fine) <= _AGREE * max(abs(work), 1 / system.beta):
-        return None
-    return work, "Fokker-Planck"
+    found = (4 * fine - coarse) / 3
+    kt = path[:, -1].max()
+    allowed = _AGREE * np.maximum(np.abs(found), 1.0)
+    allowed[:2] = _AGREE * np.maximum(np.abs(found[:2]), kt)
+    return found if np.all(np.abs(found - fine) <= allowed) else None
 
 
-def _extrapolated(work: Callable[[int], float], steps: int) -> float:
+def _extrapolated(values: Callable[[Stairs], Array], path: Array, steps: int) -> Array:
     """To waits of zero, of which the error is of second order."""
-    coarse, fine = work(steps), work(2 * steps)
+    coarse, fine = (values(staircase(path, steps, refined)) for refined in (1, 2))
     return (4 * fine - coarse) / 3
 
 
-def _gaussian(system: System, rows: Array, steps: int) -> float:
-    """Work of a staircase of ``steps``: x is Gaussian and relaxes to mean m and covariance kT / K at each theta."""
-    potential, kt = system.potential, 1 / system.beta
-    stairs, waits = staircase(rows, steps)
-    assert potential.quadratic is not None
-    stiffness, mean = potential.quadratic(tuple(stairs[0].tolist()))
-    covariance, work = kt * np.linalg.inv(stiffness), 0.0
-    mean = np.array(mean, float)
-    for old, new, wait in zip(stairs[:-1], stairs[1:], [*waits, 0.0], strict=True):
-        work += _mean_energy(potential, new, mean, covariance) - _mean_energy(potential, old, mean, covariance)
-        stiffness, centre = potential.quadratic(tuple(new.tolist()))
+def _gaussian(system: System, times: Array, edges: Array, stairs: Stairs) -> Array:
+    """Work, heat, reduced work and shares of a staircase: x is Gaussian and relaxes to mean m and covariance kT / K."""
+    potential = system.potential
+    shape = potential.quadratic
+    assert shape is not None
+    stiffness, centre = shape(tuple(stairs.theta[0].tolist()))
+    mean, covariance = np.array(centre, float), stairs.kT[0] * np.linalg.inv(stiffness)
+    here = partial(_mean_energy, potential)
+    work, heat, reduced = 0.0, 0.0, -here(stairs.theta[0], mean, covariance) / stairs.kT[0]
+    seen, reached = [np.empty(0)] * len(times), stairs.reached(times)
+    for n, theta in enumerate(stairs.theta[1:]):
+        for k in np.flatnonzero(reached == n):
+            deviation = np.sqrt(np.diag(covariance))[:, None]
+            seen[k] = np.diff(ndtr((edges - mean[:, None]) / deviation), axis=1).ravel()
+        energy = here(theta, mean, covariance)
+        work += energy - here(stairs.theta[n], mean, covariance)
+        if n == len(stairs.waits):
+            break
+        stiffness, centre = shape(tuple(theta.tolist()))
         values, vectors = np.linalg.eigh(stiffness)
-        decay = (vectors * np.exp(-system.mobility * values * wait)) @ vectors.T
-        limit = kt * np.linalg.inv(stiffness)
+        decay = (vectors * np.exp(-system.mobility * values * stairs.waits[n])) @ vectors.T
+        limit = stairs.kT[n + 1] * np.linalg.inv(stiffness)
         mean = centre + decay @ (mean - centre)
         covariance = limit + decay @ (covariance - limit) @ decay
-    return float(work)
+        absorbed = here(theta, mean, covariance) - energy
+        heat += absorbed
+        reduced -= absorbed / stairs.kT[n + 1]
+    return np.concatenate([[work, heat, reduced + energy / stairs.kT[-1]], *seen])
 
 
 def _mean_energy(potential: Potential, theta: Array, mean: Array, covariance: Array) -> float:
@@ -85,19 +135,32 @@ def _mean_energy(potential: Potential, theta: Array, mean: Array, covariance: Ar
     return bottom + 0.5 * float(np.trace(stiffness @ covariance) + lag @ stiffness @ lag)
 
 
-def _fokker_planck(system: System, rows: Array, points: int, steps: int) -> float:
-    """Work of a staircase of so many steps, of the distribution of x on a grid that holds it along the path."""
-    stairs, waits = staircase(rows, steps)
-    energies, beta = system.potential.energies, system.beta
-    way = stairs[np.linspace(0, len(stairs) - 1, 33).round().astype(int)]
-    sides = np.array([quadrature.support(energies, theta.tolist(), beta, _DEPTH) for theta in way])
-    x = np.linspace(sides[:, 0].min(), sides[:, 1].max(), points)
-    rate = system.mobility / beta / (x[1] - x[0]) ** 2
-    heights = [quadrature.tabulate(energies, x, tuple(theta.tolist())) for theta in stairs]
-    density = np.exp(-beta * heights[0] - logsumexp(-beta * heights[0]))
-    work = 0.0
-    for old, new, wait in zip(heights[:-1], heights[1:], [*waits, 0.0], strict=True):
+def _fokker_planck(system: System, times: Array, edges: Array, points: int, stairs: Stairs) -> Array:
+    """The same of the distribution of x on a grid that holds it along the path."""
+    energies, hottest = system.potential.energies, 1 / stairs.kT.max()
+    way = stairs.theta[np.linspace(0, len(stairs.theta) - 1, 33).round().astype(int)]
+    x, ring = grid(energies, list(way), hottest, _DEPTH, points, system.potential.domain.sides[0])
+    rate = system.mobility / (x[1] - x[0]) ** 2
+    heights = [quadrature.tabulate(energies, x, tuple(theta.tolist())) for theta in stairs.theta]
+    density = np.exp(-heights[0] / stairs.kT[0] - logsumexp(-heights[0] / stairs.kT[0]))
+    work, heat, reduced = 0.0, 0.0, -float(density @ heights[0]) / stairs.kT[0]
+    seen, reached = [np.empty(0)] * len(times), stairs.reached(times)
+    for n, (old, new) in enumerate(itertools.pairwise(heights)):
+        for k in np.flatnonzero(reached == n):
+            seen[k] = _shares(x, density, edges[0])
         work += float(density @ (new - old))
-        if wait:
-            density, _ = Step(new, beta, rate * wait).forward(density)
-    return work
+        if n < len(stairs.waits):
+            kt, before = stairs.kT[n + 1], density
+            density, _ = Step(new, 1 / kt, rate * kt * stairs.waits[n], ring).forward(density)
+            absorbed = float((density - before) @ new)
+            heat += absorbed
+            reduced -= absorbed / kt
+    return np.concatenate([[work, heat, reduced + float(density @ heights[-1]) / stairs.kT[-1]], *seen])
+
+
+def _shares(x: Array, density: Array, edges: Array) -> Array:
+    """Of a distribution on grid points, between ``edges``."""
+    spacing = x[1] - x[0]
+    ends = np.append(x - 0.5 * spacing, x[-1] + 0.5 * spacing)
+    below = CubicSpline(ends, np.append(0.0, np.cumsum(density)))
+    return np.asarray(np.diff(below(np.clip(edges, ends[0], ends[-1]))))

@@ -7,26 +7,28 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from thermorun import specs
 from thermorun.arrays import Array
 from thermorun.errors import InputError, words
-from thermorun.learning.data import sample
+from thermorun.learning.data import headings, sample
 from thermorun.potentials import INTEGRATORS, Potential, PotentialSpec, System
 from thermorun.specs import Parameter, several
 
 Row = tuple[float, ...]
+# Particles of a row of the file: enough of them to keep threads busy, few enough to finish soon after Ctrl-C.
+ROW = 2**15
 _MOST_STEPS = 10**8
 _FEWEST_STEPS = 50
 _TAU = 5.0
+_TEMPERATURE = "kT"
 
 
-def _path(name: str, value: Any) -> tuple[Row, ...]:
-    """Rows of time and theta, or a file of them."""
+def _path(name: str, value: Any) -> Any:
+    """Rows of time and theta; a file of them is read with the column of kT that it may have, by ``validate``."""
     if isinstance(value, str | FilePath):
-        read = sample(name, value)
-        value = () if read.x is None else read.x.tolist()
+        return FilePath(value)
     rows: tuple[Row, ...] = several(several(specs.number, 2), 2)(name, value)
     if len({len(row) for row in rows}) > 1:
         raise InputError(f"{name} holds rows of different lengths; each must be a time and all of theta.")
@@ -45,14 +47,24 @@ class Drive(PotentialSpec):
 
     command = "drive"
     runner = "thermorun.learning.driven.run"
+    shared = True
+    grows = ("particles",)
 
     potential: Annotated[str | Potential, specs.POTENTIAL] = "double-well"
     path: Annotated[
         tuple[Row, ...] | None,
         Parameter(
             _path,
-            "rows of time and theta, linear between, a repeated time is a jump; or a file of them (.csv, .npy, .npz);"
-            " by default straight from the potential's theta to its target",
+            "rows of time and theta, linear between, a repeated time is a jump; or a file of them (.csv, .npy, .npz),"
+            " where a column headed kT is that; by default straight from the potential's theta to its target",
+        ),
+    ] = None
+    kT: Annotated[
+        tuple[float, ...] | None,
+        Parameter(
+            several(specs.positive, 2),
+            "of the bath at each row of the path, linear between; by default 1/beta throughout",
+            "energy",
         ),
     ] = None
     tau: Annotated[
@@ -73,24 +85,68 @@ class Drive(PotentialSpec):
         Parameter(specs.Choice(*INTEGRATORS), "by default exact for quadratic potentials, else heun"),
     ] = None
     precision: Annotated[str, specs.PRECISION] = "float64"
+    at: Annotated[
+        tuple[float, ...],
+        Parameter(
+            several(specs.not_negative, 0),
+            "times at which histograms of x are taken, each at the end of the step that is nearest",
+            "time",
+        ),
+    ] = ()
+    bins: Annotated[int, Parameter(specs.count(1, 2**16), "of a histogram")] = 100
+    snapshots: Annotated[
+        int,
+        Parameter(specs.count(0, ROW), "particles, the first ones, of which x is kept at the times of the histograms"),
+    ] = 0
     fingerprint: Annotated[str | None, specs.FINGERPRINT] = None
+
+    def validate(self) -> None:
+        if isinstance(self.path, FilePath):
+            self._read(self.path)
+        rows = 2 if self.path is None else len(self.path)
+        if self.kT is not None and len(self.kT) != rows:
+            raise InputError(f"kT holds {len(self.kT)} values; it must hold one for each of the path's {rows} rows.")
+        if self.kT is not None and self.beta not in (1.0, 1 / self.kT[0]):
+            raise InputError(f"beta is {self.beta:g} and kT begins at {self.kT[0]:g}; leave one of them out.")
+        if self.snapshots and not self.at:
+            raise InputError(f"snapshots is {self.snapshots}; it needs at, the times at which they are taken.")
+        if self.snapshots > self.particles:
+            raise InputError(f"snapshots is {self.snapshots} and particles {self.particles}; there are not so many.")
+
+    def _read(self, file: FilePath) -> None:
+        """Puts the rows of a file in the place of its name, and its column of kT where that belongs."""
+        names, read = headings("path", file), sample("path", file)
+        table = np.empty((0, 0)) if read.x is None else read.x
+        if _TEMPERATURE in names:
+            if self.kT is not None:
+                raise InputError(f"kT is given, and path is {file}, which has a column of it; leave one of them out.")
+            place = names.index(_TEMPERATURE)
+            values = tuple(table[:, place].tolist())
+            object.__setattr__(self, "kT", several(specs.positive, 2)(f"kT in {file}", values))
+            table = np.delete(table, place, axis=1)
+        object.__setattr__(self, "path", _path("path", table.tolist()))
 
     def resolved(self) -> Self:
         """With path, duration, steps, integrator and fingerprint set; all is checked against the potential."""
-        found, system = self.identified()
+        spec = self if self.kT is None else self.replace(beta=1 / self.kT[0])
+        found, system = spec.identified()
         potential = system.potential
         rows = np.array(self.path if self.path is not None else self._straight(potential))
         if rows.shape[1] != 1 + len(potential.parameters):
             raise InputError(
                 f"path has rows of {rows.shape[1]} numbers; for {potential.name} each must be a time and"
-                f" {', '.join(potential.parameters)}."
+                f" {', '.join(potential.parameters)}; in a file a column of temperatures is headed kT."
             )
         potential.require_valid(rows[:, 1:], "path")
         tau = float(rows[-1, 0]) if self.tau is None else self.tau
         rows[:, 0] *= tau / rows[-1, 0]
         rows[-1, 0] = tau
+        late = [time for time in self.at if time > tau]
+        if late:
+            raise InputError(f"at holds {late[0]:g}; it must be within tau, which is {tau:g}.")
         system.coefficients(str(found.integrator), 1.0, rows[:1, 1:])
-        steps = self.steps or _default_steps(system, rows)
+        hottest = System(potential, 1 / max(self.kT or (1 / system.beta,)), system.mobility)
+        steps = self.steps or _default_steps(hottest, rows)
         return found.replace(path=tuple(map(tuple, rows.tolist())), tau=tau, steps=steps)
 
     def _straight(self, potential: Potential) -> tuple[Row, Row]:
@@ -98,12 +154,36 @@ class Drive(PotentialSpec):
             raise InputError(f"path is not given, and {potential.name} has no target; give a path.")
         return (0.0, *potential.theta), (self.tau or _TAU, *potential.target)
 
+    @property
+    def rows(self) -> Array:
+        """Time, theta and kT along the path, (rows, p + 2), of a resolved spec."""
+        path = np.array(self.path)
+        temperature = np.full(len(path), 1 / self.beta) if self.kT is None else np.array(self.kT)
+        return np.column_stack([path, temperature])
 
-def staircase(rows: ArrayLike, steps: int) -> tuple[Array, Array]:
-    """theta before the first jump and after each, (n + 2, p), and the waits between the jumps, (n,).
 
-    Each smooth piece of the path, from jump to jump, is cut into equal waits, with theta in the middle of each: an
-    error of second order in the wait.  ``steps`` are shared out by the pieces' durations, at least one each.
+@dataclass(frozen=True)
+class Stairs:
+    """A path as jumps and waits: ``theta`` (n + 2, p) before the first jump and after each, ``kT`` (n + 2,) likewise,
+    and the ``waits`` (n,) between the jumps.
+    """
+
+    theta: Array
+    kT: Array
+    waits: Array
+
+    def reached(self, times: ArrayLike) -> NDArray[np.intp]:
+        """After how many waits the clock is nearest to each of ``times``."""
+        clock = np.append(0.0, np.cumsum(self.waits))
+        return np.asarray(np.abs(clock - np.asarray(times, float).reshape(-1, 1)).argmin(axis=1), np.intp)
+
+
+def staircase(rows: ArrayLike, steps: int, refined: int = 1) -> Stairs:
+    """The staircase of a path: ``rows`` are those of `Drive.rows`.
+
+    Each smooth piece of the path, from jump to jump, is cut into equal waits, with theta and kT in the middle of each:
+    an error of second order in the wait.  ``steps`` are shared out by the pieces' durations, at least one each, and
+    every one is cut into ``refined``.
     """
     rows = np.asarray(rows, float)
     cuts = [0, *(np.flatnonzero(np.diff(rows[:, 0]) == 0) + 1).tolist(), len(rows)]
@@ -113,11 +193,22 @@ def staircase(rows: ArrayLike, steps: int) -> tuple[Array, Array]:
         length = piece[-1, 0] - piece[0, 0]
         if length == 0:  # a jump in several steps, which is one
             continue
-        count = max(1, round(steps * length / rows[-1, 0]))
+        count = refined * max(1, round(steps * length / rows[-1, 0]))
         times = piece[0, 0] + length * (np.arange(count) + 0.5) / count
         stairs.append(np.stack([np.interp(times, piece[:, 0], column) for column in piece[:, 1:].T], axis=1))
         waits.append(np.full(count, length / count))
-    return np.concatenate([*stairs, rows[-1:, 1:]]), np.concatenate(waits)
+    whole = np.concatenate([*stairs, rows[-1:, 1:]])
+    return Stairs(np.ascontiguousarray(whole[:, :-1]), whole[:, -1].copy(), np.concatenate(waits))
+
+
+def with_stops(rows: Array, times: ArrayLike) -> Array:
+    """The same path with a jump of nothing at each of ``times``, so that a wait of its staircase ends there."""
+    for time in np.asarray(times, float):
+        missing = 2 - np.count_nonzero(rows[:, 0] == time)
+        if missing > 0:
+            here = [time, *(np.interp(time, rows[:, 0], column) for column in rows[:, 1:].T)]
+            rows = np.insert(rows, np.searchsorted(rows[:, 0], time, side="right"), [here] * missing, axis=0)
+    return rows
 
 
 def _default_steps(system: System, rows: Array) -> int:

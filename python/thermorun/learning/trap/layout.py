@@ -33,8 +33,9 @@ _TIME_STEP = {
 }
 
 
-def lay_out(file: RunFile, spec: ExcessWork, plans: list[Plan]) -> None:
-    """Makes every section of a new file and publishes it."""
+def lay_out(file: RunFile, spec: ExcessWork, plans: list[Plan], kept: int) -> None:
+    """Makes every section of a new file and publishes it; so many replicas are ``kept`` from a smaller run."""
+    file.note(kept_replicas=kept)
     labels = Axis("protocol", np.array(list(spec.built())), "1", "protocol")
     own = _SUMMARY | (_TIME_STEP if spec.check_dt else {})
     file.add_section("/", [labels], [Variable(name, ("protocol",), *about) for name, about in own.items()])

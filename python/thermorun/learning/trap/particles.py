@@ -21,9 +21,9 @@ class Ensemble:
         spec = plan.spec
         self.plan, self.target = plan, plan.targets()
         self.blocks = -(-spec.particles // random.BLOCK)
-        self.x: Array = np.empty((spec.replicas, self.blocks * random.BLOCK), spec.precision)
-        self.sums = np.zeros((spec.replicas, self.blocks, 3))
-        self.noise = plan.streams("dynamics").take(spec.replicas)
+        self.x: Array = np.empty((plan.replicas, self.blocks * random.BLOCK), spec.precision)
+        self.sums = np.zeros((plan.replicas, self.blocks, 3))
+        self.noise = plan.noise("dynamics")
 
     @property
     def state(self) -> dict[str, Array]:
@@ -33,7 +33,7 @@ class Ensemble:
     def start(self) -> None:
         """Draws x at time 0."""
         spec = self.plan.spec
-        noise = self.plan.streams("start").take(spec.replicas)
+        noise = self.plan.noise("start")
         trap.spread(self.x, spec.particles, self.plan.u0, 1 / np.sqrt(spec.beta), noise, self.sums)
 
     def advance(self, first: int, last: int, recorded: Mask) -> Trace:
@@ -46,7 +46,7 @@ class ClosedLoop(Ensemble):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
-        replicas = plan.spec.replicas
+        replicas = plan.replicas
         self.mean = np.tile([plan.trap.theta0, 0.0], (replicas, 1))
         self.responses = np.zeros((replicas, 4, self.blocks * plan.spec.split))
         self.centres = np.full((replicas, plan.scheme.points + 1), plan.trap.theta0)
@@ -61,7 +61,7 @@ class ClosedLoop(Ensemble):
 
     def advance(self, first: int, last: int, recorded: Mask) -> Trace:
         plan = self.plan
-        trace = np.empty((last - first, plan.spec.replicas, len(trap.LEARN_COLUMNS)))
+        trace = np.empty((last - first, plan.replicas, len(trap.LEARN_COLUMNS)))
         trap.learn(
             self.x, plan.spec.particles, first, plan.scheme.steps[first:last], self.target[first:last],
             self.noise, self.mean, self.sums, self.responses, trace,
@@ -79,7 +79,7 @@ class OpenLoop(Ensemble):
 
     def __init__(self, plan: Plan, centres: Array) -> None:
         super().__init__(plan)
-        self.centres = np.broadcast_to(centres, (plan.spec.replicas, plan.scheme.points + 1))
+        self.centres = np.broadcast_to(centres, (plan.replicas, plan.scheme.points + 1))
         self.work = np.zeros(self.x.shape)
         self.heat = np.zeros(self.x.shape)
 
@@ -90,7 +90,7 @@ class OpenLoop(Ensemble):
     def advance(self, first: int, last: int, recorded: Mask) -> Trace:
         plan, particles = self.plan, self.plan.spec.particles
         points = first + np.flatnonzero(recorded[first:last])
-        record = np.empty((len(points), plan.spec.replicas, self.blocks, len(trap.DRIVE_COLUMNS)))
+        record = np.empty((len(points), plan.replicas, self.blocks, len(trap.DRIVE_COLUMNS)))
         trap.drive(
             self.x, self.work, self.heat, particles, first, plan.scheme.steps[first:last],
             np.ascontiguousarray(self.centres[:, first : last + 1]), self.noise, points - first, record,

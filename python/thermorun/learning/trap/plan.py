@@ -29,7 +29,8 @@ class Plan:
     """One protocol of a resolved spec, discretised, with the times it will record and the exact values at them.
 
     ``section`` is its place in a file.  Positions are counted from ``origin``: those of ``trap``, ``protocol``,
-    ``scheme``, ``u0`` (the mean of x at the start), and all that follows from them.
+    ``scheme``, ``u0`` (the mean of x at the start), and all that follows from them.  Replicas before ``first`` are in
+    the file already: those from there on are run.
     """
 
     spec: ExcessWork
@@ -40,6 +41,7 @@ class Plan:
     protocol: Protocol
     scheme: Scheme
     u0: float
+    first: int = 0
 
     @classmethod
     def of(cls, spec: ExcessWork, prefix: str = "") -> "list[Plan]":
@@ -75,9 +77,14 @@ class Plan:
         return plans
 
     @property
+    def replicas(self) -> int:
+        """How many are run."""
+        return self.spec.replicas - self.first
+
+    @property
     def particles(self) -> int:
-        """In all replicas."""
-        return self.spec.particles * self.spec.replicas
+        """In all replicas that are run."""
+        return self.spec.particles * self.replicas
 
     @property
     def open_loop(self) -> bool:
@@ -156,17 +163,22 @@ class Plan:
         """The random streams of this purpose; replica r uses the r-th."""
         return streams.trap(self.spec.seed, purpose, self.label)
 
+    def noise(self, purpose: str) -> tuple[np.uint64, np.uint64]:
+        """Seed and stream, for this purpose, of the first replica that is run."""
+        seed, stream = self.streams(purpose).take(self.spec.replicas)
+        return seed, stream + np.uint64(self.first)
+
     def targets(self) -> Array:
         """The mean of the data that each step compares with, (points, replicas)."""
         spec, points = self.spec, self.scheme.points
         if spec.samples is None:
-            return np.full((points, spec.replicas), self.trap.target)
+            return np.full((points, self.replicas), self.trap.target)
         return np.stack(list(self._sampled_targets()), axis=1)
 
     def _sampled_targets(self) -> Iterator[Array]:
         """Replica by replica."""
         spec, points = self.spec, self.scheme.points
-        for replica in range(spec.replicas):
+        for replica in range(self.first, spec.replicas):
             if isinstance(spec.samples, int):
                 data = np.empty(spec.samples)
                 random.fill_normals(data, *self.streams("data").part(replica, 1).take(), 0)

@@ -3,6 +3,7 @@
 import itertools
 import time as clock
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path as FilePath
 
 import numpy as np
@@ -15,6 +16,7 @@ from thermorun.learning.trap.layout import SNAPSHOT_PARTICLES
 from thermorun.learning.trap.particles import ClosedLoop, Ensemble, OpenLoop, compile_kernels, ensemble, memory
 from thermorun.learning.trap.plan import Plan
 from thermorun.learning.trap.protocols import NAMES, Path, Schedule
+from thermorun.learning.trap.recorder import SERIES
 from thermorun.learning.trap.result import ExcessWorkResult
 from thermorun.learning.trap.spec import ExcessWork
 from thermorun.results import origin
@@ -101,11 +103,23 @@ def run(spec: ExcessWork, under_way: Session, chunk: int = CHUNK) -> ExcessWorkR
     for plan in plans:
         plan.require_resolved()
     compile_kernels(spec)
-    under_way.open(spec, lambda file: layout.lay_out(file, spec, plans))
+    smaller = under_way.smaller
+    kept = smaller.replicas if isinstance(smaller, ExcessWork) else 0
+    file = under_way.open(spec, lambda file: layout.lay_out(file, spec, plans, kept))
+    plans = [replace(plan, first=int(file.noted("kept_replicas"))) for plan in plans]
     under_way.stage("excess work", sum(plan.particle_steps for plan in plans), "steps")
     for plan in plans:
         _Run(plan, under_way, chunk).finish()
     return read(under_way.file, spec)
+
+
+def extended(spec: ExcessWork, smaller: ExcessWork) -> dict[str, int]:
+    """Rows of each section that are the same with more replicas: histograms of the first, and works of particles."""
+    kept = {}
+    for label in spec.built():
+        kept[f"{label}/snapshots"] = smaller.snapshots + 1
+        kept[f"{label}/particles"] = smaller.replicas
+    return kept
 
 
 def read(file: RunFile, spec: ExcessWork) -> ExcessWorkResult:
@@ -132,6 +146,8 @@ class _Run:
             return
         self.particles: Ensemble = ensemble(plan)
         self.recorder = plan.recorder(self.particles.target)
+        # Of the replicas that were there before, until rows are whole.
+        self.kept = {name: self.file.read(plan.section)[name][:, : plan.first] for name in SERIES} if plan.first else {}
         first = self._restore()
         if first == 0:
             self.particles.start()
@@ -158,6 +174,8 @@ class _Run:
         if len(rows["work"]):
             for name in ("u", "theta"):
                 rows[name] = rows[name] + self.plan.origin
+            for name, before in self.kept.items():
+                rows[name] = np.concatenate([before[at : at + len(rows[name])], rows[name]], axis=1)
             self.file.write(self.plan.section, at, rows)
 
     def _require_finite(self, points: NDArray[np.intp], trace: dict[str, Array]) -> None:
@@ -172,6 +190,8 @@ class _Run:
 
     def _snapshot(self, point: int) -> None:
         plan = self.plan
+        if plan.first:
+            return
         count = min(plan.spec.particles, SNAPSHOT_PARTICLES)
         for row in np.flatnonzero(plan.snapshot_points == point):
             density, _ = np.histogram(self.particles.x[0, :count], plan.snapshot_edges, density=True)
@@ -189,10 +209,10 @@ class _Run:
                 self.under_way.advance((stop - start) * plan.particles)
                 self.under_way.pause()
         assert isinstance(driven, OpenLoop)
-        for replica in range(plan.spec.replicas):
+        for replica in range(plan.replicas):
             mine = np.s_[replica : replica + 1, : plan.spec.particles]
             each = {"work": driven.work[mine], "heat": driven.heat[mine]}
-            self.file.write(f"{plan.section}/particles", replica, each)
+            self.file.write(f"{plan.section}/particles", plan.first + replica, each)
 
     def _state(self, point: int) -> dict[str, Array]:
         place = {"section": np.array(self.plan.section), "point": np.array(point), "recorder": self.recorder.state}

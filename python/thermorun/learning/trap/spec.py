@@ -41,6 +41,7 @@ class ExcessWork(Spec):
 
     command = "excess-work"
     runner = "thermorun.learning.trap.run"
+    grows = ("replicas",)
 
     protocols: Annotated[
         tuple[str | Schedule | Path, ...],

@@ -1,0 +1,208 @@
+"""Parts of a run on other processes, here or on other machines, by Dask.
+
+A part is a function of its number and of nothing else: its noise has an address.  So whoever computes it, and how
+often, it is the same to the bit; a worker that is lost is replaced, and its parts are computed again.  Parts come back
+in their order, and are written by the one process that holds the file: what travels is what a row of the file holds,
+never particles.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+from thermorun.errors import InputError, RunError, require_count
+from thermorun.threads import on_threads
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+# Parts that a worker has to do or to wait for: enough that none is idle while its last result travels.
+_AHEAD = 2
+# A part whose workers die so often is at fault itself.
+_RETRIES = 3
+# Seconds between two looks at Ctrl-C.
+_LOOK = 0.2
+
+
+class UnderWay(Protocol):
+    """What a part may tell of itself while it runs."""
+
+    def advance(self, amount: int) -> None:
+        """So much more is done."""
+
+    def pause(self) -> None:
+        """A point at which the part may be stopped."""
+
+
+Part = Callable[[Any, Any], Any]
+
+
+class Workers:
+    """Processes that compute parts."""
+
+    def __init__(self, client: "Client", threads: int | None) -> None:
+        self.client, self.threads = client, threads
+        # Machines whose cache of kernels is filled, or is being filled by others than us.
+        self._warm = {_own_host(client)}
+
+    def each(self, part: Part, items: Sequence[Any], check: Callable[[], None]) -> Iterator[tuple[Any, int]]:
+        """``part(item, under way)`` of every item, in their order, and how far each advanced.
+
+        Raises what a part raises, RunError where no worker can be had, and what ``check`` raises.
+        """
+        count = max(1, len(self.client.scheduler_info()["workers"]))
+        waiting: deque[Future] = deque()
+        rest = iter(items)
+        try:
+            for host, address in self._cold():
+                # One compilation a machine, before many processes would begin the same one.
+                waiting += [self._submit(part, item, workers=[address]) for item in islice(rest, 1)]
+                self._warm.add(host)
+            for future in waiting:
+                _wait(future, check)
+            for item in islice(rest, _AHEAD * count):
+                waiting.append(self._submit(part, item))
+            while waiting:
+                done = _wait(waiting[0], check)
+                waiting.popleft()
+                waiting += [self._submit(part, item) for item in islice(rest, 1)]
+                yield done
+        finally:
+            self.client.cancel(list(waiting))
+
+    def _submit(self, part: Part, item: Any, **where: Any) -> "Future":
+        return self.client.submit(_compute, part, item, self.threads, pure=False, retries=_RETRIES, **where)
+
+    def _cold(self) -> list[tuple[str, str]]:
+        """One worker of every machine that has computed nothing yet."""
+        found = {one["host"]: address for address, one in self.client.scheduler_info()["workers"].items()}
+        return [(host, address) for host, address in found.items() if host not in self._warm]
+
+
+class _Away:
+    """What a part that runs elsewhere tells its progress to."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def advance(self, amount: int) -> None:
+        self.done += amount
+
+    def pause(self) -> None:
+        """Nobody stops a part elsewhere: it is short, and its result would be thrown away."""
+
+
+def _compute(part: Part, item: Any, threads: int | None) -> tuple[Any, int]:
+    away = _Away()
+    with on_threads(threads):
+        return part(item, away), away.done
+
+
+def _wait(future: "Future", check: Callable[[], None]) -> tuple[Any, int]:
+    from concurrent.futures import CancelledError
+
+    from distributed.comm import CommClosedError
+    from distributed.scheduler import KilledWorker
+
+    while True:
+        check()
+        try:
+            result: tuple[Any, int] = future.result(timeout=_LOOK)
+            return result
+        except TimeoutError:
+            continue
+        except KilledWorker as error:
+            raise RunError(
+                f"a part of the run was lost with {_RETRIES + 1} workers, one after the other, most likely for want of"
+                " memory; take fewer workers or a smaller run, and resume."
+            ) from error
+        except (CancelledError, CommClosedError, OSError) as error:
+            raise RunError("the scheduler went away; start it again and resume.") from error
+
+
+_active: ContextVar[Workers | None] = ContextVar("workers", default=None)
+
+
+def active() -> Workers | None:
+    """The workers that a run begun now shares its parts with."""
+    return _active.get()
+
+
+@contextmanager
+def workers(count: int | None = None, *, scheduler: str | None = None) -> Iterator[None]:
+    """Runs begun inside share their parts among processes; the results are the same to the bit.
+
+    Free energies, drives, metrics over a grid and classifications have parts.  Needs ``pip install
+    'thermokernels[cluster]'``.
+
+    Parameters
+    ----------
+    count : int, optional
+        Processes on this machine, which share its cores.
+    scheduler : str, optional
+        In their place: the address of a Dask scheduler, as in "tcp://host:8786", or a file that names it.  The package
+        must be installed where its workers run.
+
+    Raises
+    ------
+    InputError
+        For a number or an address that cannot be had, or where Dask is not installed.
+
+    Examples
+    --------
+    >>> import thermorun as tr
+    >>> with tr.workers(2):  # doctest: +SKIP
+    ...     result = tr.free_energy.measure("double-well", particles=2**20)
+    """
+    if (count is None) == (scheduler is None):
+        raise InputError(f"workers is {count} and scheduler is {scheduler}; give one of them.")
+    with _client(count, scheduler) as client:
+        share = None if count is None else max(1, (os.cpu_count() or 1) // count)
+        token = _active.set(Workers(client, share))
+        try:
+            yield
+        finally:
+            _active.reset(token)
+
+
+@contextmanager
+def _client(count: int | None, scheduler: str | None) -> Iterator["Client"]:
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise InputError("workers need Dask, which is not installed: pip install 'thermokernels[cluster]'.") from None
+    import logging
+
+    if count is not None:
+        number = require_count("workers", count, 1, 1024)
+        with (
+            LocalCluster(
+                n_workers=number, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
+                silence_logs=logging.CRITICAL,
+            ) as cluster,
+            Client(cluster) as client,
+        ):  # fmt: skip
+            yield client
+        return
+    named = {"scheduler_file": scheduler} if os.path.exists(str(scheduler)) else {"address": scheduler}
+    try:
+        client = Client(**named, timeout=5)
+    except (OSError, ValueError) as error:
+        raise InputError(f"scheduler is {scheduler}, where none answers ({error}).") from error
+    with client:
+        if not client.scheduler_info()["workers"]:
+            raise InputError(f"scheduler is {scheduler}, which has no workers; start some: dask worker {scheduler}.")
+        yield client
+
+
+def _own_host(client: "Client") -> str:
+    """This machine, under the name that the scheduler knows it by: ours has compiled before it asks others."""
+    from distributed.utils import get_ip
+
+    hosts = {one["host"] for one in client.scheduler_info()["workers"].values()}
+    local = hosts & {get_ip(), "127.0.0.1", "localhost"}
+    return next(iter(local), "")

@@ -38,6 +38,8 @@ def require_file(path: Path | str) -> None:
     """Raises InputError where a path names no regular file: a pipe would be waited for without end."""
     try:
         kind = os.stat(path).st_mode
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist.") from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         raise InputError(f"{path} cannot be read ({why}).") from error
@@ -95,6 +97,8 @@ def refuse_other_content(path: Path, spec: str) -> None:
         _require_place(path)
         if not path.exists():
             return
+    except InputError:  # which is a ValueError
+        raise
     except (OSError, ValueError) as error:  # a name too long, or with a zero byte in it
         why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         raise InputError(f"out is {short(str(path))}, which cannot be written ({why}).") from error

@@ -52,11 +52,13 @@ def load(path: "Path | str") -> "Result":
 
 
 def resume(
-    path: "Path | str", *, dataset: str | None = None, threads: int | None = None, show_progress: bool = False
-) -> "Result":
+    path: "Path | str", *, dataset: str | None = None, potential: "Potential | str | None" = None, trust: bool = False,
+    threads: int | None = None, show_progress: bool = False,
+) -> "Result":  # fmt: skip
     """Goes on with the run in a file, whatever stopped it: to the last bit as if nothing had.
 
-    ``dataset`` says where the data of the run are now, if they have moved.
+    ``dataset`` says where the data of the run are now, if they have moved; ``potential`` is the one that it began with,
+    or names it.  A file may name a file of Python: it is run only with ``trust``, or where ``potential`` is given.
 
     Raises
     ------
@@ -65,25 +67,37 @@ def resume(
     RunError
         Where it cannot go on.
     """
+    from thermorun.errors import DamagedFile, InputError
     from thermorun.store import read_spec
 
     spec = _spec_of(path).from_json(read_spec(path))
+    if hasattr(spec, "of_file"):
+        spec = spec.of_file(path, potential, trust)
+    elif potential is not None:
+        raise InputError(f"potential is given, but {path} holds a run of {spec.command}, which has none.")
     if dataset is not None:
         spec = spec.replace(dataset=dataset)
+    try:
+        load(path)  # all that is there is as it was written, or it is told now
+    except DamagedFile:
+        raise
+    except InputError:
+        pass  # it has not come to its first results
     result: Result = spec.run(out=path, resume=True, threads=threads, show_progress=show_progress)
     return result
 
 
 def extend(
     path: "Path | str", *, particles: int | None = None, replicas: int | None = None, shots: int | None = None,
-    epochs: int | None = None, dataset: str | None = None, threads: int | None = None, show_progress: bool = False,
+    epochs: int | None = None, dataset: str | None = None, trust: bool = False, threads: int | None = None,
+    show_progress: bool = False,
 ) -> "Result":  # fmt: skip
     """Makes more of the same of the complete run in a file, in the same file: so many in all.
 
     The result is, to the last bit, that of a run that had so many from the start; what the file holds is not computed
     again.  What can grow: ``particles`` of drive and free-energy, which know nothing of each other, ``replicas`` of
     excess-work and learn, ``shots`` of the thermodynamic computer, and ``epochs`` of cycles, where minibatches stay at
-    their last size.  Particles that learn share one theta: more of them are another run.
+    their last size.  Particles that learn share one theta: more of them are another run.  ``trust`` as in `resume`.
 
     Raises
     ------
@@ -105,7 +119,9 @@ def extend(
 
     larger = {"particles": particles, "replicas": replicas, "shots": shots, "epochs": epochs}
     kind = _spec_of(path)
-    result: Result = runs.extend(path, kind, larger, dataset=dataset, threads=threads, show_progress=show_progress)
+    result: Result = runs.extend(
+        path, kind, larger, dataset=dataset, trust=trust, threads=threads, show_progress=show_progress
+    )
     return result
 
 

@@ -12,15 +12,35 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """An argument that cannot be used."""
+    """An argument that cannot be used.
+
+    Its sentence may hold words out of files: no control character of theirs reaches a terminal.
+    """
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(printable(str(sentence)))
+
+
+class DamagedFile(InputError):
+    """A file that is not as it was written."""
 
 
 class RunError(RuntimeError):
     """A run that could not go on."""
 
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(printable(str(sentence)))
+
 
 class Stopped(KeyboardInterrupt):
     """A run that was stopped, with what became of it."""
+
+
+def printable(text: str) -> str:
+    """A text without characters that a terminal would take for commands, or that cannot be written: they are spelled
+    out, and lines become one."""
+    plain = " ".join(text.split("\n"))
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in plain)
 
 
 def require_number(name: str, value: Any) -> float:

@@ -1,9 +1,11 @@
 """What every result can do: say itself in a line, print its table, draw, and turn into other libraries' types."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from thermorun.errors import InputError
 from thermorun.specs import Spec
@@ -81,6 +83,14 @@ class Result:
                 return file.contents()
         return self.stored or {}
 
+    def checks(self) -> dict[str, bool]:
+        """What physics demands of the numbers, as far as they go, and whether it holds: a sentence each."""
+        found = {}
+        for section, datasets in self.contents().items():
+            for what, holds in _laws({name: one.values for name, one in datasets.items()}):
+                found[f"{section}: {what}"] = holds
+        return found
+
     def __repr__(self) -> str:
         given = ", ".join(
             f"{one.name}={_brief(getattr(self.spec, one.name))}"
@@ -101,6 +111,30 @@ def origin(file: RunFile, spec: Spec) -> dict[str, Any]:
         "file": file.path,
         "stored": None if file.path else file.contents(),
     }
+
+
+def _laws(stored: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    """The laws that the numbers of a section must obey, by the names that all subjects share; NaN is not there yet."""
+    if "first_law_residual" in stored and "work" in stored:
+        size = sum(_largest(stored[name]) for name in ("work", "heat", "energy_change") if name in stored)
+        residual = _largest(stored["first_law_residual"])
+        yield f"first law, |dE - W - Q| <= {residual:.1e}", residual <= 1e-6 + 1e-4 * size
+    if {"energy_change", "work", "heat"} <= stored.keys():
+        residual = _largest(stored["energy_change"] - stored["work"] - stored["heat"])
+        yield f"first law of the means, |dE - W - Q| <= {residual:.1e}", residual <= 1e-6 + 1e-4 * size
+    if {"density", "x"} <= stored.keys():
+        width = stored["x"][1] - stored["x"][0]
+        mass = stored["density"].sum(axis=-1) * width
+        yield f"densities add up to one within {_largest(mass - 1):.1e}", _largest(mass - 1) <= 1e-6
+    for name in ("occupancy", "matrix"):
+        if name in stored:
+            sums = stored[name].sum(axis=-1)
+            yield f"{name}: probabilities add up to one within {_largest(sums - 1):.1e}", _largest(sums - 1) <= 1e-6
+
+
+def _largest(values: Any) -> float:
+    size = np.abs(np.asarray(values, np.float64))
+    return float(np.max(size[np.isfinite(size)], initial=0.0))
 
 
 def _brief(value: Any) -> str:

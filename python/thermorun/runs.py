@@ -10,16 +10,19 @@ from typing import Any, TypeVar
 
 from thermorun import cluster
 from thermorun.arrays import Array
-from thermorun.errors import InputError, RunError, Stopped
+from thermorun.errors import DamagedFile, InputError, RunError, Stopped
 from thermorun.progress import Advance, Interrupt, interruptible, progress
 from thermorun.specs import Spec
-from thermorun.store import Earlier, RunFile, is_complete, read_command, read_spec
+from thermorun.store import Earlier, RunFile, is_complete, read_command, read_spec, reading
 from thermorun.threads import on_threads
 
 _Result = TypeVar("_Result")
 _Part = TypeVar("_Part")
 # Seconds between checkpoints.
 CHECKPOINT_EVERY = 20.0
+# A file that a run is writing may be caught between a number and its checksum: it is read again before it is called
+# damaged, so often and after so many seconds.
+_READS, _AGAIN = 3, 0.02
 
 
 class Session:
@@ -108,6 +111,11 @@ class Session:
         finally:
             self.interrupt.at_once = before
 
+    def discard(self) -> None:
+        """Removes the file of a run that turned out not to be possible: it would only stand in the way of the name."""
+        if not self.resuming and hasattr(self, "file"):
+            self.file.discard()
+
     def require_memory(self, needed: float, sentence: str) -> None:
         """Raises InputError where a run needs more bytes than there are; ``sentence`` names argument and value."""
         require_memory(needed, sentence)
@@ -133,6 +141,9 @@ def session(
             yield under_way
             if hasattr(under_way, "file"):
                 under_way.file.finish()
+        except InputError:
+            under_way.discard()
+            raise
         except KeyboardInterrupt:
             kept = hasattr(under_way, "file") and under_way.file.published
             raise Stopped(
@@ -141,15 +152,21 @@ def session(
                 else "stopped before there was anything to save."
             ) from None
         except MemoryError as error:
+            under_way.discard()
             raise RunError(f"memory ran out ({error or 'no more to be had'}); take a smaller run.") from error
+        except OSError as error:  # not of the run's file, which has a sentence of its own: the compile cache, say
+            where = f" at {error.filename}" if error.filename else ""
+            raise RunError(f"the run could not go on ({error.strerror or error}{where}).") from error
 
 
 def extend(
     path: Path | str, spec_type: type[Spec], larger: Mapping[str, int | None], *, dataset: str | None,
-    threads: int | None, show_progress: bool,
+    trust: bool, threads: int | None, show_progress: bool,
 ) -> Any:  # fmt: skip
     """Makes more of the complete run in a file, which takes its place: see `thermorun.extend`."""
     smaller = spec_type.from_json(read_spec(path))
+    if hasattr(smaller, "of_file"):
+        smaller = smaller.of_file(path, None, trust)
     if not is_complete(path):
         raise InputError(f"{path} holds the beginning of a run; go on with 'thermorun resume {path}' first.")
     wanted = smaller.larger(larger)
@@ -160,20 +177,21 @@ def extend(
 
 def load(path: Path | str, spec_type: type[Spec], read: Callable[[RunFile, Any], _Result]) -> _Result:
     """The results in a file of this type of spec, complete or not: ``read(file, spec)``.  Raises InputError."""
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path} does not exist.")
-    command = read_command(path)
-    if command != spec_type.command:
-        raise InputError(f"{path} holds a run of {command}, not of {spec_type.command}.")
-    try:
-        spec = spec_type.from_json(read_spec(path))
-        with RunFile.open_to_read(path) as file:
-            return read(file, spec)
-    except InputError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OSError) as error:
-        raise InputError(f"{path} is damaged, or was changed by hand ({type(error).__name__}: {error}).") from error
+    path, left = Path(path), _READS
+    while True:
+        command = read_command(path)
+        if command != spec_type.command:
+            raise InputError(f"{path} holds a run of {command}, not of {spec_type.command}.")
+        left -= 1
+        try:
+            with reading(path):
+                spec = spec_type.from_json(read_spec(path))
+                with RunFile.open_to_read(path) as file:
+                    return read(file, spec)
+        except DamagedFile:
+            if not left:
+                raise
+            time.sleep(_AGAIN)
 
 
 def require_memory(needed: float, sentence: str) -> None:

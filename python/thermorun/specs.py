@@ -30,19 +30,29 @@ class Parameter(NamedTuple):
     unit: str = ""
 
 
+# Products of half a dozen numbers of any unit stay within float64 between these.
+SMALLEST, LARGEST = 1e-50, 1e50
+
+
 def number(name: str, value: Any) -> float:
-    """A finite number."""
-    return require_number(name, value)
+    """A number, zero or of a size that can be computed with."""
+    checked = require_number(name, value)
+    if checked and not SMALLEST <= abs(checked) <= LARGEST:
+        raise InputError(f"{name} is {checked:g}; it must be 0, or of a size between {SMALLEST:g} and {LARGEST:g}.")
+    return checked
 
 
 def positive(name: str, value: Any) -> float:
-    """A positive finite number."""
-    return require_positive(name, value)
+    """A positive number of a size that can be computed with."""
+    checked = require_positive(name, value)
+    if not SMALLEST <= checked <= LARGEST:
+        raise InputError(f"{name} is {checked:g}; it must be between {SMALLEST:g} and {LARGEST:g}.")
+    return checked
 
 
 def not_negative(name: str, value: Any) -> float:
-    """A finite number of at least zero."""
-    checked = require_number(name, value)
+    """A number of at least zero."""
+    checked = number(name, value)
     if checked < 0:
         raise InputError(f"{name} is {checked:g}; it must be at least 0.")
     return checked

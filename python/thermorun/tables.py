@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 
+from thermorun.errors import printable
+
 
 @dataclass(frozen=True)
 class Table:
@@ -19,6 +21,13 @@ class Table:
     notes: Sequence[str] = field(default=())
     keys: int = 1
 
+    def __post_init__(self) -> None:
+        # Words of a file among them: nothing in a cell is a command, to a terminal or to the library that draws.
+        for name in ("headings", "notes"):
+            object.__setattr__(self, name, tuple(map(printable, getattr(self, name))))
+        object.__setattr__(self, "title", printable(self.title))
+        object.__setattr__(self, "rows", [tuple(map(printable, row)) for row in self.rows])
+
     def render(self, width: int = 80, styled: bool = False) -> str:
         """The table as text at most ``width`` columns wide.
 
@@ -27,6 +36,7 @@ class Table:
         from rich import box
         from rich.console import Console
         from rich.table import Table as Rich
+        from rich.text import Text
 
         console = Console(file=StringIO(), width=max(width, 20), force_terminal=styled, highlight=False)
         # Not as the title of the drawn table, which would break it at the table's own width.
@@ -34,9 +44,11 @@ class Table:
         for columns in self._groups(width):
             drawn = Rich(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
             for place in columns:
-                drawn.add_column(self.headings[place], justify="left" if place < self.keys else "right", no_wrap=True)
+                drawn.add_column(
+                    Text(self.headings[place]), justify="left" if place < self.keys else "right", no_wrap=True
+                )
             for row in self.rows:
-                drawn.add_row(*(row[place] for place in columns))
+                drawn.add_row(*(Text(row[place]) for place in columns))
             # A key alone may be too wide: then the line is long, but whole.
             console.width = max(width, console.measure(drawn, options=console.options.update(width=10_000)).maximum)
             console.print(drawn)

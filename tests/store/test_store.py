@@ -17,7 +17,7 @@ import xarray
 import thermorun
 from thermorun import learning
 from thermorun.errors import InputError, RunError
-from thermorun.store import Axis, RunFile, Variable
+from thermorun.store import Axis, RunFile, Variable, inspect
 
 # Long enough to be caught in the middle, short enough for a test.
 FIELDS = {
@@ -33,12 +33,19 @@ learning.ExcessWork(**{FIELDS!r}).run(out=sys.argv[1], chunk=600_000)
 
 
 def contents(path):
-    """Every dataset of a file but the timing."""
+    """Every dataset of a file but the timing, the checksums of its table, and the places in the file."""
     found = {}
     with h5py.File(path, "r") as file:
         file.visititems(lambda name, item: found.update({name: item[()]} if isinstance(item, h5py.Dataset) else {}))
-    found.pop("particle_steps_per_second")
+    for name in ("particle_steps_per_second", "checksums/crc32", "checksums/extents", "checksums/seal"):
+        found.pop(name)
     return found
+
+
+def rows(path):
+    """How many are committed."""
+    with h5py.File(path, "r", locking=False) as file:
+        return sum(file["commits"])
 
 
 def assert_same_contents(one, other):
@@ -94,7 +101,7 @@ def test_ctrl_c_saves_and_resumes(tmp_path, undisturbed):
     path = tmp_path / "interrupted.h5"
     code = RUN.replace("CHECKPOINT_EVERY = 0.0", "CHECKPOINT_EVERY = 1e9")
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (path.exists() and sum(contents(path)["commits"]) > 20):
+        while process.poll() is None and not (path.exists() and rows(path) > 20):
             time.sleep(0.002)
         process.send_signal(signal.SIGINT)
     assert path.with_name("interrupted.h5.checkpoint").exists()
@@ -105,7 +112,7 @@ def test_ctrl_c_saves_and_resumes(tmp_path, undisturbed):
 def test_xarray_reads_it_without_us(undisturbed):
     table = xarray.open_dataset(undisturbed, engine="h5netcdf")
     assert table.excess_work.sel(protocol="constant").item() == pytest.approx(0.25, abs=0.02)
-    assert table.attrs["schema_version"] == 1
+    assert table.attrs["schema_version"] == 2
     assert learning.ExcessWork.from_json(table.attrs["spec"]) == learning.ExcessWork(**FIELDS).resolved()
     series = xarray.open_dataset(undisturbed, group="constant", engine="h5netcdf")
     assert series.work.dims == ("time", "replica")
@@ -132,7 +139,7 @@ def test_loading_gives_back_what_ran(tmp_path):
 SMALL = {"protocols": "constant", "particles": 1024, "steps": 10, "records": 1}
 
 
-def test_refuses_a_file_that_holds_something_else(tmp_path):
+def test_refuses_a_file_that_holds_something_else(tmp_path, monkeypatch):
     path = tmp_path / "run.h5"
     learning.excess_work(out=path, **SMALL)
     before = path.read_bytes()
@@ -148,9 +155,8 @@ def test_refuses_a_file_that_holds_something_else(tmp_path):
         pass
     with pytest.raises(InputError, match="not of a run"):
         thermorun.load(tmp_path / "other.h5")
-    with h5py.File(path, "r+") as file:
-        file.attrs["schema_version"] = 99
-    with pytest.raises(InputError, match="schema version 99"):
+    monkeypatch.setattr(inspect, "SCHEMA_VERSION", 99)
+    with pytest.raises(InputError, match="schema version 2; this version reads 99"):
         thermorun.load(path)
 
 
@@ -174,7 +180,7 @@ def test_truncated_file_is_said_to_be_broken(tmp_path):
     path = tmp_path / "run.h5"
     learning.excess_work(out=path, **SMALL)
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(InputError, match="cannot be read as HDF5"):
+    with pytest.raises(InputError, match="cut short"):
         thermorun.load(path)
 
 
@@ -199,6 +205,45 @@ def test_a_full_disk_is_reported_and_what_is_committed_stays(tmp_path):
         assert file.committed("a") == 2
         assert file.read("a")["v"].tolist()[:2] == [1.0, 2.0]
         assert file.load_checkpoint() is None
+
+
+WRITER = """
+import sys
+import numpy as np
+from thermorun.store import Axis, RunFile, Variable
+rows = int(sys.argv[2])
+with RunFile.create(sys.argv[1], "test", "{}", 0, 1) as file:
+    axes = [Axis("row", np.arange(rows), "1", "row"), Axis("column", np.arange(50), "1", "column")]
+    file.add_section("a", axes, [Variable("v", ("row", "column"), "1", "value")])
+    file.publish({"a": rows})
+    for row in range(rows):
+        file.write("a", row, {"v": np.full((1, 50), float(row))})
+        file.wait()
+"""
+
+
+@pytest.mark.parametrize("reads", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_readers_watch_a_run_of_another_process(tmp_path, reads):
+    """Plain h5py and xarray, as the page on files says: rows that are counted are whole, at every one of many looks."""
+    path, counts = tmp_path / "watched.h5", []
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(10 * reads)]) as process:
+        while process.poll() is None and len(counts) < reads:
+            if not path.exists():
+                continue
+            if len(counts) % 20:
+                with h5py.File(path, "r", locking=False) as file:
+                    counts.append(int(file["commits"][0]))
+                    values = file["a/v"][: counts[-1]]
+            else:
+                with xarray.open_dataset(path, engine="h5netcdf", cache=False) as root:
+                    counts.append(int(root.commits.sel(section="a")))
+                with xarray.open_dataset(path, group="a", engine="h5netcdf", cache=False) as section:
+                    values = section.v.isel(row=slice(0, counts[-1])).values
+            assert np.all(values == np.arange(counts[-1])[:, None])
+        process.kill()
+    assert len(counts) > reads / 4
+    assert counts == sorted(counts)
+    assert counts[-1] > counts[0]
 
 
 def test_rows_are_there_before_they_are_counted(tmp_path):

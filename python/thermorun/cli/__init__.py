@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from thermorun.errors import InputError, RunError, Stopped
+from thermorun.errors import InputError, RunError, Stopped, printable
 
 # Each command's module and short help: a module is imported when its command is called, or its help is.
 _COMMANDS = {
@@ -23,6 +23,9 @@ _COMMANDS = {
     "resume": ("files", "Go on with the run in a file."),
     "extend": ("files", "More of the same into a file."),
     "plot": ("files", "Draw the pictures of a file again."),
+    "inspect": ("files", "What is in a file, and how far it is."),
+    "verify": ("files", "Whether a file is as it was written."),
+    "repair": ("files", "Back to the last good rows of a file."),
     "figures": ("figures", "Rebuild the papers' figures, on one page."),
     "selftest": ("selftest", "Check this machine against exact laws."),
 }
@@ -76,6 +79,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         fail(in_options(str(error), arguments), 2)
     except RunError as error:
         fail(str(error), 1)
+    except (OSError, UnicodeError) as error:  # a name that is too long, or no text: before it was even looked for
+        name = getattr(error, "filename", None)
+        fail(f"{name or 'a name'} cannot be used ({getattr(error, 'strerror', None) or error}).", 2)
     except (click.Abort, KeyboardInterrupt):
         fail("stopped.", 130)
     sys.exit(code if isinstance(code, int) else 0)  # what click's Exit asks for
@@ -83,7 +89,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def fail(sentence: str, code: int) -> NoReturn:
     """One sentence on stderr, and out."""
-    click.echo(f"thermorun: {sentence}", err=True)
+    click.echo(f"thermorun: {printable(sentence)}", err=True)
     sys.exit(code)
 
 

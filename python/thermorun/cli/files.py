@@ -1,25 +1,41 @@
 """Commands about files that runs have made."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 import thermorun
+from thermorun import store
 from thermorun.cli.options import Count, worker_options
-from thermorun.cli.run import save_pictures, show
+from thermorun.cli.run import save_pictures, show, width
+from thermorun.errors import DamagedFile, InputError, printable, short
 from thermorun.plots import FORMATS
+from thermorun.tables import Table
 
 
 @click.command(short_help="Go on with the run in a file.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--dataset", help="Where the data of the run are now, if they have moved.")
+@click.option("--potential", help="The potential that the run began with, as FILE.py:NAME, if it has moved.")
+@click.option("--trust", is_flag=True, help="Run the Python file that FILE names as its potential.")
 @click.option("--threads", type=Count(), help="All cores by default; results do not depend on it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @worker_options
-def resume(file: Path, dataset: str | None, threads: int | None, as_json: bool) -> None:
-    """Go on with the run in FILE, whatever stopped it; the results are those of a run that was never stopped."""
-    show(thermorun.resume(file, dataset=dataset, threads=threads, show_progress=True), as_json)
+def resume(
+    file: Path, dataset: str | None, potential: str | None, trust: bool, threads: int | None, as_json: bool
+) -> None:
+    """Go on with the run in FILE, whatever stopped it; the results are those of a run that was never stopped.
+
+    A run of your own potential names its Python file.  That file is run only with --trust or --potential: FILE may be
+    from a stranger.
+    """
+    result = thermorun.resume(
+        file, dataset=dataset, potential=potential, trust=trust, threads=threads, show_progress=True
+    )
+    with store.reading(file):  # a spec that was changed may fit no numbers
+        show(result, as_json)
 
 
 @click.command(short_help="More of the same into a file.")
@@ -28,6 +44,7 @@ def resume(file: Path, dataset: str | None, threads: int | None, as_json: bool) 
 @click.option("--replicas", type=Count(), help="In all, of a run of excess-work or learn.")
 @click.option("--shots", type=Count(), help="In all, of a training or classification of computer.")
 @click.option("--epochs", type=Count(), help="In all, of a training of cycles.")
+@click.option("--trust", is_flag=True, help="Run the Python file that FILE names as its potential.")
 @click.option("--dataset", help="Where the data of the run are now, if they have moved.")
 @click.option("--threads", type=Count(), help="All cores by default; results do not depend on it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
@@ -52,3 +69,62 @@ def plot(file: Path, kind: str, folder: Path | None) -> None:
         click.echo(f"thermorun: {sentence}", err=True)
     if refused and not saved:
         raise click.exceptions.Exit(1)
+
+
+@click.command(short_help="What is in a file, and how far it is.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def inspect(file: Path, as_json: bool) -> None:
+    """Say what run FILE holds, how far it is, and whether it can go on.  Nothing of it is run."""
+    found = store.survey(file)
+    sections = [{"section": one.name, "rows": one.done, "of": one.rows} for one in found.sections]
+    if as_json:
+        report = {"command": found.command, "file": str(file), "complete": found.complete, "sections": sections}
+        click.echo(json.dumps(report | {"checkpoint": found.checkpoint, "spec": found.spec} | found.facts))
+        return
+    rows = [(one.name, str(one.done), str(one.rows)) for one in found.sections]
+    title = f"{file}: {found.command}, {'complete' if found.complete else 'not complete'}"
+    notes = [f"{name}: {short(value)}" for name, value in {**found.facts, **found.spec}.items()]
+    notes.append(f"checkpoint: {found.checkpoint}")
+    if not found.complete:
+        code = ".py:" in str(found.spec.get("potential"))
+        notes.append(f"go on with 'thermorun resume {file}{' --trust' if code else ''}'")
+    click.echo(Table(title, ("section", "rows", "of"), rows, notes).render(width()))
+
+
+@click.command(short_help="Whether a file is as it was written.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def verify(file: Path, as_json: bool) -> None:
+    """Compare FILE with its checksums, its counters with its rows, and its numbers with physics: exit code 1 if not so.
+
+    Physics: the first law, probabilities that add up to one, the seed that of the spec.
+    """
+    verdicts = dict.fromkeys(store.faults(file), False) or {"structure, checksums, counters, seed": True}
+    if all(verdicts.values()):
+        try:
+            verdicts |= thermorun.load(file).checks()
+        except DamagedFile as error:
+            verdicts[str(error)] = False
+        except InputError as error:  # it has not come to its first results
+            verdicts[str(error)] = True
+    if as_json:
+        click.echo(json.dumps({"file": str(file), "good": all(verdicts.values()), "checks": verdicts}))
+    else:
+        for what, holds in verdicts.items():
+            click.echo(printable(f"{'good' if holds else 'BAD '}  {what}"))
+    if not all(verdicts.values()):
+        raise click.exceptions.Exit(1)
+
+
+@click.command(short_help="Back to the last good rows of a file.")
+@click.argument("file", type=click.Path(path_type=Path))
+def repair(file: Path) -> None:
+    """Take rows of FILE that are damaged, and those after them, for not written: the run can then be resumed.
+
+    What is good stays as it is.  A file whose structure is damaged cannot be repaired.
+    """
+    done = store.repair(file)
+    for sentence in done:
+        click.echo(printable(sentence))
+    click.echo(f"go on with 'thermorun resume {file}'" if done else "nothing to repair")

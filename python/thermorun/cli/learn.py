@@ -8,9 +8,10 @@ import click
 
 from thermorun.cli.options import Numbers, chosen, run_options, spec_options
 from thermorun.cli.run import execute, free_name, show, width
-from thermorun.errors import InputError, require_positive
+from thermorun.errors import InputError
 from thermorun.learning.rates import RULES
 from thermorun.learning.spec import Learn
+from thermorun.specs import positive
 
 
 @click.command(short_help="Any potential learned in closed loop.")
@@ -37,13 +38,15 @@ def learn(
     if dt is not None:
         if "steps" in fields:
             raise InputError("dt and steps are both given; they say the same.")
-        fields["steps"] = math.ceil(require_positive("tau", fields.get("tau", Learn.tau)) / require_positive("dt", dt))
+        fields["steps"] = math.ceil(positive("tau", fields.get("tau", Learn.tau)) / positive("dt", dt))
     spec = Learn(**fields)
     if theorem is None:
         execute(spec, out, resume, threads, as_json)
         return
+    from thermorun.learning.theorem import parts
     from thermorun.learning.theorem import theorem as near
 
+    parts(spec, theorem)  # refused now, not after the run
     result = spec.run(out=out or free_name(spec), resume=resume, threads=threads, show_progress=True)
     nearing = near(spec, theorem, threads=threads, show_progress=True)
     show(result, as_json, theorem=nearing.to_dict())

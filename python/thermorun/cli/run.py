@@ -50,6 +50,9 @@ def save_pictures(result: Result, kind: str = "png", folder: Path | None = None)
     for name, figure in figures.items():
         stem = f"{result.file.stem}-{name}" if name else result.file.stem
         path = (folder or result.file.parent) / f"{stem}.{kind}"
+        if path.resolve() == result.file.resolve():
+            refused.append(f"picture {path} would take the place of the data; it was not drawn.")
+            continue
         try:
             plots.save(figure, path)
             saved.append(path)

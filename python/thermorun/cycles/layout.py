@@ -92,10 +92,10 @@ def lay_out(file: RunFile, spec: CycleStudy, data: Dataset) -> None:
                      [Variable("seconds", ("part",), "s", "time spent")])  # fmt: skip
     _lay_out_analysis(file, spec, data, model)
     parts = _lay_out_data(file, data, pixel)
-    file.publish({"training": spec.epochs, "parameters": len(kept.values), "analysis": spec.models})
     file.write_whole("data", {"mean": data.x.mean(axis=0)})
     for section, (x, labels) in parts.items():
         file.write_whole(section, {"bits": np.packbits(x, axis=1), "label": labels})
+    file.publish({"training": spec.epochs, "parameters": len(kept.values), "analysis": spec.models})
 
 
 def _lay_out_analysis(file: RunFile, spec: CycleStudy, data: Dataset, model: Axis) -> None:

@@ -78,16 +78,21 @@ def theorem(
     InputError
         Where the theory of the potential is not known, for fewer than two tau, or for input that cannot run.
     """
-    if len(set(taus)) < 2:
-        raise InputError(f"taus holds {len(set(taus))} values; an exponent takes at least 2.")
-    if not known(spec.system.potential):
-        Theory(spec.system, [])
-    deviations = []
-    for tau in taus:
-        part = spec.replace(tau=tau, steps=None, refresh=None, rules="natural", accuracy=None)
-        deviations.append(_deviation(tau, part.run(threads=threads, show_progress=show_progress)["natural"]))
+    deviations = [
+        _deviation(part.tau, part.run(threads=threads, show_progress=show_progress)["natural"])
+        for part in parts(spec, taus)
+    ]
     logs = np.log([(one.tau, one.exact) for one in deviations])
     return Theorem(tuple(deviations), float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0]))
+
+
+def parts(spec: Learn, taus: tuple[float, ...]) -> list[Learn]:
+    """The runs that `theorem` takes.  Raises InputError as it does, before any of them."""
+    if len(set(taus)) < 2:
+        raise InputError(f"theorem holds {len(set(taus))} durations; an exponent takes at least 2.")
+    if not known(spec.system.potential):
+        Theory(spec.system, [])
+    return [spec.replace(tau=tau, steps=None, refresh=None, rules="natural", accuracy=None).resolved() for tau in taus]
 
 
 def _deviation(tau: float, rule: RuleResult) -> Deviation:

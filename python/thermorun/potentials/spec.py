@@ -1,8 +1,11 @@
 """What every spec of ensembles in a potential shares."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Self
 
 from thermorun.errors import InputError
+from thermorun.potentials.by_name import resolve
 from thermorun.potentials.potential import Potential
 from thermorun.potentials.system import System
 from thermorun.specs import Spec
@@ -39,6 +42,21 @@ class PotentialSpec(Spec):
             raise InputError(f"potential is {potential.name}, changed since the run began; restore it.")
         integrator = self.integrator or ("heun" if potential.quadratic is None else "exact")
         return self.replace(integrator=integrator, fingerprint=potential.fingerprint), system
+
+    def of_file(self, path: Path | str, potential: Potential | str | None, trust: bool) -> Self:
+        """The spec of a file with the potential that is given in the place of the one that the file names.
+
+        Raises InputError where the file names a file of Python, which would be run, and nobody said that it may.
+        """
+        named = self.potential
+        if potential is not None:
+            return self.replace(potential=replace(resolve(potential), name=str(named)))
+        if isinstance(named, str) and named.rpartition(":")[0].endswith(".py") and not trust:
+            raise InputError(
+                f"{path} would run code: its potential is {named}.  Read that file, and then trust it (--trust,"
+                " trust=True), or give the potential."
+            )
+        return self
 
     def file_name(self) -> str:
         return f"{self.command}-{self.potential_name}-seed{self.seed}"

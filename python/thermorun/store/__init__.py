@@ -1,8 +1,9 @@
 """Result files: HDF5 that opens in xarray and h5dump, while a run writes it and after it was killed."""
 
-from thermorun.store.inspect import is_complete, read_command, read_spec
-from thermorun.store.layout import SCHEMA_VERSION, Axis, Contents, Stored, Variable
-from thermorun.store.runfile import Earlier, RunFile
+from thermorun.store.inspect import is_complete, read_command, read_spec, reading
+from thermorun.store.layout import SCHEMA_VERSION, Axis, Contents, Earlier, Stored, Variable
+from thermorun.store.runfile import RunFile
+from thermorun.store.survey import Survey, faults, repair, survey
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -11,8 +12,13 @@ __all__ = [
     "Earlier",
     "RunFile",
     "Stored",
+    "Survey",
     "Variable",
+    "faults",
     "is_complete",
     "read_command",
     "read_spec",
+    "reading",
+    "repair",
+    "survey",
 ]

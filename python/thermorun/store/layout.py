@@ -4,18 +4,18 @@ import json
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
 from thermorun.arrays import Array
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -48,27 +48,34 @@ class Stored:
     attributes: dict[str, Any]
 
 
+class Earlier(NamedTuple):
+    """A complete run whose place a larger one takes: its spec (JSON), and the rows of each section that stay."""
+
+    spec: str
+    rows: Mapping[str, int]
+
+
 # Datasets by section and name; the root is the section "/".
 Contents = dict[str, dict[str, Stored]]
 
 
-def contents(file: h5py.File) -> Contents:
-    """All that an open run's file holds, as arrays."""
-    found: Contents = {"/": {}}
+def contents(
+    sections: Mapping[str, Mapping[str, h5py.Dataset]], checked: Callable[[str, str, h5py.Dataset], Array]
+) -> Contents:
+    """All that the datasets of a file hold, by section and name, as arrays; ``checked`` gives their values."""
+    return {
+        section: {name: _stored(name, data, checked(section, name, data)) for name, data in datasets.items()}
+        for section, datasets in sections.items()
+    }
 
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Group):
-            found[name] = {}
-            return
-        section, _, own = name.rpartition("/")
-        scales = [[scale.name.rpartition("/")[2] for scale in dimension.values()] for dimension in item.dims]
-        dimensions = (own,) if item.is_scale else tuple(each[0] if each else "" for each in scales)
-        values = item.asstr()[()] if h5py.check_string_dtype(item.dtype) else item[()]
-        kept = {key: item.attrs[key] for key in ("units", "long_name") if key in item.attrs}
-        found[section or "/"][own] = Stored(dimensions, values, kept)
 
-    file.visititems(visit)
-    return found
+def _stored(name: str, data: h5py.Dataset, values: Array) -> Stored:
+    scales = [[scale.name.rpartition("/")[2] for scale in dimension.values()] for dimension in data.dims]
+    dimensions = (name,) if data.is_scale else tuple(each[0] if each else "" for each in scales)
+    if h5py.check_string_dtype(data.dtype):
+        values = np.array([text.decode() for text in values.ravel()], object).reshape(values.shape)
+    kept = {key: data.attrs[key] for key in ("units", "long_name") if key in data.attrs}
+    return Stored(dimensions, values, kept)
 
 
 def add_section(file: h5py.File, name: str, axes: Sequence[Axis], variables: Sequence[Variable]) -> None:
@@ -89,6 +96,36 @@ def add_section(file: h5py.File, name: str, axes: Sequence[Axis], variables: Seq
         data.attrs.update({"units": variable.units, "long_name": variable.long_name})
         for position, dimension in enumerate(variable.dimensions):
             data.dims[position].attach_scale(group[dimension])
+
+
+def add_counters(file: h5py.File, rows: Mapping[str, int], begun: Mapping[str, int]) -> None:
+    """The rows that complete each section that is written row by row, and those that are complete already."""
+    scale = file.create_dataset("section", data=list(rows), dtype=h5py.string_dtype(), track_times=False)
+    scale.make_scale("section")
+    scale.attrs["long_name"] = "parts of the file that are written row by row"
+    for name, values, meaning in (
+        ("rows", list(rows.values()), "rows that complete a section"),
+        ("commits", [begun.get(name, 0) for name in rows], "rows of a section that are complete"),
+    ):
+        data = file.create_dataset(name, data=np.array(values, np.int64), track_times=False)
+        data.attrs["long_name"] = meaning
+        data.dims[0].attach_scale(scale)
+
+
+def copy_shared(section: h5py.Group, held: Mapping[str, Array]) -> Iterator[tuple[str, range]]:
+    """Copies arrays into the datasets of a section, as far as both reach; gives the names, and the entries copied."""
+    for name, new in section.items():
+        if isinstance(new, h5py.Dataset) and not new.is_scale and name in held:
+            shared = tuple(map(slice, map(min, new.shape, held[name].shape)))
+            new[shared] = held[name][shared]
+            yield name, range(shared[0].stop)
+
+
+def put_rows(data: h5py.Dataset, first: int, values: Array) -> None:
+    """``data[first : first + len(values)] = values``, of the dataset's own dtype; h5py takes five times as long."""
+    place = data.id.get_space()
+    place.select_hyperslab((first,) + (0,) * (values.ndim - 1), values.shape)
+    data.id.write(h5py.h5s.create_simple(values.shape), place, np.ascontiguousarray(values))
 
 
 def attributes(command: str, spec: str, seed: int, threads: int) -> dict[str, Any]:

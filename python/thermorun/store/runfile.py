@@ -1,43 +1,43 @@
 """One run, one HDF5 file.
 
-Layout, schema version 1.  The root's attributes are ``schema_version``, ``command``, ``spec`` (JSON), ``seed``,
+Layout, schema version 2.  The root's attributes are ``schema_version``, ``command``, ``spec`` (JSON), ``seed``,
 ``versions`` (JSON), ``machine`` (JSON), ``threads`` and ``created``.  A *section* is a group whose datasets share
 dimension scales and carry ``units`` and ``long_name``.  ``/commits`` counts, section by section, how many of its
-``/rows`` are complete: rows are written first, then flushed, then counted.
+``/rows`` are complete: rows and their checksums are written first, then flushed, then counted.  The group
+``/checksums`` holds a CRC-32 of every row and every whole dataset (`checksums`), and a seal of the rest (`structure`).
 
 Why a file survives a kill at any instant: every dataset is allocated and filled when its section is made, so from
 then on no metadata changes, only bytes inside allocated chunks.  The format of HDF5 1.8 is used because later ones
 mark a file as open, and a killed process leaves the mark behind: such files refuse to open until repaired by hand.
-For the same reason the single writer takes no lock, and readers may watch at any time, with or without SWMR.
+For the same reason the single writer takes no lock of HDF5's, and readers may watch at any time, with or without SWMR.
 
-What a run needs to go on after a kill is in ``FILE.checkpoint``, replaced as a whole and removed when the run is
-complete.
+Why it survives a full disk: see `disk`.  Why it survives a power cut: the rows are on the disk before the checkpoint
+that counts on them is, and a checkpoint that counts more rows than there are is not used: see `checkpoints`.
 """
 
 import os
 import secrets
-import struct
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import h5py
 import numpy as np
 
 from thermorun.arrays import Array
-from thermorun.errors import InputError, RunError
-from thermorun.store.inspect import difference, opened, read_spec, reason, refuse_other_content, require_intact
-from thermorun.store.layout import Axis, Contents, Variable, add_section, attributes, contents
+from thermorun.errors import DamagedFile, InputError, RunError
+from thermorun.store import checkpoints, layout
+from thermorun.store.checksums import GROUP, Checksums, sections
+from thermorun.store.disk import Disk, sync_folder
+from thermorun.store.inspect import difference, opened, read_spec, reading, reason, refuse_other_content
+from thermorun.store.layout import Axis, Contents, Earlier, Variable
+from thermorun.store.locks import locked
+from thermorun.store.structure import add_seal, require_plain, seal
 
-
-class Earlier(NamedTuple):
-    """A complete run whose place a larger one takes: its spec (JSON), and the rows of each section that stay."""
-
-    spec: str
-    rows: Mapping[str, int]
+# A format that no killed process leaves marked as open.
+_FORMAT = ("earliest", "v108")
 
 
 class RunFile:
@@ -48,15 +48,19 @@ class RunFile:
     """
 
     def __init__(
-        self, path: Path | None, file: h5py.File, target: Path | None = None, earlier: Earlier | None = None
-    ) -> None:
+        self, path: Path | None, file: h5py.File, disk: Disk | None = None, target: Path | None = None,
+        earlier: Earlier | None = None,
+    ) -> None:  # fmt: skip
         self.path = path
         self._earlier = earlier
-        self._file = file
-        self._target = target
+        self._file, self._disk, self._target = file, disk, target
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._pending: list[Future[None]] = []
         self._lock: int | None = None
+        self._checks = Checksums()
+        self._open: dict[str, h5py.Dataset] = {}
+        self._names: list[str] = []  # of the sections that are counted
+        self._commits = np.zeros(0, np.int64)
 
     @classmethod
     def create(
@@ -71,37 +75,36 @@ class RunFile:
         refuse_other_content(path, spec if earlier is None else earlier.spec)
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
-            file = h5py.File(part, "w", libver=("earliest", "v108"), locking=False)
+            disk = Disk(part, "x+")
         except OSError as error:
             raise InputError(f"out is {path}, which cannot be written ({reason(error)}).") from error
-        file.attrs.update(attributes(command, spec, seed, threads))
-        return cls(path, file, part, earlier)
+        file = cls(path, h5py.File(disk, "w", libver=_FORMAT), disk, part, earlier)
+        file.note(**layout.attributes(command, spec, seed, threads))
+        return file
 
     @classmethod
     def in_memory(cls, command: str, spec: str, seed: int, threads: int) -> Self:
         """The same for a run without a file: it is gone when closed, but for its ``contents``."""
-        file = h5py.File(
-            f"memory-{secrets.token_hex(8)}", "w", libver=("earliest", "v108"), driver="core", backing_store=False
-        )
-        file.attrs.update(attributes(command, spec, seed, threads))
+        file = h5py.File(f"memory-{secrets.token_hex(8)}", "w", libver=_FORMAT, driver="core", backing_store=False)
+        file.attrs.update(layout.attributes(command, spec, seed, threads))
         return cls(None, file)
 
     def add_section(self, name: str, axes: Sequence[Axis], variables: Sequence[Variable]) -> None:
         """Allocates a group with its dimension scales and its datasets, filled with NaN, or zero where integers."""
-        add_section(self._file, name, axes, variables)
+        layout.add_section(self._file, name, axes, variables)
         if self._earlier is not None and self.path is not None:
-            self._take_over(self.path, name, variables)
+            self._take_over(self.path, name)
+        self._raise_if_full()
 
-    def _take_over(self, path: Path, name: str, variables: Sequence[Variable]) -> None:
+    def _take_over(self, path: Path, name: str) -> None:
         """Copies what the earlier file holds of a section's datasets, as far as both reach."""
-        with opened(path) as earlier:
-            for variable in variables if name in earlier else ():
-                new, old = self._file[name][variable.name], earlier[name].get(variable.name)
-                if old is not None:
-                    shared = tuple(map(slice, map(min, new.shape, old.shape)))
-                    new[shared] = old[shared]
+        with RunFile.open_to_read(path) as earlier:
+            held = earlier.read(name) if name in earlier._file else {}
+        for variable, entries in layout.copy_shared(self._file[name], held):
+            for entry in entries:
+                self._checks.note(name, variable, entry)
 
-    def note(self, **facts: str | float) -> None:
+    def note(self, **facts: Any) -> None:
         """Adds attributes to the root, while the file is laid out: what is known of the whole run."""
         self._file.attrs.update(facts)
 
@@ -114,27 +117,37 @@ class RunFile:
 
         ``rows`` names the sections that are written row by row, with the number of rows that completes each.
         """
+        self.wait()
         begun = {} if self._earlier is None else self._earlier.rows
-        scale = self._file.create_dataset("section", data=list(rows), dtype=h5py.string_dtype(), track_times=False)
-        scale.make_scale("section")
-        scale.attrs["long_name"] = "parts of the file that are written row by row"
-        for name, values, meaning in (
-            ("rows", list(rows.values()), "rows that complete a section"),
-            ("commits", [begun.get(name, 0) for name in rows], "rows of a section that are complete"),
-        ):
-            data = self._file.create_dataset(name, data=np.array(values, np.int64), track_times=False)
-            data.attrs["long_name"] = meaning
-            data.dims[0].attach_scale(scale)
+        layout.add_counters(self._file, rows, begun)
+        self._names, self._commits = list(rows), np.array([begun.get(name, 0) for name in rows], np.int64)
+        if self._disk is None or self._target is None or self.path is None:
+            return
         self._file.flush()
-        if self._target is not None and self.path is not None:
-            # Once more: another run may have taken the name since this one began.
-            refuse_other_content(
-                self.path, str(self._file.attrs["spec"]) if self._earlier is None else self._earlier.spec
-            )
-            self._lock = _locked(self._target, self.path)
-            _beside(self.path, ".checkpoint").unlink(missing_ok=True)
-            os.replace(self._target, self.path)
-            self._target = None
+        self._raise_if_full()
+        self._checks.add_to(self._file, without="commits")
+        self._file[GROUP].create_dataset("finished", data=np.zeros(1, np.int64), track_times=False)
+        self._seal(self._target)
+        # Once more: another run may have taken the name since this one began.
+        there = str(self._file.attrs["spec"]) if self._earlier is None else self._earlier.spec
+        refuse_other_content(self.path, there)
+        self._lock = locked(self._target, self.path)
+        checkpoints.remove(self.path)
+        os.replace(self._target, self.path)
+        self._target = None
+        sync_folder(self.path.parent)
+
+    def _seal(self, path: Path) -> None:
+        """Ends the structure of a file that is laid out, and goes on with it."""
+        assert self._disk is not None
+        places = add_seal(self._file)
+        self._file.close()  # which writes the last of it
+        self._raise_if_full()
+        seal(path, self._disk, places)
+        self._disk.sync()
+        self._raise_if_full()
+        self._open.clear()
+        self._file = h5py.File(self._disk, "r+", libver=_FORMAT)
 
     @classmethod
     def reopen(cls, path: Path, spec: str) -> Self:
@@ -148,32 +161,74 @@ class RunFile:
                 f"out is {path}, which holds a run with another spec ({difference(stored, spec)});"
                 " resume needs the spec it was started with."
             )
-        lock = _locked(path, path)
+        lock = locked(path, path)
         try:
-            file = cls(path, h5py.File(path, "r+", locking=False))
-        except OSError as error:
-            raise InputError(f"out is {path}, which cannot be written ({reason(error)}).") from error
+            with reading(path), cls.open_to_read(path):  # structure and counters, before HDF5 may write
+                disk = Disk(path, "r+")
+                file = cls(path, h5py.File(disk, "r+", libver=_FORMAT), disk)
+                file._read_counts()
+                file.contents()  # all of it as it was written, or it is told now
+        except BaseException:
+            if lock is not None:
+                os.close(lock)
+            raise
         file._lock = lock
         return file
 
     @classmethod
     def open_to_read(cls, path: Path) -> Self:
-        """Opens the file of a run, complete or not, to read it.  Raises InputError where it holds none."""
+        """Opens the file of a run, complete or not, to read it.
+
+        Raises InputError where it holds none, DamagedFile where its structure or its counters are not as written.
+        """
+        path = Path(path)
         read_spec(path)
-        return cls(path, opened(path))
+        with reading(path):
+            file = cls(path, opened(path))
+            try:
+                require_plain(file._file, path)
+                file._read_counts()
+            except BaseException:
+                file._file.close()
+                raise
+        return file
+
+    def _read_counts(self) -> None:
+        """The counters, which must agree with each other and with the checksums, and the checksums.
+
+        The counters first: rows that they count are there, also where another process goes on writing.
+        """
+        commits, finished = self._file["commits"][()], self._file[GROUP]["finished"][0]
+        self._checks = Checksums.of(self._file, self.path)
+        table = self.read("/")
+        self._names, rows, self._commits = [name.decode() for name in table["section"]], table["rows"], commits
+        for name, count, most in zip(self._names, self._commits, rows, strict=True):
+            what = f"{self.path} is damaged, or was changed by hand: {name}"
+            if not 0 <= count <= most:
+                raise DamagedFile(f"{what} counts {count} of {most} rows.")
+            if finished not in (0, 1) or (finished and count != most):
+                raise DamagedFile(f"{what} counts {count} of {most} rows, though the run was finished.")
+            for _, sentence in self._checks.tables[name].missing(int(count)):
+                raise DamagedFile(f"{what} {sentence}; 'thermorun repair {self.path}' goes back to the last good one.")
 
     def committed(self, section: str) -> int:
         """Rows of ``section`` that are complete."""
         self.wait()
-        return int(self._file["commits"][_section_index(self._file, section)])
+        return int(self._commits[self._names.index(section)])
 
     def read(self, section: str) -> dict[str, Array]:
-        """Every dataset of a section.  Raises InputError for one whose shape is not that of its dimensions."""
+        """Every dataset of a section.  Raises DamagedFile for one that is not as it was written."""
         self.wait()
         found = {name: data for name, data in self._file[section].items() if isinstance(data, h5py.Dataset)}
-        for name, data in found.items():
-            require_intact(data, f"{section}/{name}".lstrip("/"), self.path)
-        return {name: data[()] for name, data in found.items()}
+        return {name: self._checked(section, name, data) for name, data in found.items()}
+
+    def _checked(self, section: str, name: str, data: h5py.Dataset) -> Array:
+        table = self._checks.tables.get(section)
+        if table is None or name not in table.names:  # in memory, or while it is laid out
+            values: Array = data[()]
+            return values
+        rows = int(self._commits[self._names.index(section)]) if section in self._names else None
+        return self._checks.checked(section, name, data, rows, self.path)
 
     @property
     def published(self) -> bool:
@@ -181,43 +236,87 @@ class RunFile:
         return self.path is not None and self._target is None
 
     def contents(self) -> Contents:
-        """All that the file holds, as arrays."""
+        """All that the file holds, as arrays.  Raises DamagedFile as ``read`` does."""
         self.wait()
-        return contents(self._file)
+        return layout.contents(sections(self._file), self._checked)
 
     @property
     def threads(self) -> int:
-        """Threads of the run that made the file."""
+        """Of the run that made the file."""
         return int(self._file.attrs["threads"])
 
     def write(self, section: str, first: int, rows: Mapping[str, Array]) -> None:
         """Queues rows ``first, first + 1, ...`` (the first dimension of each dataset named), and their commit."""
         copies = {name: np.array(values) for name, values in rows.items()}
         end = first + len(next(iter(copies.values())))
-        index = _section_index(self._file, section)
+        index = self._names.index(section)
 
         def work() -> None:
+            if first < self._commits[index]:  # a run that had to go back: what it writes again is not counted meanwhile
+                self._commit(index, first)
+            table = self._checks.tables.get(section)
             for name, values in copies.items():
-                self._file[section][name][first:end] = values
+                data = self._data(section, name)
+                values = values.astype(data.dtype, copy=False)
+                layout.put_rows(data, first, values)
+                if table is not None:
+                    table.set_rows(name, first, values)
+            if table is not None:
+                layout.put_rows(self._table(section), first, table.values[first:end])
             self._file.flush()
-            self._file["commits"][index] = end
-            self._file.flush()
+            self._commit(index, end)
 
         self._submit(work)
 
+    def _commit(self, index: int, rows: int) -> None:
+        layout.put_rows(self._data("/", "commits"), index, np.array([rows]))
+        self._file.flush()
+        self._commits[index] = rows
+
+    def _data(self, section: str, name: str) -> h5py.Dataset:
+        """A dataset; to look one up takes HDF5 as long as to write a row."""
+        path = f"{section}/{name}"
+        if path not in self._open:
+            self._open[path] = self._file[path]
+        return self._open[path]
+
+    def _table(self, section: str) -> h5py.Dataset:
+        return self._data(f"{GROUP}/{section}", "crc32")
+
     def write_whole(self, section: str, arrays: Mapping[str, Array]) -> None:
-        """Queues whole datasets, which no row count covers."""
-        self._set(section, ..., arrays)
+        """Queues whole datasets, which no row count covers.  After a kill they are whole, or as if never written."""
+        self._set(section, None, arrays)
 
     def write_entry(self, section: str, index: int, values: Mapping[str, float]) -> None:
         """Queues one entry of each dataset named, which no row count covers."""
         self._set(section, index, values)
 
-    def _set(self, section: str, where: Any, values: Mapping[str, Any]) -> None:
+    def _set(self, section: str, entry: int | None, values: Mapping[str, Any]) -> None:
+        copies = {name: np.array(value) for name, value in values.items()}
+        where: Any = slice(None) if entry is None else slice(entry, entry + 1)
+
         def work() -> None:
-            for name, value in values.items():
-                self._file[section][name][where] = value
+            table = self._checks.tables.get(section)
+            if table is not None:
+                forgotten = [table.forget(name, where) for name in copies]  # nobody vouches for what is being written
+                if any(forgotten):
+                    self._table(section)[...] = table.values
+                    self._file.flush()
+            for name, value in copies.items():
+                data = self._data(section, name)
+                shape = data.shape if entry is None else (1, *data.shape[1:])
+                value = np.broadcast_to(value, shape).astype(data.dtype)
+                data[where if data.ndim else ()] = value
+                if table is None:
+                    self._checks.note(section, name, entry)
+                elif entry is None:
+                    table.set_whole(name, value)
+                else:
+                    table.set_rows(name, entry, value)
             self._file.flush()
+            if table is not None:
+                self._table(section)[...] = table.values
+                self._file.flush()
 
         self._submit(work)
 
@@ -226,57 +325,73 @@ class RunFile:
         path = self.path
         if path is None:
             return
-        copies = {name: np.array(values) for name, values in arrays.items()}
-        copies["created"] = np.array(self._file.attrs["created"])
+        copies, created = {name: np.array(values) for name, values in arrays.items()}, str(self._file.attrs["created"])
 
         def work() -> None:
-            part = _beside(path, ".checkpoint.part")
-            with open(part, "wb") as stream:
-                np.savez(stream, allow_pickle=False, **copies)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(part, _beside(path, ".checkpoint"))
+            self._sync()
+            checkpoints.save(path, copies, created, self._commits)
 
         self._submit(work)
 
     def load_checkpoint(self) -> dict[str, Array] | None:
-        """The last checkpoint of this run, or None where there is none that is intact."""
+        """The last checkpoint of this run, or None where there is none that is intact and not ahead of the rows."""
         if self.path is None:
             return None
-        try:
-            with (
-                open(_beside(self.path, ".checkpoint"), "rb") as stream,
-                np.load(stream, allow_pickle=False) as stored,
-            ):
-                arrays = dict(stored)
-        except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
-            return None
-        return arrays if str(arrays.pop("created", "")) == self._file.attrs["created"] else None
+        return checkpoints.load(self.path, str(self._file.attrs["created"]), self._commits)
+
+    def discard(self) -> None:
+        """Lets the file go when it is closed, unless rows of it are complete."""
+        if self._disk is not None and not self._commits.any():
+            self._target = self._target or self.path
 
     def finish(self) -> None:
-        """Waits for all writes and removes the checkpoint, which nobody needs any more."""
+        """Waits for all writes and removes the checkpoint, which nobody needs any more.
+
+        Raises RunError where they did not reach the disk, or the file is no longer where it was.
+        """
         self.wait()
-        if self.path is not None:
-            _beside(self.path, ".checkpoint").unlink(missing_ok=True)
+        if self._disk is None or self.path is None:
+            return
+        if np.array_equal(self._commits, self._file["rows"][()]):
+            self._file[GROUP]["finished"][0] = 1
+        self._sync()
+        if not self._disk.is_at(self.path):
+            raise RunError(f"{self.path} was removed, or replaced by another, while the run wrote it.")
+        checkpoints.remove(self.path)
+
+    def _sync(self) -> None:
+        """Returns when all that HDF5 holds is on the disk.  Raises RunError where it cannot be."""
+        self._file.flush()
+        if self._disk is not None:
+            self._disk.sync()
+        self._raise_if_full()
 
     def wait(self) -> None:
         """Returns when all that was queued is written.  Raises RunError where it could not be."""
         while self._pending:
-            self._raise_if_failed(self._pending.pop(0))
+            self._result(self._pending.pop(0))
 
     def _submit(self, work: Callable[[], None]) -> None:
         while self._pending and self._pending[0].done():
-            self._raise_if_failed(self._pending.pop(0))
+            self._result(self._pending.pop(0))
         self._pending.append(self._writer.submit(work))
 
-    def _raise_if_failed(self, future: Future[None]) -> None:
+    def _result(self, future: Future[None]) -> None:
         try:
             future.result()
         except OSError as error:
-            raise RunError(
-                f"{self.path} could not be written ({reason(error)}); what it counts as committed is intact:"
-                " make room and resume."
-            ) from error
+            raise self._unwritten(error) from error
+        self._raise_if_full()
+
+    def _raise_if_full(self) -> None:
+        if self._disk is not None and self._disk.error is not None:
+            raise self._unwritten(self._disk.error) from self._disk.error
+
+    def _unwritten(self, error: OSError) -> RunError:
+        what = f"{self.path} could not be written ({reason(error)})"
+        if not self.published:
+            return RunError(f"{what}; make room and begin again.")
+        return RunError(f"{what}; what it counts as committed is intact: make room and resume.")
 
     def __enter__(self) -> Self:
         return self
@@ -287,43 +402,14 @@ class RunFile:
         try:
             if kind is None:
                 self.wait()
+            elif issubclass(kind, Exception) and not issubclass(kind, InputError | RunError):
+                self._raise_if_full()  # what HDF5 came up with, because it could not write
         finally:
             self._writer.shutdown(wait=True)
             self._file.close()
+            if self._disk is not None:
+                self._disk.close()
             if self._target is not None:
                 self._target.unlink(missing_ok=True)
             if self._lock is not None:
                 os.close(self._lock)
-
-
-def _section_index(file: h5py.File, section: str) -> int:
-    return list(file["section"].asstr()).index(section)
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-def _locked(file: Path, name: Path) -> int | None:
-    """A descriptor that holds a lock of a file, which a killed process lets go of; None where there are none.
-
-    Not the kind of lock that HDF5 takes: readers may look while a run writes.  Raises InputError where another run has
-    it.
-    """
-    try:
-        import fcntl
-
-        command = fcntl.F_OFD_SETLK
-    except (ImportError, AttributeError):  # Linux has such locks
-        return None
-    descriptor = os.open(file, os.O_RDWR)
-    try:
-        fcntl.fcntl(descriptor, command, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-    except BlockingIOError:
-        os.close(descriptor)
-        sentence = f"out is {name}, which another run is writing now; wait for it, or name another file."
-        raise InputError(sentence) from None
-    except OSError:  # a file system without locks
-        os.close(descriptor)
-        return None
-    return descriptor

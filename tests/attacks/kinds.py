@@ -1,0 +1,84 @@
+"""Eight kinds of run, small: what the scripts of this folder attack; and how a command is run within this process."""
+
+import contextlib
+import io
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+
+_ENSEMBLE = ("--particles", "2048", "--steps", "20")
+KINDS = {
+    "excess-work": ("excess-work", *_ENSEMBLE, "--records", "4", "--keep-work", "--snapshots", "2", "--replicas", "2"),
+    "drive": ("drive", "--particles", "2048", "--tau", "0.5"),
+    "learn": ("learn", "--potential", "stiffness", "--particles", "1024", "--tau", "1", "--replicas", "2",
+              "--records", "4"),
+    "metric": ("metric", "--potential", "stiffness", "--particles", "8192", "--grid", "stiffness=1:2:2"),
+    "free-energy": ("free-energy", *_ENSEMBLE, "--duration", "0.2"),
+    "cycles": ("cycles", "train", "--models", "2", "--epochs", "3", "--steps-per-epoch", "4", "--chain-steps", "5",
+               "--samples", "32", "--count-steps", "999", "--hidden", "3"),
+    "computer": ("computer", "train", "--classes", "0,1", "--hidden", "6", "--teacher-epochs", "3", "--scale", "100",
+                 "--shots", "2"),
+    "descent": ("computer", "train", "--classes", "0,1", "--hidden", "6", "--teacher-epochs", "3", "--scale", "100",
+                "--shots", "2", "--method", "onsager-machlup", "--trajectories", "40"),
+}  # fmt: skip
+# What differs between two runs of one spec: times, and the checksums of what holds them.
+_TIMES = ("particle_steps_per_second", "seconds", "facts", "checksums")
+
+
+def command(*words, folder):
+    """A command line in this process: exit code (None for a traceback), and what it printed."""
+    from thermorun.cli import main
+
+    out, err, code, before = io.StringIO(), io.StringIO(), None, os.getcwd()
+    os.chdir(folder)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main([str(word) for word in words])
+    except SystemExit as left:
+        code = left.code
+    except BaseException:
+        err.write(traceback.format_exc())
+    finally:
+        os.chdir(before)
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
+
+
+def told(run):
+    """Whether a command that failed did so in sentences of its own, one a line."""
+    lines = [line for line in run.stderr.splitlines() if line]  # click ends the line in which ^C stands
+    return bool(lines) and all(line.startswith("thermorun: ") for line in lines)
+
+
+def numbers(path):
+    """Every number in a file that does not measure time."""
+    found = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset) and not any(part in _TIMES for part in name.split("/")):
+            found[name] = item[()]
+
+    with h5py.File(path, "r") as file:
+        file.visititems(visit)
+    return found
+
+
+def same(one, other):
+    """Whether two files hold the same numbers to the bit."""
+    return one.keys() == other.keys() and all(
+        values.tobytes() == other[name].tobytes() if values.dtype.kind != "O" else np.array_equal(values, other[name])
+        for name, values in one.items()
+    )
+
+
+def references(folder, kinds):
+    """A file of each kind in ``folder``, undisturbed."""
+    for kind in kinds:
+        run = command(*KINDS[kind], "--out", f"{kind}.h5", folder=folder)
+        if run.returncode != 0:
+            sys.exit(f"{kind}: {run.stderr}")
+    return {kind: Path(folder) / f"{kind}.h5" for kind in kinds}

@@ -1,5 +1,8 @@
 """Slow tests run only when asked for; and a fixture that sets thread counts."""
 
+import os
+from pathlib import Path
+
 import numba
 import pytest
 
@@ -33,3 +36,21 @@ def on_threads():
 
     yield call
     numba.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def mnist_folder():
+    """The folder of MNIST's files: of ``THERMORUN_DATA``, or beside the checkout; never downloaded."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("THERMORUN_DATA", beside))
+    found = [place for place in (folder, folder / "mnist") if (place / "train-images-idx3-ubyte.gz").exists()]
+    if not found:
+        pytest.skip("no MNIST: set THERMORUN_DATA to the folder of train-images-idx3-ubyte.gz")
+    return found[0]
+
+
+@pytest.fixture
+def mnist(mnist_folder, monkeypatch):
+    """The same, which is then the only place where it is looked for."""
+    monkeypatch.setenv("THERMORUN_DATA", str(mnist_folder))
+    return mnist_folder

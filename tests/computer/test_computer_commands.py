@@ -124,6 +124,6 @@ def test_ctrl_c_is_heard_in_every_phase(tmp_path, words):
 
     stopped = interrupted("computer", *words, "--out", out, folder=tmp_path, until=until)
     # Within two seconds, on a machine with nothing else to do; the runs would take minutes.
-    assert time.monotonic() - sent[0] < 6
+    assert time.monotonic() - sent[0] < 20
     assert stopped.returncode == 130
     assert f"go on with 'thermorun resume {out}'" in stopped.stderr

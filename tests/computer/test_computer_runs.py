@@ -7,7 +7,7 @@ import xarray
 from machines import QUICK
 
 import thermorun
-from thermorun import computer, datasets
+from thermorun import computer
 from thermorun.computer import ComputerTraining, figures, shots, training
 from thermorun.errors import InputError, RunError
 
@@ -169,14 +169,6 @@ def test_pictures_show_the_data(trained):
 
 
 # ----------------------------------------------------------------------------------------------------- the paper's task
-
-
-@pytest.fixture(scope="module")
-def mnist():
-    try:
-        return datasets.load_images("mnist")
-    except InputError as error:
-        pytest.skip(f"no MNIST: {error}")
 
 
 @pytest.mark.parametrize("epochs", [8, pytest.param(30, marks=pytest.mark.slow)])

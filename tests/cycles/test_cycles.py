@@ -408,12 +408,8 @@ def test_matrices_suit_deeptime(small):
 
 
 @pytest.mark.slow
-def test_the_papers_study_shows_the_papers_picture():
+def test_the_papers_study_shows_the_papers_picture(mnist):
     """36 softmax models on MNIST 0, 1, 2: Figs. 2(c) and 4."""
-    beside = Path(__file__).parents[3] / "shared" / "data" / "mnist"
-    os.environ.setdefault("THERMORUN_DATA", str(beside))
-    if not Path(os.environ["THERMORUN_DATA"]).is_dir():
-        pytest.skip("no MNIST: set THERMORUN_DATA to the folder of train-images-idx3-ubyte.gz")
     result = cycles.train(dataset="mnist-012")
     diagonal, tau = result["mean_diagonal"], result["decorrelation_time"].mean
     assert (diagonal.mean + 4 * diagonal.stderr < 1 / 6).all()

@@ -1,9 +1,7 @@
 """Data sets by name, from every kind of file that people have, and from arrays."""
 
 import gzip
-import os
 import struct
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -200,18 +198,6 @@ def test_a_classifier_needs_labels(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------ MNIST
-
-
-@pytest.fixture
-def mnist(monkeypatch):
-    """The folder of MNIST's files, which is then the only place where they are looked for; never downloads them."""
-    beside = Path(__file__).parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("THERMORUN_DATA", beside))
-    found = [place for place in (folder, folder / "mnist") if (place / "train-images-idx3-ubyte.gz").exists()]
-    if not found:
-        pytest.skip("no MNIST: set THERMORUN_DATA to the folder of train-images-idx3-ubyte.gz")
-    monkeypatch.setenv("THERMORUN_DATA", str(found[0]))
-    return found[0]
 
 
 @pytest.mark.parametrize("place", ["", "MNIST/raw"])

@@ -186,6 +186,9 @@ def test_histograms_and_snapshots(tmp_path):
     np.testing.assert_array_equal(tree["snapshots"]["x"].values, result.snapshots)
     np.testing.assert_array_equal(tree["histograms"]["density"].values, found.density)
     assert list(package.load(tmp_path / "a.h5").figures()) == ["", "x"]
+    checks = result.checks()
+    assert all(checks.values())
+    assert any(words.startswith("histograms: densities add up") for words in checks)
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Teachers, the mean action and its gradient, both ways to its minimum, and what is given instead of a teacher."""
 
+import contextlib
 import itertools
+import signal
 
 import numpy as np
 import pytest
@@ -191,3 +193,20 @@ def test_a_mask_of_ones_own_is_kept_to(tmp_path):
     assert result.machine.parameters == allowed[:, :9].sum() + np.tril(allowed[:, 9:], -1).sum() + 8
     again = thermorun.load(tmp_path / "a.h5")
     assert np.array_equal(again.machine.allowed, allowed)
+
+
+def test_a_ctrl_c_that_the_teacher_swallows_is_heard_after_its_epoch(monkeypatch):
+    """scikit-learn takes a KeyboardInterrupt for the wish to end a fit, and goes on without a word."""
+    from sklearn.neural_network import MLPClassifier
+
+    epochs = []
+
+    def fit(*given, **more):
+        epochs.append(None)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(MLPClassifier, "partial_fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        computer.train(classes=(0, 1), hidden=6, teacher_epochs=50)
+    assert len(epochs) == 1

@@ -194,6 +194,7 @@ twice = Potential("twice", energy, force, gradient, ("a", "b"), (1.0, 1.0))
         ("--potential double-well --integrator exact", "not quadratic"),
         ("--precision float16", "float16"),
         ("--dt 9", "--dt is 9, too long for heun"),
+        ("--dt 1e-5", "--dt is 1e-05, too short: the longest trajectories that are tried would end before ten"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, words, sentence):

@@ -1,6 +1,7 @@
 """Measures a trained machine, or machines trained alike, at many values of one setting."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def run(spec: Sweep, under_way: Session, data: Arrays | None = None) -> SweepRes
             under_way.advance(spec.shots)
             continue
         with under_way.unsaved():
-            machine = machines.at(group)
+            machine = machines.at(group, under_way.pause)
         for i, tally in zip(group, _tallies(machine, subject, machines, group, under_way), strict=True):
             row = _columns(Score.of(tally)) | {"parameters": float(machine.parameters)}
             file.write("sweep", i, {name: np.array([value]) for name, value in row.items()})
@@ -160,10 +161,10 @@ class _Machines:
         for group in self.groups if not self.tasks else []:
             self.at(group).require_stable(subject.fields)
 
-    def at(self, group: list[int]) -> Machine:
-        """The machine that is run for these values: trained, if it has to be."""
+    def at(self, group: list[int], pause: Callable[[], None] = lambda: None) -> Machine:
+        """The machine that is run for these values: trained, if it has to be; ``pause`` is where that may stop."""
         if self.tasks:
-            return fit(self.tasks[group[0]])
+            return fit(self.tasks[group[0]], pause)
         machine, spec = self.subject.machine, self.subject.spec
         assert isinstance(spec, Sweep)
         chosen = [float(self.values[i]) for i in group]

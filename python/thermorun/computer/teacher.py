@@ -1,6 +1,7 @@
 """The teacher: a small neural network, or a user's own activations, and the biases that its activations become."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from thermorun.arrays import Array
 from thermorun.computer.spec import ComputerTraining
 from thermorun.datasets import Images, read_arrays
 from thermorun.errors import InputError
-from thermorun.progress import Advance
 
 # The network sees inputs of this norm: of the norm that machines like, they saturate its tanh from the start.
 _NORM = 10.0
@@ -50,8 +50,11 @@ def layers(spec: ComputerTraining) -> tuple[int, int]:
     return (spec.hidden // 2, spec.hidden - spec.hidden // 2)
 
 
-def train(spec: ComputerTraining, inputs: Array, labels: Array, advance: Advance) -> Teacher:
-    """Trains the network with scikit-learn's Adam; calls ``advance`` after every epoch."""
+def train(spec: ComputerTraining, inputs: Array, labels: Array, epoch_done: Callable[[], None]) -> Teacher:
+    """Trains the network with scikit-learn's Adam; calls ``epoch_done`` after every epoch.
+
+    That must look for a Ctrl-C that is pending: scikit-learn swallows one that finds it at work.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
@@ -66,7 +69,7 @@ def train(spec: ComputerTraining, inputs: Array, labels: Array, advance: Advance
         warnings.simplefilter("ignore", ConvergenceWarning)
         for _ in range(spec.teacher_epochs):
             network.partial_fit(scaled, labels, classes=classes)
-            advance(1)
+            epoch_done()
     weights, biases = list(network.coefs_), list(network.intercepts_)
     if weights[-1].shape[1] == 1:
         # Two classes share one logistic unit: logits -z/2 and z/2 say the same.

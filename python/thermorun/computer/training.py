@@ -1,6 +1,7 @@
 """Trains a machine: teacher, closed form or descent, then shots at the held-out images, each streamed to the file."""
 
 import time as clock
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,10 +161,13 @@ def extended(spec: ComputerTraining, smaller: ComputerTraining) -> dict[str, int
     return {"shots": smaller.shots, "descent": len(layout.record_points(smaller))}
 
 
-def fit(task: Task) -> Machine:
-    """The machine of a task, without a file: the same that a run trains.  Raises RunError where it diverges."""
+def fit(task: Task, pause: Callable[[], None] = lambda: None) -> Machine:
+    """The machine of a task, without a file: the same that a run trains.  Raises RunError where it diverges.
+
+    ``pause`` is called where it may stop.
+    """
     network = None if task.activations is not None else teacher.train(
-        task.spec, task.inputs, task.images.labels, lambda amount: None
+        task.spec, task.inputs, task.images.labels, pause
     )  # fmt: skip
     targets = task.targets(network)
     if task.spec.method == "closed-form":
@@ -220,8 +224,13 @@ def _taught(task: Task, under_way: Session) -> tuple[Teacher | None, dict[str, f
 def _teach(task: Task, facts: dict[str, float], under_way: Session) -> Teacher:
     began = clock.perf_counter()
     under_way.stage("teacher", task.spec.teacher_epochs, "epochs")
+
+    def epoch_done() -> None:
+        under_way.advance(1)
+        under_way.pause()
+
     with under_way.unsaved():
-        network = teacher.train(task.spec, task.inputs, task.images.labels, under_way.advance)
+        network = teacher.train(task.spec, task.inputs, task.images.labels, epoch_done)
     facts["teacher_seconds"] = clock.perf_counter() - began
     facts["teacher_accuracy"] = network.accuracy(task.test_inputs, task.images.test_labels)
     return network

@@ -10,6 +10,7 @@ from thermokernels.random import BLOCK
 from thermorun import specs
 from thermorun.arrays import Array
 from thermorun.errors import InputError, require_count, require_number, short, words
+from thermorun.metric.friction import MOST, SEGMENT
 from thermorun.potentials import INTEGRATORS, Potential, PotentialSpec, System
 from thermorun.specs import Check, Parameter, several
 
@@ -22,6 +23,8 @@ FEWEST_BLOCKS = 8
 # Steps may be so many times longer than `System.time_step`, which makes a fifth of the fastest relaxation time: there
 # zeta is off by half a per cent with Heun's, by three at half of that time.
 _LONGEST = 4
+# And so many times shorter that the longest window is still ten of the fastest relaxation times.
+_SHORTEST = 10 * 20 / (SEGMENT * 2 ** (MOST - 1))
 
 
 def axis(name: str, value: Any) -> Axis:
@@ -129,14 +132,20 @@ class Metric(PotentialSpec):
         return system.time_step(theta) if self.dt is None else self.dt
 
     def require_step(self, system: System, theta: Array) -> None:
-        """Raises InputError for a step that does not follow the fastest relaxation at a point."""
+        """Raises InputError for a step that does not follow the fastest relaxation at a point, or never sees it end."""
         if self.dt is None or self.integrator == "exact":
             return
-        most = _LONGEST * system.time_step(theta)
+        fastest = system.time_step(theta)
+        most, least = _LONGEST * fastest, _SHORTEST * fastest
         if self.dt > most * (1 + 1e-9):  # one that was computed from the same numbers is not refused
             raise InputError(
                 f"dt is {self.dt:g}, too long for {self.integrator}: the fastest relaxation of"
                 f" {system.potential.name} at theta = {words(theta.tolist())} asks for at most {most:.3g}."
+            )
+        if self.dt < least:
+            raise InputError(
+                f"dt is {self.dt:g}, too short: the longest trajectories that are tried would end before ten of the"
+                f" fastest relaxations of {system.potential.name} are over; take at least {least:.3g}."
             )
 
     def file_name(self) -> str:

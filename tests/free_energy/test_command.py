@@ -7,6 +7,7 @@ import pytest
 
 from helpers import gaussian_works, in_process_of_its_own, interrupted, refused, thermorun
 from thermorun.free_energy.estimators import ESTIMATORS
+from thermorun.free_energy.works import read_works
 
 
 def test_command(tmp_path):
@@ -78,6 +79,29 @@ def test_works_of_ones_own(tmp_path, kind):
         assert abs(row["delta_f"]["mean"] - 1.5) < 4 * row["delta_f"]["stderr"]
     assert len(report["results"]) == (2 if kind == "txt" else 4)
     assert "Delta F / energy" in thermorun("free-energy", "--works", file.name, folder=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "--works is w.csv, which holds no numbers."),
+        ("forward,reverse\n", "--works is w.csv, which holds no numbers."),
+        ("1.5,-1\nnan,-1\n2,-0.5\n", "holds 1 works that are NaN or -inf;"),
+        ("1.5,-1\n2,nan\n2,-0.5\n", "holds 1 works that are NaN or -inf;"),
+        ("1,2,3\n4,5,6\n", "it must hold one column or two."),
+    ],
+)
+def test_files_without_works(tmp_path, content, sentence):
+    (tmp_path / "w.csv").write_text(content)
+    refused(thermorun("free-energy", "--works", "w.csv", folder=tmp_path), sentence)
+
+
+def test_works_of_two_numbers(tmp_path):
+    """What ends the shorter column is missing, with commas or without."""
+    for text in ("1,-1\n2,-2\n3,\n4,\n", "1 -1\n2 -2\n3\n4\n", "F;R\n1,0;-1,0\n2;-2\n3;\n4;\n"):
+        (tmp_path / "w.csv").write_text(text)
+        forward, reverse = read_works(tmp_path / "w.csv")
+        assert (forward.tolist(), reverse.tolist()) == ([1, 2, 3, 4], [-1, -2])
 
 
 def test_a_path_from_a_file(tmp_path):

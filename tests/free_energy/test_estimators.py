@@ -213,6 +213,21 @@ def test_one_wild_work_changes_nothing(wild, squeeze):
     assert abs(other.bar.delta_f.z(0.0)) < 4
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("wild", [-50.0, -400.0, -1e9, -1e300])
+def test_one_wild_work_that_is_all_of_jarzynski_is_told(wild):
+    """exp(-W) of one work is then the whole mean; BAR and the other direction are as they were."""
+    forward, reverse = gaussian_works(np.random.default_rng(7), 0.0, 1.0, 1.0, 5000, 5000)
+    ways = (np.append(forward, wild), reverse), (forward, np.append(reverse, wild))
+    for estimator, works in zip(("jarzynski-forward", "jarzynski-reverse"), ways, strict=True):
+        analysis = analyse_works(*works)
+        assert abs(analysis.bar.delta_f.z(0.0)) < 4
+        assert analysis[estimator].effective < 2
+        assert np.isnan(analysis[estimator].delta_f.stderr)
+        assert f"{estimator} rests on" in analysis[estimator].warning
+        assert estimator not in analysis.verdict
+
+
 def test_three_grades_of_overlap():
     rng = np.random.default_rng(8)
     verdicts = [

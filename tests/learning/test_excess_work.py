@@ -281,7 +281,7 @@ def test_divergence_is_reported_with_step_and_cure():
         ({"tau": "5"}, "tau is '5'; it must be a positive finite number"),
         ({"protocols": Path(times=(0, 1), thetas=(0, 1))}, "tau is 5.0 and the protocol 'path' ends at 1.0"),
         ({"samples": ()}, "samples holds 0 values"),
-        ({"samples": "numbers.txt"}, "samples is numbers.txt; it must be an array or a file that ends in"),
+        ({"samples": "numbers.pdf"}, "samples is numbers.pdf; it must be an array or a file that ends in"),
         ({"samples": 1.5}, "samples is 1.5; it must be an integer"),
         ({"target": 1e7}, "precision is 'float32', which knows positions that are 1e\\+07 apart to 1"),
         ({"steps": 10**8, "replicas": 10**4, "particles": 1}, "steps is 1 x 10000 x 100000000, which takes .* GB"),

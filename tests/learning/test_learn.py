@@ -369,7 +369,7 @@ def test_bad_data(tmp_path):
         (tmp_path / "d.npz", r"which holds a, b; call the points x\."),
         (tmp_path / "e.csv", r"which is no file\."),
         (tmp_path / "none.csv", r"which is no file\."),
-        ("points.txt", r"it must be an array or a file that ends in \.csv, \.npy, \.npz\."),
+        ("points.pdf", r"it must be an array or a file that ends in \.csv, .*\.npy, \.npz\."),
         ([1.0, np.nan], r"data holds \[nan\] as point 1; all must be finite\."),
         ([1.0], r"data holds 1 points; it must hold at least 2\."),
         (["a", "b"], r"is no array of numbers of shape \(n,\) or \(n, d\)\."),

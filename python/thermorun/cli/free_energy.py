@@ -52,11 +52,6 @@ def _analyse(path: Path, beta: float | None, as_json: bool) -> None:
 
 def _path(file: Path) -> Any:
     """The rows of theta in a text file."""
-    import numpy as np
+    from thermorun.textfiles import read_table
 
-    from thermorun.errors import InputError
-
-    try:
-        return np.loadtxt(file, delimiter="," if "," in file.read_text() else None, ndmin=2)
-    except (OSError, ValueError) as error:
-        raise InputError(f"path is {file}, which cannot be read as rows of theta ({error}).") from error
+    return read_table("path", file)

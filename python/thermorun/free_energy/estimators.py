@@ -139,6 +139,7 @@ class WorkAnalysis:
         }
 
 
+@np.errstate(over="ignore")  # works may be as large as numbers are
 def analyse_works(forward: ArrayLike, reverse: ArrayLike, beta: float = 1.0) -> WorkAnalysis:
     """Delta F = F(theta_B) - F(theta_A) by every estimator, from independent works of the two directions.
 
@@ -163,7 +164,7 @@ def analyse_works(forward: ArrayLike, reverse: ArrayLike, beta: float = 1.0) -> 
 
     Raises InputError.
     """
-    require_positive("beta", beta)
+    beta = require_positive("beta", beta)
     # Everything below is in units of kT, and a reverse work enters as -W, beside the forward ones.
     mine, theirs = beta * require_works("forward", forward), -beta * require_works("reverse", reverse)
     count = np.array([len(mine), len(theirs)])
@@ -201,7 +202,7 @@ def analyse_works(forward: ArrayLike, reverse: ArrayLike, beta: float = 1.0) -> 
         _jarzynski("jarzynski-reverse", -theirs, -mine, -centre, why),
     )
     energies = tuple(result.times(sign / beta) for result, sign in zip(results, (1, 1, 1, -1), strict=True))
-    return WorkAnalysis(energies, overlap, slope, _mean(mine / beta), _mean(-theirs / beta), round(2 * half))
+    return WorkAnalysis(energies, overlap, slope, mean_work(mine / beta), mean_work(-theirs / beta), round(2 * half))
 
 
 def require_works(name: str, values: ArrayLike) -> Array:
@@ -287,9 +288,10 @@ def _jarzynski(name: str, mine: Array, theirs: Array, delta_f: float, why: str |
     """
     count = len(mine)
     value = math.log(count) - float(logsumexp(-mine))
-    x = np.concatenate([mine, theirs]) - delta_f
+    # Weight and excess of a wild work are cut together: a weight that vanishes alone would hide the work.
+    x = np.clip(np.concatenate([mine, theirs]) - delta_f, -_LARGEST_EXPONENT, _LARGEST_EXPONENT)
     p = expit(x + math.log(count / len(theirs))) / count
-    excess = np.expm1(-np.clip(x, -_LARGEST_EXPONENT, _LARGEST_EXPONENT))
+    excess = np.expm1(-x)
     effective = count / float(1 + np.sum(p * excess**2))
     with np.errstate(divide="ignore", invalid="ignore"):  # a single work may be the whole mean
         moves = np.log1p(excess / count)
@@ -326,7 +328,8 @@ def number(effective: float) -> str:
     return f"{effective:,.0f}" if effective >= 100 else f"{effective:.2g}"
 
 
-def _mean(works: Array) -> Estimate:
+def mean_work(works: Array) -> Estimate:
+    """The mean work and its standard error, NaN where it has none."""
     known = len(works) > 1 and bool(np.all(np.isfinite(works)))
     with np.errstate(over="ignore"):
         stderr = float(np.std(works, ddof=1)) / math.sqrt(len(works)) if known else math.nan

@@ -1,6 +1,7 @@
 """Works from elsewhere: a simulation or an experiment of one's own, in a file, of one direction or of both."""
 
 import math
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,17 @@ from numpy.typing import ArrayLike
 from thermorun.arrays import Array
 from thermorun.errors import InputError, require_positive
 from thermorun.estimates import Estimate
-from thermorun.free_energy.estimators import FEWEST, DeltaF, WorkAnalysis, analyse_works, number, require_works
+from thermorun.free_energy.estimators import (
+    FEWEST,
+    DeltaF,
+    WorkAnalysis,
+    analyse_works,
+    mean_work,
+    number,
+    require_works,
+)
 from thermorun.tables import Table
+from thermorun.textfiles import read_rows
 
 
 def read_works(path: Path | str) -> tuple[Array, Array | None]:
@@ -26,8 +36,7 @@ def read_works(path: Path | str) -> tuple[Array, Array | None]:
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            return _named(arrays, path)
+                return _named({name: stored[name] for name in stored.files}, path)
         if path.suffix in (".h5", ".hdf5"):
             import h5py
 
@@ -36,36 +45,35 @@ def read_works(path: Path | str) -> tuple[Array, Array | None]:
                     name: np.ravel(file[f"{name}/work" if isinstance(file[name], h5py.Group) else name][()])
                     for name in ("forward", "reverse") if name in file
                 }  # fmt: skip
-            return _named({name: values[~np.isnan(values)] for name, values in arrays.items()}, path)
+            return _named(arrays, path)
         if path.suffix == ".npy":
-            table = np.load(path, allow_pickle=False)
+            table = np.asarray(np.load(path, allow_pickle=False), float)
+            table = table[:, None] if table.ndim == 1 else table
         else:
-            text = path.read_text(encoding="utf-8")
-            delimiter = "," if "," in text else None
-            first = text.split("\n", 1)[0].replace(",", " ").split()
-            table = np.genfromtxt(text.splitlines(), delimiter=delimiter, skip_header=int(not _all_numbers(first)))
-    except (OSError, ValueError, KeyError) as error:
+            rows = read_rows("works", path)
+            width = max(len(row) for row in rows)
+            table = np.array([row + [None] * (width - len(row)) for row in rows], float)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"works is {path}, which cannot be read ({error}).") from error
-    table = np.asarray(table, float)
-    if table.ndim < 2:
-        return np.atleast_1d(table), None
-    if table.ndim > 2 or table.shape[1] > 2:
+    if table.ndim != 2 or table.shape[1] not in (1, 2):
         raise InputError(f"works is {path}, which holds shape {table.shape}; it must hold one column or two.")
-    columns = [column[~np.isnan(column)] for column in table.T]
-    return columns[0], columns[1] if len(columns) == 2 else None
+    columns = [_ended(column) for column in table.T]
+    return columns[0], columns[1] if len(columns) == 2 and len(columns[1]) else None
+
+
+def _ended(works: Array) -> Array:
+    """Without what is missing at the end of a column; NaN among the works stay, to be told."""
+    known = np.flatnonzero(~np.isnan(works))
+    return works[: known[-1] + 1] if len(known) else works[:0]
 
 
 def _named(arrays: dict[str, Array], path: Path) -> tuple[Array, Array | None]:
     if "forward" not in arrays:
         raise InputError(f"works is {path}, which holds {', '.join(arrays) or 'nothing'}; it must hold 'forward'.")
-    return np.asarray(arrays["forward"], float), arrays.get("reverse")
-
-
-def _all_numbers(words: list[str]) -> bool:
-    try:
-        return bool([float(word) for word in words])
-    except ValueError:
-        return False
+    columns = {name: _ended(np.ravel(np.asarray(values, float))) for name, values in arrays.items()}
+    return columns["forward"], columns.get("reverse")
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ def analyse_one_way(works: ArrayLike, beta: float = 1.0) -> OneWayAnalysis:
         raise InputError(f"works holds {len(w)} works; one direction takes at least two that differ.")
     return OneWayAnalysis(
         (_jarzynski(w).times(1 / beta), _cumulant(w).times(1 / beta)),
-        Estimate(float(np.mean(w)) / beta, float(np.std(w, ddof=1)) / math.sqrt(len(w)) / beta, len(w)),
+        mean_work(w / beta),
     )
 
 
@@ -155,6 +163,9 @@ def table_of_works(forward: Array, reverse: Array | None, beta: float, name: str
 
     Correlated works make errors sqrt(g) larger and leave n / g of n, g of `correlation_time`.
     """
+    for side, works in (("forward", forward), ("reverse", reverse)):
+        if works is not None:
+            require_works(f"works, {side},", works)
     g = max(correlation_time(side) for side in (forward, reverse) if side is not None)
     # Of independent works g scatters about one by a few tenths at a hundred works.
     g = 1.0 if g < 1 + 4 / math.sqrt(len(forward)) else g

@@ -13,8 +13,10 @@ from thermorun.arrays import Array
 from thermorun.errors import InputError, short, words
 from thermorun.potentials import System
 from thermorun.potentials.exact import Data
+from thermorun.textfiles import read_table
 
-ENDINGS = (".csv", ".npy", ".npz")
+TEXT = (".csv", ".tsv", ".txt", ".dat")
+ENDINGS = (*TEXT, ".npy", ".npz")
 # Fisher scoring ends where another step would lower the loss by less than this, in kT; it needs about ten steps.
 _DECREMENT, _MOST_STEPS, _MOST_HALVINGS = 1e-20, 200, 60
 
@@ -92,8 +94,8 @@ def _read(name: str, path: Path) -> ArrayLike:
     if not path.is_file():
         raise InputError(f"{name} is {path}, which is no file.")
     try:
-        if path.suffix.lower() == ".csv":
-            return _table(name, path)
+        if path.suffix.lower() in TEXT:
+            return read_table(name, path)
         with open(path, "rb") as stream:
             stored = np.load(stream, allow_pickle=False)
             if isinstance(stored, np.ndarray):
@@ -108,40 +110,6 @@ def _read(name: str, path: Path) -> ArrayLike:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{name} is {path}, which holds no array that NumPy can read.") from error
-
-
-def headings(name: str, path: Path) -> list[str]:
-    """The words of the first line of a .csv, in a comment too; none where it holds numbers, or in another file."""
-    if path.suffix.lower() != ".csv" or not path.is_file():
-        return []
-    try:
-        line = next(iter(path.read_text(encoding="utf-8-sig").splitlines()), "").lstrip("# ")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name} is {path}, which cannot be read ({error}).") from error
-    return [cell.strip().strip('"') for cell in line.split(next((mark for mark in ",;" if mark in line), None))]
-
-
-def _table(name: str, path: Path) -> Array:
-    """Numbers from lines of text, with commas, semicolons or blanks between; a first line of words is skipped."""
-    rows: list[list[float]] = []
-    heading = False
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
-        mark = next((mark for mark in ",;" if mark in text), None)
-        cells = [cell.strip() for cell in text.split(mark)]
-        try:
-            row = [float(cell) for cell in cells]
-        except ValueError:
-            if not rows and not heading:
-                heading = True
-                continue
-            raise InputError(f"{name} is {path}, whose line {number} is {short(line)}, not numbers.") from None
-        if rows and len(row) != len(rows[0]):
-            raise InputError(f"{name} is {path}, whose line {number} holds {len(row)} numbers, not {len(rows[0])}.")
-        rows.append(row)
-    return np.array(rows)
 
 
 def most_likely(system: System, data: Data, theta: ArrayLike) -> tuple[float, ...]:

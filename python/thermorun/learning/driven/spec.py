@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from thermorun import specs
 from thermorun.arrays import Array
 from thermorun.errors import InputError, words
-from thermorun.learning.data import headings, sample
+from thermorun.learning.data import TEXT, sample
 from thermorun.potentials import INTEGRATORS, Potential, PotentialSpec, System
 from thermorun.specs import Parameter, several
+from thermorun.textfiles import headings
 
 Row = tuple[float, ...]
 # Particles of a row of the file: enough of them to keep threads busy, few enough to finish soon after Ctrl-C.
@@ -115,7 +116,8 @@ class Drive(PotentialSpec):
 
     def _read(self, file: FilePath) -> None:
         """Puts the rows of a file in the place of its name, and its column of kT where that belongs."""
-        names, read = headings("path", file), sample("path", file)
+        read = sample("path", file)
+        names = headings("path", file) if file.suffix.lower() in TEXT else []
         table = np.empty((0, 0)) if read.x is None else read.x
         if _TEMPERATURE in names:
             if self.kT is not None:

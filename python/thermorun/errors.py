@@ -4,6 +4,7 @@
 ``Stopped`` ends one after Ctrl-C or SIGTERM: exit code 130.  All carry one sentence that says what to do.
 """
 
+import decimal
 import math
 import numbers
 import operator
@@ -82,15 +83,17 @@ def require_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
 
 
 def _real(value: Any) -> float | None:
-    """A real number as a float: Python's or NumPy's, a zero-dimensional array, too large ones as infinity."""
+    """A real number as a float: Python's, NumPy's or Decimal, a zero-dimensional array, too large ones as infinity."""
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real | decimal.Decimal):
         return None
     try:
         return float(value)
     except OverflowError:
         return math.inf
+    except ValueError:  # Decimal's signalling NaN
+        return math.nan
 
 
 def words(values: Iterable[float]) -> str:

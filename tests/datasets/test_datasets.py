@@ -5,6 +5,7 @@ import struct
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -143,6 +144,35 @@ def test_pictures_by_class(tmp_path):
         datasets.load(str(tmp_path / "flat"), None, 7)
 
 
+def test_deep_grey_pictures_are_not_cut(tmp_path):
+    """16 bits, as microscopes write them: read as 8, all above 255 would be white."""
+    for k, image in enumerate(GREY[:6].astype(np.uint16) // 15 * 4000):
+        place = tmp_path / str(k % 2)
+        place.mkdir(exist_ok=True)
+        Image.fromarray(image).save(place / f"{k}.png")
+    images = datasets.load_images(str(tmp_path))
+    stored = np.concatenate([images.x, images.test_x])
+    assert stored.sum() == 4000 * (GREY[:6].astype(int) // 15).sum()
+
+
+def test_arrays_that_are_packed_alone(tmp_path):
+    with gzip.open(tmp_path / "a.npy.gz", "wb") as stream:
+        np.save(stream, BITS)
+    np.testing.assert_array_equal(datasets.load(str(tmp_path / "a.npy.gz")).x, BITS)
+
+
+@pytest.mark.parametrize("place", [0, 64])
+@pytest.mark.parametrize("index", [False, True])
+def test_tables_as_pandas_writes_them(tmp_path, place, index):
+    """Columns that are called by numbers, before or after the label; an index that has no name."""
+    table = pd.DataFrame(BITS)
+    table.insert(place, "label", LABELS)
+    table.to_csv(tmp_path / "a.csv", index=index)
+    data = datasets.load(str(tmp_path / "a.csv"))
+    np.testing.assert_array_equal(data.x, BITS)
+    np.testing.assert_array_equal(data.labels, LABELS)
+
+
 def test_digits_are_bits():
     data = datasets.load("digits")
     np.testing.assert_array_equal(data.x, BITS)
@@ -178,6 +208,10 @@ def written(make, name):
         (written(lambda p: p.write_text("not,a\ntable,\n"), "a.csv"), "cannot be read as a table"),
         (written(lambda p: p.write_text(""), "a.npz"), "cannot be read as a NumPy file"),
         (written(lambda p: np.save(p, np.array([{}])), "a.npy"), "it holds Python objects"),
+        (written(lambda p: p.write_text("hello"), "a.npz"), "it is none, whatever its name says"),
+        (written(lambda p: p.write_text("a,b,label\n"), "a.csv"), "cannot be read as a table .*it has no rows"),
+        (written(lambda p: p.write_text("1,,0,1,5\n1,1,0,1,6\n"), "a.csv"), "cannot be read as a table"),
+        (written(lambda p: p.write_text("label,a,b\n1,0\n0,1\n"), "a.csv"), "names 3 columns, and rows have 2"),
         (written(lambda p: np.savez(p, a=BITS, b=BITS), "a.npz"), "has no array 'x' .*; it has a, b"),
         (written(lambda p: p.write_text("x"), "a.mat"), "is of no kind that is read here"),
         (written(lambda p: p.write_bytes(b"\0\0\x08\x01\0\0\0\x09"), "a-ubyte"), "it is cut"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from textbook import CASES
+from thermorun import free_energy, learning, metric
 from thermorun.errors import InputError
 from thermorun.potentials import NAMES, check, load, trap
 
@@ -77,6 +78,27 @@ def test_what_cannot_run_is_one_sentence(fields, sentence):
         check(broken(**fields))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_every_subject_checks_a_potential_that_it_is_given():
+    """As an object too, not in a file: before any work, at the run's own theta and temperature."""
+    wrong = broken(gradient=lambda x, t: ((x * x - 1.0) ** 2, 2 * x))
+    for begin in (free_energy.measure, learning.drive, learning.learn, metric.measure):
+        with pytest.raises(InputError, match=r"gradient\[1\] of mine is not the derivative of its energy by tilt: "):
+            begin(wrong, show_progress=False)
+
+
+def test_a_parameter_that_is_zero_may_be_of_any_unit():
+    """Joule at room temperature: a tilt of one kT is 4e-21."""
+    kt = 4.11e-21
+    check(broken(gradient=lambda x, t: ((x * x - 1.0) ** 2, x)), (4 * kt, 0.0), beta=1 / kt)
+    with pytest.raises(InputError, match=r"gradient\[1\] of mine is not the derivative"):
+        check(broken(gradient=lambda x, t: ((x * x - 1.0) ** 2, 2 * x)), (4 * kt, 0.0), beta=1 / kt)
+
+
+def test_a_length_below_all_lengths_is_told():
+    with pytest.raises(InputError, match="energy of trap at theta = 0 rises by more than 30 kT within a length of 1e-"):
+        check(trap, beta=1e300)
 
 
 def test_the_temperature_decides_where_to_look():

@@ -293,6 +293,23 @@ def test_bad_points():
         well.drive(np.zeros((1, 1, 8)), np.ones((3, 2)), dt=0.1, integrator="best")
     with pytest.raises(InputError, match=r"start has dtype int64 and shape \(1, 1, 8\); it must be floating-point"):
         well.drive(np.zeros((1, 1, 8), int), np.ones((3, 2)), dt=0.1)
+    still = np.zeros((1, 1, 8))
+    for start, path, dt, sentence in (
+        (still.astype(np.float16), np.ones((3, 2)), 0.1, r"start has dtype float16 and shape \(1, 1, 8\); it must be"),
+        (still[..., :0], np.ones((3, 2)), 0.1, r"start has dtype float64 and shape \(1, 1, 0\); it must be"),
+        (still * np.nan, np.ones((3, 2)), 0.1, "start holds positions that are not finite"),
+        (still, np.ones(2), 0.1, r"path has shape \(2,\); it must be \(steps \+ 1, 2\), or that for each replica"),
+        (still, np.ones((2, 3, 2)), 0.1, r"path has shape \(2, 3, 2\); it must be \(3, 2\), or that for each of 1 rep"),
+        (still, np.ones((3, 2)), -0.1, r"dt is -0\.1; it must be a finite number of at least 0"),
+        (still, np.ones((3, 2)), np.nan, "dt is nan; it must be"),
+        (still, np.ones((3, 2)), np.ones(3), r"dt has shape \(3,\); it must be a number, or one for each of 2 steps"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            well.drive(start, path, dt=dt)
+    with pytest.raises(InputError, match=r"theta has shape \(3, 2\); it must be \(2,\), or that for each of 2 rep"):
+        well.equilibrium(np.ones((3, 2)), 8, replicas=2)
+    trap = System("trap")
+    assert np.array_equal(trap.equilibrium(0.5, 8), trap.equilibrium((0.5,), 8))
     for field, sentence in (("beta", "beta is 0; it must be a positive"), ("mobility", "mobility is -1; it must be a")):
         with pytest.raises(InputError, match=sentence):
             System("trap", **{field: 0 if field == "beta" else -1})

@@ -13,7 +13,9 @@ a folder           of pictures, in a subfolder a class; ``train`` and ``test`` a
 
 import csv
 import gzip
+import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,14 +78,15 @@ def read(path: Path) -> Raw:
 def read_arrays(path: Path) -> dict[str, Array]:
     """The arrays in a .npz file by name, or that in a .npy file under the name "".  Raises InputError."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded:
-            return dict(loaded)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        pickled = "pickle" in str(error)
-        reason = "it holds Python objects: save plain arrays, words by astype(str)" if pickled else error
+        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            return {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        reason = str(error)
+        if "Object arrays" in reason:
+            reason = "it holds Python objects: save plain arrays, words by astype(str)"
+        elif "pickle" in reason:
+            reason = "it is none, whatever its name says"
         raise InputError(f"{path} cannot be read as a NumPy file ({reason}).") from error
 
 
@@ -132,11 +135,18 @@ def _table(path: Path) -> Raw:
     first = _first_row(path)
     delimiter = max(",;\t", key=first.count)
     cells = next(csv.reader([first], delimiter=delimiter)) if delimiter in first else first.split()
-    headed = not all(_is_number(cell) for cell in cells[1:] or cells)
     names = [cell.strip().lower() for cell in cells]
+    # Names may be numbers, as pandas writes them; a word in the first place alone may be a label.
+    headed = any(name in _LABELS for name in names) or not all(map(_is_number, filter(None, names[1:] or names)))
     column = next((k for k, name in enumerate(names) if name in _LABELS), None) if headed else None
     try:
         rows = _cells(path, delimiter if delimiter in first else None, int(headed))
+        if not rows.size:
+            raise ValueError("it has no rows")
+        if headed and rows.shape[1] != len(names):
+            raise ValueError(f"its first line names {len(names)} columns, and rows have {rows.shape[1]}")
+        if headed and not names[0]:  # an index, which pandas leaves without a name
+            rows, column = rows[:, 1:], None if column is None else column - 1
         if column is None and not headed:
             column = _label_column(rows)
         if column is None:
@@ -149,10 +159,12 @@ def _table(path: Path) -> Raw:
 def _cells(path: Path, delimiter: str | None, skip: int) -> Array:
     """All of a table: as numbers, or as words where there are such.  Raises ValueError."""
     options: dict[str, Any] = {"ndmin": 2, "skiprows": skip, "delimiter": delimiter, "quotechar": '"', "comments": None}
-    try:
-        return np.loadtxt(path, dtype=float, **options)
-    except ValueError:
-        return np.loadtxt(path, dtype=str, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a file without rows, which is told as an error
+        try:
+            return np.loadtxt(path, dtype=float, **options)
+        except ValueError:
+            return np.loadtxt(path, dtype=str, **options)
 
 
 def _first_row(path: Path) -> str:
@@ -213,7 +225,9 @@ def _pictures(folder: Path) -> tuple[Array, Array | None]:
     for file in files:
         try:
             with Image.open(file) as picture:
-                images.append(np.asarray(picture.convert("L")))
+                # Deep grey stays as it is: 8 bits would cut it off at 255.
+                deep = picture.mode.startswith(("I", "F"))
+                images.append(np.asarray(picture if deep else picture.convert("L")))
         except (OSError, UnidentifiedImageError) as error:
             raise InputError(f"{file} cannot be read as a picture ({error}).") from error
         if images[-1].shape != images[0].shape:

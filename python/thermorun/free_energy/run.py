@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from thermokernels import random
-from thermorun import potentials, streams
+from thermorun import streams
 from thermorun.arrays import Array
 from thermorun.cluster import UnderWay
 from thermorun.free_energy.estimators import ESTIMATORS
@@ -103,8 +103,6 @@ def run(spec: FreeEnergy, under_way: Session) -> FreeEnergyResult:
     # Two directions, their works in kT, and what the estimators make of them.
     under_way.require_memory(2 * spec.particles * 10 * 8, f"particles is {spec.particles}")
     system = spec.system
-    for point in spec.ends.values():
-        potentials.check(system.potential, point, beta=spec.beta)
     _compile(spec, system)
     file = under_way.open(spec, lambda file: _lay_out(file, spec, system))
     under_way.stage("free energy", 2 * spec.particles * int(spec.steps or 0), "steps")

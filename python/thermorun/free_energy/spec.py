@@ -1,6 +1,5 @@
 """What a measurement of a free-energy difference is: everything that decides its numbers, and nothing else."""
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Self
 
@@ -86,6 +85,7 @@ class FreeEnergy(PotentialSpec):
             system.potential.require_valid(point, name)
         found._check_path(system)
         system.coefficients(str(found.integrator), 1.0, np.array([found.ends["start"]]))
+        found.check_at(found.ends.values())
         found = found.replace(steps=found.steps or default_steps(found, system))
         system.potential.require_valid(thetas(found), "path")
         return found
@@ -119,7 +119,7 @@ def thetas(spec: FreeEnergy, direction: str = "forward") -> Array:
 def default_steps(spec: FreeEnergy, system: System) -> int:
     """What ``steps`` None takes.  Raises InputError where that is more than can be."""
     dt = min(system.time_step(point) for point in along(spec, np.linspace(0.0, 1.0, 9)))
-    steps = max(50.0, math.ceil(spec.duration / dt))
+    steps = max(50.0, np.ceil(spec.duration / dt))
     if steps > _MOST_STEPS:
         raise InputError(
             f"duration is {spec.duration:g} and the fastest relaxation time {20 * dt:.3g}, which takes {steps:.2g}"

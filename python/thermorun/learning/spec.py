@@ -145,6 +145,7 @@ class Learn(PotentialSpec):
         theta = _point(potential, potential.theta if self.theta is None else self.theta, "theta")
         ends = found.replace(theta=theta, target=self._target(system, theta))
         system.coefficients(str(ends.integrator), 1e-9, ends.start[None])
+        ends.check_at(point for point in (ends.theta, ends.target) if point is not None)
         step = min(system.time_step(point) for point in (ends.theta, ends.target) if point is not None)
         steps = self.steps or max(_FEWEST_STEPS, _whole(self.tau / (2 * step), self.tau))
         if self.tau / steps > _LONGEST * step:

@@ -106,7 +106,9 @@ class Metric(PotentialSpec):
         found = found.replace(theta=tuple(potential.require_valid(theta, "theta").tolist()))
         system.coefficients(self.integrator, 1.0, np.array([theta], float))
         found._check_grid(potential)
-        for point in found.points(potential):
+        points = found.points(potential)
+        found.check_at((points[0], points[-1]))
+        for point in points:
             found.require_step(system, point)
         return found
 
@@ -179,6 +181,7 @@ class Drive(Metric):
         end = tuple(potential.require_valid(self.end, "end").tolist())
         if end == found.theta:
             raise InputError(f"end is {words(end)}, which is theta itself; it must be another point.")
+        found.check_at([end])
         potential.require_valid(np.linspace(found.start, end, 65), "the straight line from theta to end")
         for point in np.linspace(found.start, end, 5):
             found.require_step(system, point)

@@ -21,7 +21,7 @@ _OFFSETS = np.array([-4.0, -2.0, -1.0, 1.0, 2.0, 4.0])
 # Of the length of a well: those over which the energy may change by a kT elsewhere.
 _LADDER = 2.0 ** np.arange(-24, 7)
 _HALVES = 0.5 ** np.arange(8)
-_SCALES = 10.0 ** np.arange(20, -21, -1.0)
+_SCALES = 10.0 ** np.arange(20, -41, -1.0)
 
 
 def check(potential: Potential, theta: ArrayLike | None = None, *, beta: float = 1.0) -> None:

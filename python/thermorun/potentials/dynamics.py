@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from thermokernels import langevin, random
 from thermorun.arrays import Array
 from thermorun.errors import InputError, RunError, require_choice
-from thermorun.potentials.potential import Potential
+from thermorun.potentials.potential import Potential, numbers_of
 from thermorun.streams import Noise
 
 if TYPE_CHECKING:
@@ -95,26 +95,32 @@ def drive(
     """See ``System.drive``."""
     potential = system.potential
     thetas = potential.require_valid(path, "path")
+    if thetas.ndim not in (2, 3) or not thetas.shape[-2]:
+        raise InputError(
+            f"path has shape {thetas.shape}; it must be (steps + 1, {thetas.shape[-1]}), or that for each replica."
+        )
     first = 0
     if isinstance(start, Driven):
         x, work, heat, first = start.x.copy(), start.work.copy(), start.heat.copy(), start.steps
     else:
         x = np.array(start, order="C")
-        if x.dtype.kind != "f" or x.ndim != 3 or x.shape[1] != potential.dimension:
+        if x.dtype not in (np.float32, np.float64) or x.ndim != 3 or x.shape[1] != potential.dimension or not x.size:
             raise InputError(
-                f"start has dtype {x.dtype} and shape {x.shape}; it must be floating-point numbers (replicas,"
-                f" {potential.dimension}, particles)."
+                f"start has dtype {x.dtype} and shape {x.shape}; it must be floating-point numbers, float64 or float32,"
+                f" (replicas, {potential.dimension}, particles)."
             )
+        if not np.isfinite(x).all():
+            raise InputError("start holds positions that are not finite; all must be.")
         potential.domain.require_inside(np.moveaxis(x, 1, -1), "start", potential.name)
         if not potential.domain.everywhere:
             x = np.ascontiguousarray(np.moveaxis(potential.domain.wrapped(np.moveaxis(x, 1, -1)), -1, 1))
         work, heat = np.zeros((x.shape[0], x.shape[2])), np.zeros((x.shape[0], x.shape[2]))
     replicas, dimension, particles = x.shape
-    thetas = filled(thetas, (replicas, *thetas.shape[-2:]))
+    thetas = for_each(replicas, thetas, "path", *thetas.shape[-2:])
     steps = thetas.shape[1] - 1
     if first + steps > MOST_STEPS:
         raise InputError(f"path asks for steps up to {first + steps}; noise repeats itself beyond {MOST_STEPS}.")
-    times = np.broadcast_to(np.asarray(dt, float), (steps,))
+    times = _steps(dt, steps)
     table = coefficients(system, integrator, times, thetas[:, 1:], kT)
     table = filled(table, (replicas, *table.shape[-2:]))
     wanted = np.atleast_1d(np.asarray(rows, np.intp))
@@ -128,6 +134,17 @@ def drive(
     count = len(langevin.RECORD_COLUMNS)
     named = {name: means[..., i] for i, name in enumerate(langevin.RECORD_COLUMNS)} | {"gradient": means[..., count:]}
     return Driven(x, work, heat, wanted, named, first + steps)
+
+
+def _steps(dt: ArrayLike, count: int) -> Array:
+    """dt (count,) of a number or of one for each step.  Raises InputError."""
+    times = numbers_of(dt, "dt")
+    if times.shape not in ((), (1,), (count,)):
+        raise InputError(f"dt has shape {times.shape}; it must be a number, or one for each of {count} steps.")
+    bad = times[~(np.isfinite(times) & (times >= 0))]
+    if bad.size:
+        raise InputError(f"dt is {bad.flat[0]:g}; it must be a finite number of at least 0.")
+    return np.broadcast_to(times, (count,))
 
 
 def midpoints(theta: Array, dt: float) -> tuple[Array, Array]:
@@ -144,6 +161,15 @@ def midpoints(theta: Array, dt: float) -> tuple[Array, Array]:
 def filled(values: Array, shape: tuple[int, ...]) -> Array:
     """A copy of this shape: kernels are compiled for plain arrays, and once more for any that may not be written."""
     return np.array(np.broadcast_to(values, shape), order="C")
+
+
+def for_each(replicas: int, values: Array, name: str, *shape: int) -> Array:
+    """One of ``shape`` for all replicas, or one for each, as (replicas, *shape).  Raises InputError for others."""
+    if values.shape not in (shape, (1, *shape), (replicas, *shape)):
+        raise InputError(
+            f"{name} has shape {values.shape}; it must be {shape}, or that for each of {replicas} replicas."
+        )
+    return filled(values, (replicas, *shape))
 
 
 def one_particle(potential: Potential, precision: str) -> Array:

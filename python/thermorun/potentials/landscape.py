@@ -158,7 +158,13 @@ class Landscape:
             x = minimum + radii * self.rays * self.lengths(minimum)
             rises = self.heights(x) - self.heights(minimum)
             several.append(self.rng.permutation(x[np.isfinite(rises) & (rises < _DEPTH)])[:most])
-        return np.concatenate(several)
+        points = np.concatenate(several)
+        if not len(points):
+            raise InputError(
+                f"energy of {self.potential.name} at theta = {words(self.theta)} rises by more than {_DEPTH:g} kT"
+                f" within a length of {RADII[0]:g}, beta being {self.beta:g}; take a smaller beta, or other units."
+            )
+        return points
 
     def require_confining(self, minimum: Array, points: Array) -> None:
         """Raises InputError where the energy does not grow far out, faster than d kT ln|x|: Z would be infinite."""

@@ -184,8 +184,13 @@ class Potential:
         return sources.sources_of((self.energy, self.force, self.gradient))
 
     def require_valid(self, theta: ArrayLike, name: str = "theta") -> Array:
-        """``theta`` as an array.  Raises InputError where it is no valid point (or path of points) of the potential."""
+        """``theta`` as an array (..., p); for p = 1 a number alone will do.
+
+        Raises InputError where it is no valid point (or path of points) of the potential.
+        """
         points = numbers_of(theta, name)
+        if points.ndim == 0 and len(self.parameters) == 1:
+            points = points[None]
         if points.ndim == 0 or points.shape[-1] != len(self.parameters):
             given = 1 if points.ndim == 0 else points.shape[-1]
             raise InputError(

@@ -12,6 +12,7 @@ from thermorun.arrays import Array
 from thermorun.errors import RunError, words
 from thermorun.potentials import annealing, quadrature, wells
 from thermorun.potentials.domains import OnTheLine
+from thermorun.potentials.dynamics import for_each
 from thermorun.potentials.potential import Potential
 from thermorun.potentials.quadrature import support
 from thermorun.streams import Noise, Streams
@@ -33,7 +34,7 @@ def equilibrium(
     ``annealing``.  Raises InputError where there is no equilibrium, RunError where it cannot be shown.
     """
     potential, beta = system.potential, system.beta
-    thetas = np.broadcast_to(potential.require_valid(theta), (replicas, len(potential.parameters)))
+    thetas = for_each(replicas, potential.require_valid(theta), "theta", len(potential.parameters))
     x = np.empty((replicas, potential.dimension, particles), precision)
     for r, point in enumerate(thetas):
         at, streams = tuple(point.tolist()), noise.start.replica(r)
@@ -110,7 +111,9 @@ def time_step(system: "System", theta: ArrayLike) -> float:
         energies, forces, _ = potential.evaluate(x, at)
         low = beta * (energies - energies.min()) < 3
         known = (low[1:] | low[:-1]) & np.isfinite(forces[1:, 0]) & np.isfinite(forces[:-1, 0])  # infinite at a wall
-        largest = float(np.max(np.abs(np.diff(forces[:, 0])[known] / np.diff(x)[known])))
+        apart = np.diff(x)
+        known &= apart > 1e-12 * np.abs(x[1:])  # below, rounding is taken for curvature
+        largest = float(np.max(np.abs(np.diff(forces[:, 0])[known] / apart[known])))
     else:
         x = _reached(potential, at, beta)
         # Corners have no curvature but on a point: a parabola of half the curvature would hold what is reached.

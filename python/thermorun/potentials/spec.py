@@ -2,10 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Self
+
+from numpy.typing import ArrayLike
 
 from thermorun.errors import InputError
 from thermorun.potentials.by_name import resolve
+from thermorun.potentials.built_in import named
+from thermorun.potentials.check import check
 from thermorun.potentials.potential import Potential
 from thermorun.potentials.system import System
 from thermorun.specs import Spec
@@ -58,5 +64,17 @@ class PotentialSpec(Spec):
             )
         return self
 
+    def check_at(self, points: Iterable[ArrayLike]) -> None:
+        """Raises InputError where a potential that is not built in contradicts itself at one of ``points`` (p,)."""
+        system = self.system
+        if named(system.potential.name) is not system.potential:
+            for point in points:
+                _check(system.potential, tuple(system.potential.require_valid(point).tolist()), system.beta)
+
     def file_name(self) -> str:
         return f"{self.command}-{self.potential_name}-seed{self.seed}"
+
+
+@lru_cache(maxsize=64)
+def _check(potential: Potential, theta: tuple[float, ...], beta: float) -> None:
+    check(potential, theta, beta=beta)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from thermokernels import random
-from thermorun import potentials, streams
+from thermorun import streams
 from thermorun.arrays import Array
 from thermorun.cluster import UnderWay
 from thermorun.estimates import over_samples
@@ -103,8 +103,6 @@ def run(spec: Drive, under_way: Session) -> DriveResult:
     spec = spec.resolved()
     under_way.require_memory(spec.particles * 8 * 6, f"particles is {spec.particles}")
     system, path = spec.system, spec.rows
-    for theta in (path[0, 1:-1], path[-1, 1:-1]):
-        potentials.check(system.potential, theta)
     stairs = staircase(path, int(spec.steps or 0))
     system.potential.require_valid(stairs.theta, "path")
     x = dynamics.one_particle(system.potential, spec.precision)

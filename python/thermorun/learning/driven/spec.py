@@ -1,7 +1,6 @@
 """What a run along a path is: everything that decides its numbers, and nothing else."""
 
 import itertools
-import math
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Self
@@ -147,6 +146,7 @@ class Drive(PotentialSpec):
         if late:
             raise InputError(f"at holds {late[0]:g}; it must be within tau, which is {tau:g}.")
         system.coefficients(str(found.integrator), 1.0, rows[:1, 1:])
+        found.check_at((rows[0, 1:], rows[-1, 1:]))
         hottest = System(potential, 1 / max(self.kT or (1 / system.beta,)), system.mobility)
         steps = self.steps or _default_steps(hottest, rows)
         return found.replace(path=tuple(map(tuple, rows.tolist())), tau=tau, steps=steps)
@@ -216,7 +216,7 @@ def with_stops(rows: Array, times: ArrayLike) -> Array:
 def _default_steps(system: System, rows: Array) -> int:
     corners = rows[:: max(1, len(rows) // 64), 1:]
     dt = min(system.time_step(theta) for theta in [*corners, *(0.5 * (corners[1:] + corners[:-1])), rows[-1, 1:]])
-    steps = max(float(_FEWEST_STEPS), math.ceil(rows[-1, 0] / dt))
+    steps = max(float(_FEWEST_STEPS), np.ceil(rows[-1, 0] / dt))
     if steps > _MOST_STEPS:
         raise InputError(
             f"tau is {rows[-1, 0]:g} and the fastest relaxation time {20 * dt:.3g}, which takes {steps:.2g} steps;"

@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import h5py
 import pytest
@@ -123,3 +126,15 @@ def test_tables_fit_eighty_columns(tmp_path):
 def test_version(tmp_path):
     run = thermorun("--version", folder=tmp_path)
     assert (run.returncode, run.stdout.startswith("thermorun, version ")) == (0, True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_an_output_that_is_full_is_one_sentence(tmp_path, more):
+    (tmp_path / "w.csv").write_text("\n".join(map(str, range(40))))
+    words = [sys.executable, "-m", "thermorun", "free-energy", "--works", "w.csv", *more]
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(words, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr.startswith("thermorun: the output cannot be written (No space left on device);")
+    assert run.stderr.count("\n") == 1

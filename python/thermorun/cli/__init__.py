@@ -3,6 +3,8 @@
 Exit codes: 0, 1 for a run that could not go on, 2 for input that cannot be used, 130 after Ctrl-C.
 """
 
+import errno
+import os
 import sys
 from importlib import import_module
 from typing import Any, NoReturn
@@ -29,6 +31,10 @@ _COMMANDS = {
     "figures": ("figures", "Rebuild the papers' figures, on one page."),
     "selftest": ("selftest", "Check this machine against exact laws."),
 }
+
+
+# A disk that is full, a quota, a terminal that is gone.
+_NO_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class _Group(click.Group):
@@ -79,8 +85,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         fail(in_options(str(error), arguments), 2)
     except RunError as error:
         fail(str(error), 1)
-    except (OSError, UnicodeError) as error:  # a name that is too long, or no text: before it was even looked for
+    except (OSError, UnicodeError) as error:
         name = getattr(error, "filename", None)
+        if name is None and getattr(error, "errno", None) in _NO_OUTPUT:
+            # What is left in the buffer would be tried again at the very end, with a traceback.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            why = getattr(error, "strerror", error)
+            fail(f"the output cannot be written ({why}); a run is in its file: 'thermorun resume' shows it.", 1)
+        # A name that is too long, or no text: before it was even looked for.
         fail(f"{name or 'a name'} cannot be used ({getattr(error, 'strerror', None) or error}).", 2)
     except (click.Abort, KeyboardInterrupt):
         fail("stopped.", 130)

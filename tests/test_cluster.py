@@ -87,5 +87,6 @@ def test_the_command(tmp_path):
     alone = tr.free_energy.measure("stiffness", start=1.0, end=3.0, duration=0.5, particles=40_000)
     assert_same(tr.load(tmp_path / "a.h5"), alone)
     refused(thermorun(*words, "--workers", 0, folder=tmp_path), "--workers is 0")
+    refused(thermorun(*words, "--workers", 1000, folder=tmp_path), "--workers is 1000; it must be at most")
     refused(thermorun(*words, "--scheduler", "tcp://127.0.0.1:9", folder=tmp_path), "where none answers")
     refused(thermorun(*words, "--workers", 2, "--scheduler", "x", folder=tmp_path), "give one of them")

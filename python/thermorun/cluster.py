@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _AHEAD = 2
 # A part whose workers die so often is at fault itself.
 _RETRIES = 3
+# More processes on this machine than these would only take its memory, and minutes to begin.
+_FEWEST_ALLOWED, _FOR_EACH_CORE = 8, 4
 # Seconds between two looks at Ctrl-C.
 _LOOK = 0.2
 
@@ -178,7 +180,7 @@ def _client(count: int | None, scheduler: str | None) -> Iterator["Client"]:
     import logging
 
     if count is not None:
-        number = require_count("workers", count, 1, 1024)
+        number = require_count("workers", count, 1, max(_FEWEST_ALLOWED, _FOR_EACH_CORE * (os.cpu_count() or 1)))
         with (
             LocalCluster(
                 n_workers=number, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,

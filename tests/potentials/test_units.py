@@ -1,9 +1,13 @@
 """Units: one experiment in natural and in SI units gives the same numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from thermorun.potentials import Potential, System, midpoints
+from thermorun import free_energy, learning, metric
+from thermorun.errors import InputError
+from thermorun.potentials import Potential, System, midpoints, trap
 from thermorun.potentials.exact import Theory
 
 # Of a bead in optical tweezers: kT at 298 K in J, 200 nm, and 5.3e7 m/(N s) for a micrometre in water.
@@ -59,3 +63,13 @@ def test_runs_are_the_same():
         np.testing.assert_allclose(si, natural, rtol=1e-4, atol=1e-4)
     # Curvatures come from differences, over a power of two that the units choose.
     assert longest[0] == pytest.approx(longest[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("begin", [free_energy.measure, learning.drive, learning.learn, metric.measure])
+def test_positions_too_far_for_their_precision_are_told(begin):
+    """A number of 24 bits knows 1e7 to one: the trap's noise would drown in rounding."""
+    far = replace(trap, name="far", theta=(1e7,), target=(1e7 + 1.0,))
+    with pytest.raises(InputError, match="precision is 'float32', which knows positions that are 1e\\+07 from the"):
+        begin(far, precision="float32", show_progress=False)
+    with pytest.raises(InputError, match=r"energy of far has its minimum at x = 1e\+16, where numbers are 2 apart: "):
+        begin(replace(far, theta=(1e16,)), show_progress=False)

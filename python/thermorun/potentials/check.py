@@ -62,6 +62,7 @@ def check(potential: Potential, theta: ArrayLike | None = None, *, beta: float =
         _require_resolved(landscape, minima[0])
         x = landscape.points(minima)
         lengths = landscape.lengths(minima[0])
+        _require_near(landscape, minima[0], lengths)
         landscape.require_confining(minima[0], x)
         _require_finite(potential, x, point)
         for k in range(potential.dimension):
@@ -109,6 +110,15 @@ def _require_resolved(landscape: Landscape, minimum: Array) -> None:
         raise InputError(
             f"energy of {landscape.potential.name} is {height / landscape.beta:.6g} at its lowest and kT is"
             f" {1 / landscape.beta:.6g}: differences of kT are lost in rounding; leave the constant out."
+        )
+
+
+def _require_near(landscape: Landscape, minimum: Array, lengths: Array) -> None:
+    worst = int(np.argmax(np.abs(minimum) / lengths))
+    if _EPS * abs(minimum[worst]) > 1e-6 * lengths[worst]:
+        raise InputError(
+            f"energy of {landscape.potential.name} has its minimum at x = {words(minimum)}, where numbers are"
+            f" {np.spacing(abs(minimum[worst])):.1g} apart: differences of x are lost in rounding; shift the origin."
         )
 
 

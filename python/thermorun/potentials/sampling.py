@@ -9,7 +9,7 @@ from scipy.integrate import cumulative_simpson
 
 from thermokernels import random
 from thermorun.arrays import Array
-from thermorun.errors import RunError, words
+from thermorun.errors import InputError, RunError, words
 from thermorun.potentials import annealing, quadrature, wells
 from thermorun.potentials.domains import OnTheLine
 from thermorun.potentials.dynamics import for_each
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _GRID = 2**14
 # How far the distribution function on a grid may be from that of the quadrature.
 _RESOLVED = 1e-5
+# The noise of a step is at least so many times the rounding of a position: then rounding adds less than 1e-3 to its
+# square (1 / 12 of the square of the unit in the last place).
+_KNOWN = 10.0
 
 
 def equilibrium(
@@ -119,6 +122,27 @@ def time_step(system: "System", theta: ArrayLike) -> float:
         # Corners have no curvature but on a point: a parabola of half the curvature would hold what is reached.
         largest = max(_curvature(potential, at, x), 3 / (beta * (0.5 * np.min(np.ptp(x, axis=0))) ** 2))
     return 0.05 / (mobility * largest)
+
+
+def require_resolved(system: "System", theta: ArrayLike, precision: str) -> None:
+    """Raises InputError where positions at ``theta`` (p,) are known less well than they move in a step.
+
+    A number of 24 bits (float32) knows positions of 1e7 to one, whatever the width of the distribution.
+    """
+    at = tuple(system.potential.require_valid(theta).tolist())
+    if system.potential.quadratic is not None:
+        x = np.asarray(system.potential.quadratic(at)[1], float)
+    else:
+        x = _reached(system.potential, at, system.beta)
+    farthest = float(np.max(np.abs(x), initial=0.0))
+    rounded = farthest * float(np.finfo(precision).eps)
+    kick = float(np.sqrt(2 * system.mobility / system.beta * time_step(system, at)))
+    if kick < _KNOWN * rounded:
+        raise InputError(
+            f"precision is {precision!r}, which knows positions that are {farthest:.3g} from the origin to"
+            f" {rounded:.0e}, and the noise of a step of {system.potential.name} at theta = {words(at)} is {kick:.0e}:"
+            " take float64, or shift the origin."
+        )
 
 
 def _curvature(potential: Potential, theta: tuple[float, ...], x: Array) -> float:

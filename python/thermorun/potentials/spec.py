@@ -13,6 +13,7 @@ from thermorun.potentials.by_name import resolve
 from thermorun.potentials.built_in import named
 from thermorun.potentials.check import check
 from thermorun.potentials.potential import Potential
+from thermorun.potentials.sampling import require_resolved
 from thermorun.potentials.system import System
 from thermorun.specs import Spec
 
@@ -24,6 +25,7 @@ class PotentialSpec(Spec):
     beta: float
     mobility: float
     integrator: str | None
+    precision: str
     fingerprint: str | None
 
     @property
@@ -65,11 +67,16 @@ class PotentialSpec(Spec):
         return self
 
     def check_at(self, points: Iterable[ArrayLike]) -> None:
-        """Raises InputError where a potential that is not built in contradicts itself at one of ``points`` (p,)."""
+        """Raises InputError where a potential that is not built in contradicts itself at one of ``points`` (p,).
+
+        And for any, where positions there are too far from the origin for the precision.
+        """
         system = self.system
-        if named(system.potential.name) is not system.potential:
-            for point in points:
+        own = named(system.potential.name) is not system.potential
+        for point in points:
+            if own:
                 _check(system.potential, tuple(system.potential.require_valid(point).tolist()), system.beta)
+            require_resolved(system, point, self.precision)
 
     def file_name(self) -> str:
         return f"{self.command}-{self.potential_name}-seed{self.seed}"

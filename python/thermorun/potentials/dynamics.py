@@ -191,5 +191,5 @@ def require_converged(potential: Potential, x: Array, status: Array, dt: float) 
     particle = begin + int(np.argmax(lost))
     raise RunError(
         f"particle {particle} of replica {replica} in {potential.name} diverged at step"
-        f" {status[replica, block]}; take a smaller dt, such as {dt / 4:.3g}."
+        f" {status[replica, block]}; take a smaller dt, such as {dt / 4:.3g}: more steps."
     )

@@ -1,16 +1,16 @@
 """What every spec of ensembles in a potential shares."""
 
-from dataclasses import replace
-from pathlib import Path
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Self
 
 from numpy.typing import ArrayLike
 
 from thermorun.errors import InputError
-from thermorun.potentials.by_name import resolve
 from thermorun.potentials.built_in import named
+from thermorun.potentials.by_name import resolve
 from thermorun.potentials.check import check
 from thermorun.potentials.potential import Potential
 from thermorun.potentials.sampling import require_resolved

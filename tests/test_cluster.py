@@ -90,3 +90,13 @@ def test_the_command(tmp_path):
     refused(thermorun(*words, "--workers", 1000, folder=tmp_path), "--workers is 1000; it must be at most")
     refused(thermorun(*words, "--scheduler", "tcp://127.0.0.1:9", folder=tmp_path), "where none answers")
     refused(thermorun(*words, "--workers", 2, "--scheduler", "x", folder=tmp_path), "give one of them")
+
+
+def test_workers_that_do_not_start_are_one_sentence(monkeypatch):
+    def full(**_):
+        raise RuntimeError("Cluster failed to start: no room\nmore of it")
+
+    monkeypatch.setattr("distributed.LocalCluster", full)
+    with pytest.raises(RunError, match=r"^2 workers did not start \(Cluster failed to start: no room\); take fewer"):
+        with tr.workers(2):
+            pass

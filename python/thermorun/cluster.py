@@ -181,13 +181,15 @@ def _client(count: int | None, scheduler: str | None) -> Iterator["Client"]:
 
     if count is not None:
         number = require_count("workers", count, 1, max(_FEWEST_ALLOWED, _FOR_EACH_CORE * (os.cpu_count() or 1)))
-        with (
-            LocalCluster(
+        try:
+            cluster = LocalCluster(
                 n_workers=number, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
                 silence_logs=logging.CRITICAL,
-            ) as cluster,
-            Client(cluster) as client,
-        ):  # fmt: skip
+            )  # fmt: skip
+        except (RuntimeError, OSError) as error:  # a machine too busy or too full to begin them
+            why = str(error).partition("\n")[0]
+            raise RunError(f"{number} workers did not start ({why}); take fewer, or try again.") from error
+        with cluster, Client(cluster) as client:
             yield client
         return
     named = {"scheduler_file": scheduler} if os.path.exists(str(scheduler)) else {"address": scheduler}

@@ -97,6 +97,8 @@ def test_workers_that_do_not_start_are_one_sentence(monkeypatch):
         raise RuntimeError("Cluster failed to start: no room\nmore of it")
 
     monkeypatch.setattr("distributed.LocalCluster", full)
-    with pytest.raises(RunError, match=r"^2 workers did not start \(Cluster failed to start: no room\); take fewer"):
-        with tr.workers(2):
-            pass
+    with (
+        pytest.raises(RunError, match=r"^2 workers did not start \(Cluster failed to start: no room\); take fewer"),
+        tr.workers(2),
+    ):
+        pass

@@ -27,7 +27,7 @@ class Kernels(NamedTuple):
 @functools.cache
 def kernels(
     energy: Function, force: Function, gradient: Function, dimension: int, parameters: int, integrator: str,
-    domain: Plain,
+    domain: Plain = (),
 ) -> Kernels:  # fmt: skip
     """The kernels of `thermokernels.langevin`, the same ones at every call."""
     described = (energy, force, gradient, dimension, parameters, integrator)
@@ -37,7 +37,7 @@ def kernels(
 @functools.cache
 def correlate(
     energy: Function, force: Function, gradient: Function, dimension: int, parameters: int, integrator: str,
-    domain: Plain,
+    domain: Plain = (),
 ) -> Any:  # fmt: skip
     """The kernel of `thermokernels.correlations`, the same one at every call."""
     described = (energy, force, gradient, dimension, parameters, integrator)

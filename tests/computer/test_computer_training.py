@@ -102,7 +102,7 @@ def test_descent_converges_to_the_closed_form(optimiser, rate, updates):
         there, here = getattr(exact.machine, name), getattr(near.machine, name)
         assert np.abs(there - here).max() < 0.02 * np.abs(there).max(), name
     task = Task.of(ComputerTraining(**fields), Arrays(x, labels))
-    network = teacher.train(task.spec, task.inputs, task.images.labels, lambda amount: None)
+    network = teacher.train(task.spec, task.inputs, task.images.labels, lambda: None)
     statistics = action.Statistics.of(task.inputs.astype(float), task.targets(network), task.spec.physics)
 
     def objective(machine):

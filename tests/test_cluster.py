@@ -1,5 +1,6 @@
 """Parts of a run on other processes: the same bits, whoever computes them, and whatever becomes of them."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -49,11 +50,16 @@ def test_the_same_bits_on_any_number_of_workers(alone, count):
     assert cluster.active() is None
 
 
+def kill(process):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+
+
 def test_a_worker_that_dies_costs_nothing(alone):
     with tr.workers(2):
         client = cluster.active().client
         victim = next(iter(client.run(os.getpid).values()))
-        threading.Timer(0.3, os.kill, (victim, signal.SIGKILL)).start()
+        threading.Timer(0.3, kill, (victim,)).start()
         assert_same(tr.free_energy.measure(**WORKS), alone[0])
 
 

@@ -62,7 +62,9 @@ class Workers:
         try:
             for host, address in self._cold():
                 # One compilation a machine, before many processes would begin the same one.
-                waiting += [self._submit(part, item, workers=[address]) for item in islice(rest, 1)]
+                waiting += [
+                    self._submit(part, item, workers=[address], allow_other_workers=True) for item in islice(rest, 1)
+                ]
                 self._warm.add(host)
             for future in waiting:
                 _wait(future, check)
@@ -183,7 +185,7 @@ def _client(count: int | None, scheduler: str | None) -> Iterator["Client"]:
         number = require_count("workers", count, 1, max(_FEWEST_ALLOWED, _FOR_EACH_CORE * (os.cpu_count() or 1)))
         try:
             cluster = LocalCluster(
-                n_workers=number, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
+                n_workers=number, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit=0,
                 silence_logs=logging.CRITICAL,
             )  # fmt: skip
         except (RuntimeError, OSError) as error:  # a machine too busy or too full to begin them

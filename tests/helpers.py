@@ -20,6 +20,7 @@ import pytest
 from scipy import stats
 
 from thermokernels.random import fill_normals
+from thermorun.errors import RunError
 
 LEAST_P = 2 * stats.norm.sf(4)  # of a test without a z: as unlikely as |z| = 4
 
@@ -128,3 +129,13 @@ def refused(run, sentence):
     assert run.stderr.startswith("thermorun: ")
     assert sentence in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+def fails(item, under_way):
+    """A part for workers, which find it by this module's name."""
+    raise RunError(f"item {item} diverged.")
+
+
+def sleeps(item, under_way):
+    """A part that takes long."""
+    time.sleep(5.0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import thermorun as tr
-from helpers import refused, thermorun
+from helpers import fails, refused, sleeps, thermorun
 from thermorun import cluster
 from thermorun.errors import InputError, RunError
 from thermorun.metric.spec import Metric
@@ -63,25 +63,17 @@ def test_a_worker_that_dies_costs_nothing(alone):
         assert_same(tr.free_energy.measure(**WORKS), alone[0])
 
 
-def _fails(item, under_way):
-    raise RunError(f"item {item} diverged.")
-
-
-def _slow(item, under_way):
-    time.sleep(5.0)
-
-
 def test_errors_and_interrupts_come_through():
     with tr.workers(1):
         with pytest.raises(RunError, match=r"item 3 diverged\."):
-            list(cluster.active().each(_fails, [3, 4], lambda: None))
+            list(cluster.active().each(fails, [3, 4], lambda: None))
 
         def stop():
             raise KeyboardInterrupt
 
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            list(cluster.active().each(_slow, [1], stop))
+            list(cluster.active().each(sleeps, [1], stop))
         assert time.monotonic() - began < 2
 
 

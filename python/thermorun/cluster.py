@@ -7,6 +7,7 @@ never particles.
 """
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +27,8 @@ _AHEAD = 2
 _RETRIES = 3
 # More processes on this machine than these would only take its memory, and minutes to begin.
 _FEWEST_ALLOWED, _FOR_EACH_CORE = 8, 4
-# Seconds between two looks at Ctrl-C.
-_LOOK = 0.2
+# Seconds between two looks at Ctrl-C; and so long there may be no worker at all, as while the last one is replaced.
+_LOOK, _PATIENCE = 0.2, 30.0
 
 
 class UnderWay(Protocol):
@@ -62,24 +63,52 @@ class Workers:
         try:
             for host, address in self._cold():
                 # One compilation a machine, before many processes would begin the same one.
-                waiting += [
-                    self._submit(part, item, workers=[address], allow_other_workers=True) for item in islice(rest, 1)
-                ]
+                waiting += [self._submit(part, item, address) for item in islice(rest, 1)]
                 self._warm.add(host)
             for future in waiting:
-                _wait(future, check)
+                self._wait(future, check)
             for item in islice(rest, _AHEAD * count):
                 waiting.append(self._submit(part, item))
             while waiting:
-                done = _wait(waiting[0], check)
+                done = self._wait(waiting[0], check)
                 waiting.popleft()
                 waiting += [self._submit(part, item) for item in islice(rest, 1)]
                 yield done
         finally:
             self.client.cancel(list(waiting))
 
-    def _submit(self, part: Part, item: Any, **where: Any) -> "Future":
-        return self.client.submit(_compute, part, item, self.threads, pure=False, retries=_RETRIES, **where)
+    def _submit(self, part: Part, item: Any, address: str | None = None) -> "Future":
+        """``address`` is of the worker that had best do it."""
+        return self.client.submit(
+            _compute, part, item, self.threads, pure=False, retries=_RETRIES, workers=address,
+            allow_other_workers=address is not None,
+        )  # fmt: skip
+
+    def _wait(self, future: "Future", check: Callable[[], None]) -> tuple[Any, int]:
+        from concurrent.futures import CancelledError
+
+        from distributed.comm import CommClosedError
+        from distributed.scheduler import KilledWorker
+
+        alive = time.monotonic()
+        while True:
+            check()
+            if self.client.scheduler_info()["workers"]:
+                alive = time.monotonic()
+            elif time.monotonic() - alive > _PATIENCE:
+                raise RunError("no worker is left; start some where the package is installed, and resume.")
+            try:
+                result: tuple[Any, int] = future.result(timeout=_LOOK)
+                return result
+            except TimeoutError:
+                continue
+            except KilledWorker as error:
+                raise RunError(
+                    f"a part of the run was lost with {_RETRIES + 1} workers, one after the other, most likely for want"
+                    " of memory; take fewer workers or a smaller run, and resume."
+                ) from error
+            except (CancelledError, CommClosedError, OSError) as error:
+                raise RunError("the scheduler went away; start it again and resume.") from error
 
     def _cold(self) -> list[tuple[str, str]]:
         """One worker of every machine that has computed nothing yet."""
@@ -104,28 +133,6 @@ def _compute(part: Part, item: Any, threads: int | None) -> tuple[Any, int]:
     away = _Away()
     with on_threads(threads):
         return part(item, away), away.done
-
-
-def _wait(future: "Future", check: Callable[[], None]) -> tuple[Any, int]:
-    from concurrent.futures import CancelledError
-
-    from distributed.comm import CommClosedError
-    from distributed.scheduler import KilledWorker
-
-    while True:
-        check()
-        try:
-            result: tuple[Any, int] = future.result(timeout=_LOOK)
-            return result
-        except TimeoutError:
-            continue
-        except KilledWorker as error:
-            raise RunError(
-                f"a part of the run was lost with {_RETRIES + 1} workers, one after the other, most likely for want of"
-                " memory; take fewer workers or a smaller run, and resume."
-            ) from error
-        except (CancelledError, CommClosedError, OSError) as error:
-            raise RunError("the scheduler went away; start it again and resume.") from error
 
 
 _active: ContextVar[Workers | None] = ContextVar("workers", default=None)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numba import njit
 
+from helpers import report
 from thermorun import potentials
 from thermorun.potentials import NAMES, Potential, chain, double_well, exponential_family, gaussian, load, sources
 from thermorun.potentials.sources import fingerprint, sources_of
@@ -169,10 +170,6 @@ def family():
     return exponential_family(
         "family", lambda x: x**4, lambda x: 4 * x**3, lambda x: (-x,), lambda x: (-1.0,), ("field",), (0.5,)
     )
-
-
-def report(potential):
-    return potential.name, potential.fingerprint, potential.source, potential.energies([0.3], potential.theta).tolist()
 
 
 def test_potentials_pickle():

@@ -77,11 +77,15 @@ def require_own_cache() -> None:
         there = place.stat()
         # In a folder like /tmp nobody removes or renames what is another's.
         sticky = bool(there.st_mode & stat.S_ISVTX) and place != inside
-        if there.st_uid not in trusted or (_by_others(there) and not sticky):
+        # Whose the folders above are is the machine's affair: in containers they may be anybody's.
+        stranger = place == inside and there.st_uid not in trusted
+        if stranger or (_by_others(there) and not sticky):
             raise RunError(
                 f"compiled kernels are kept in {inside}, but others may write {place}: what they put there would be"
                 f" run.  Take that right away (chmod go-w {place}), or set NUMBA_CACHE_DIR to a folder of your own."
             )
+        if there.st_uid == os.getuid() and not there.st_mode & 0o077:
+            return  # nobody else gets below; and who puts a folder in its place owns that one
 
 
 def _by_others(there: os.stat_result) -> bool:

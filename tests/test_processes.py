@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 
+from helpers import in_process_of_its_own
 from thermorun import free_energy
 from thermorun.errors import InputError, RunError
 
@@ -116,3 +117,15 @@ def test_a_forked_process_says_what_to_do(monkeypatch):
     monkeypatch.setattr(threads, "_forked", True)
     with pytest.raises(RunError, match="start workers by 'spawn'"):
         measured(0)
+
+
+def test_a_cache_of_kernels_that_others_may_write_is_refused(tmp_path):
+    """They are unpickled: whoever may put one there runs code."""
+    open_to_all = tmp_path / "cache"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    words = ("excess-work", "--particles", 1000, "--steps", 5, "--out", "a.h5")
+    run = in_process_of_its_own(*words, folder=tmp_path, env=os.environ | {"NUMBA_CACHE_DIR": str(open_to_all)})
+    assert run.returncode == 1
+    assert f"others may write {open_to_all}" in run.stderr
+    assert not (tmp_path / "a.h5").exists()

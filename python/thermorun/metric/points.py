@@ -192,6 +192,7 @@ def measure_points(spec: Metric, system: System, exact: dict[str, Array], under_
     batches = list(itertools.product(range(len(points)), range(0, spec.blocks, BATCH)))
     missing = [(index, first) for index, first in batches if index * spec.blocks + first >= done]
     found: dict[tuple[int, int], tuple[Array, Array]] = {}
+    measured: dict[int, Measured] = {}
     stored = file.read("blocks") if done else {}
     for index, first in batches[: len(batches) - len(missing)]:
         rows = slice(index * spec.blocks + first, index * spec.blocks + min(first + BATCH, spec.blocks))
@@ -203,9 +204,13 @@ def measure_points(spec: Metric, system: System, exact: dict[str, Array], under_
         padded[:, : windows[index].levels] = sums
         file.write("blocks", index * spec.blocks + first, {"sums": padded, "means": means})
         if first + BATCH >= spec.blocks:
-            _fold(spec, found, windows, index, file)
+            measured[index] = _fold(spec, found, windows, index, file)
         under_way.pause()
-    return [_fold(spec, found, windows, index, file) for index in range(len(points))]
+    # Points whose batches were all there already are folded now: their entries may not have been written.
+    return [
+        measured[index] if index in measured else _fold(spec, found, windows, index, file)
+        for index in range(len(points))
+    ]
 
 
 def _batch(

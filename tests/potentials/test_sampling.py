@@ -91,6 +91,46 @@ def pinhole_norm(depth, s):
     return np.sqrt(2 * np.pi) * total
 
 
+def needle(s, place):
+    """A round well of width s at ``place`` in a bowl of two dimensions, far narrower than it."""
+    away = f"((x[0] - {place[0]})**2 + (x[1] - {place[1]})**2)"
+    bump = f"np.exp(-{away} / {2 * s * s})"
+    forces = (f"-x[{k}] - theta[0] * (x[{k}] - {place[k]}) / {s * s} * {bump}" for k in range(2))
+    return Potential("needle", *functions(
+        f"0.5 * (x[0]**2 + x[1]**2) - theta[0] * {bump}", f"({', '.join(forces)})", f"(-{bump},)"
+    ), ("depth",), (1.0,), 2)  # fmt: skip
+
+
+_SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("s", "place", "depth"),
+    [
+        (0.02, (2.2, 1.0), 9.0),
+        pytest.param(0.02, (1.2345, -0.4), 9.0, marks=_SLOW),
+        pytest.param(0.01, (2.2, 1.0), 9.5, marks=_SLOW),
+        pytest.param(0.05, (0.3, 0.1), 5.5, marks=_SLOW),
+    ],
+)
+def test_draws_find_a_needle_inside_a_bowl(s, place, depth):
+    system, count = System(needle(s, place)), 100_000
+    x, y = system.equilibrium((depth,), count, seed=3)[0]
+    # The share within eight widths, on circles about the needle; Z by the series of ``pinhole_norm`` in the plane.
+    norm, term = 2 * np.pi, 2 * np.pi
+    for n in range(1, 200):
+        term *= depth / n
+        width = s * s / n
+        norm += term * width / (1 + width) * np.exp(-0.5 * np.sum(np.square(place)) / (1 + width))
+    (r, weights), angles = gauss(0, 8 * s), 2 * np.pi * np.arange(200) / 200
+    bowl = 0.5 * ((place[0] + r[:, None] * np.cos(angles)) ** 2 + (place[1] + r[:, None] * np.sin(angles)) ** 2)
+    inside = np.exp(depth * np.exp(-0.5 * (r / s) ** 2))[:, None] * np.exp(-bowl)
+    share = np.sum((weights * r) @ inside) * (2 * np.pi / 200) / norm
+    assert abs(z_score(np.hypot(x - place[0], y - place[1]) < 8 * s, share)) < 4
+    # Steps are those of the narrowest well.
+    assert system.time_step((depth,)) == pytest.approx(0.05 * s**2 / depth, rel=0.05)
+
+
 # --- Barriers in several dimensions -----------------------------------------------------------------------------------
 
 

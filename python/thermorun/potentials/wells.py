@@ -1,7 +1,8 @@
 """Where a potential of several dimensions has its wells, and how wide they are: all lengths are the potential's own.
 
-Minima from dispersed starts, the covariance of x in each as that of a Gaussian, and the region that the energy confines
-x to.  Nothing here is random: directions and starts are the same in every run, as the nodes of a quadrature are.
+Minima from dispersed starts, and from where exp(-beta E) is largest beside the wells that these found (a needle inside a
+bowl); the covariance of x in each as that of a Gaussian; the region that the energy confines x to.  Nothing here is
+random: directions and starts are the same in every run, as the nodes of a quadrature are.
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ _RADII = 10.0 ** np.arange(-20, 20, 1 / 12)
 # than the second number above the lowest hold nothing.
 _DEPTH, _HIGHEST = 60.0, 30.0
 _RAYS, _SCAN, _STARTS, _MOST_WELLS = 64, 4096, 16, 16
+# Points that look for wells inside of others, those of them that are followed, and the descents that they start.
+_CLOUD, _FOLLOWED, _DESCENTS = 2**19, 1024, 32
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,19 @@ def find(potential: Potential, theta: tuple[float, ...], beta: float) -> Wells:
         low, high = np.min([side[0] for side in sides], axis=0), np.max([side[1] for side in sides], axis=0)
         if np.all(high - low < 2.2 * half):
             break
+    minima, heights, covariances = landscape.with_narrow(minima, covariances)
     return Wells(minima, heights, covariances, 0.5 * (low + high), 0.5 * (high - low))
+
+
+def _squares(away: Array, covariance: Array) -> Array:
+    """Squares (n,) of distances (n, d) in standard deviations."""
+    scaled = np.einsum("nj,ij->ni", away, np.linalg.inv(np.linalg.cholesky(covariance)))
+    return np.asarray(np.einsum("ni,ni->n", scaled, scaled))
+
+
+def _apart(away: Array, first: Array, second: Array) -> float:
+    """The length of ``away`` (d,) in standard deviations of the narrower of two wells."""
+    return float(np.sqrt(max(_squares(away[None], one)[0] for one in (first, second))))
 
 
 def rays(minimum: Array, covariance: Array) -> Array:
@@ -74,6 +89,12 @@ def _spread(d: int, count: int) -> Array:
 
     points: Array = qmc.Sobol(d, scramble=False).random(count)
     return points
+
+
+@lru_cache(maxsize=4)
+def _normals(d: int) -> Array:
+    """Normals (n, d) that fill space as evenly as Sobol's points."""
+    return np.asarray(ndtri(_spread(d, _CLOUD)[1:]))
 
 
 def _directions(d: int) -> Array:
@@ -215,6 +236,39 @@ class _Landscape:
                 kept.append(int(index))
         kept = kept[:_MOST_WELLS]
         return np.asarray(found[kept]), np.asarray(heights[kept] - heights[kept[0]])
+
+    def with_narrow(self, minima: Array, covariances: Array) -> tuple[Array, Array, Array]:
+        """Minima, heights and covariances with those of wells so narrow that they lie inside another one's.
+
+        Descents start where p is largest beside the Gaussians of the wells that are known.
+        """
+        cloud = _normals(self.d)[: _CLOUD // len(minima)]
+        # Half of the points as the wells are, half twice as wide.
+        sizes = np.where(np.arange(len(cloud)) % 2, 1.0, 2.0)[:, None]
+        roots = np.linalg.cholesky(covariances)
+        x = np.concatenate([one + sizes * cloud @ root.T for one, root in zip(minima, roots, strict=True)])
+        known = np.full(len(x), -np.inf)
+        for one, covariance in zip(minima, covariances, strict=True):
+            squares, size = _squares(x - one, covariance), 0.5 * np.linalg.slogdet(covariance)[1]
+            for scale in (1.0, 2.0):
+                known = np.logaddexp(known, -0.5 * squares / scale**2 - size - self.d * np.log(scale))
+        ratio = -self.heights(x) - known
+        x = x[np.argsort(-ratio, kind="stable")[:_FOLLOWED]]
+        wells, widths = list(minima), list(covariances)
+        for _ in range(_DESCENTS):
+            if not len(x):
+                break
+            start, found = x[0], self.descend(x[0])
+            covariance = self.covariance(found)
+            if all(_apart(found - one, covariance, width) > 1 for one, width in zip(wells, widths, strict=True)):
+                wells.append(found)
+                widths.append(covariance)
+            # What lies in this well, or as near to the start as its width, needs no descent of its own.
+            x = x[np.minimum(_squares(x - found, covariance) / 36, _squares(x - start, covariance)) > 1]
+        heights = self.heights(np.stack(wells))
+        order = np.argsort(heights, kind="stable")
+        order = order[heights[order] < heights.min() + _HIGHEST][:_MOST_WELLS]
+        return np.stack(wells)[order], heights[order] - heights[order[0]], np.stack(widths)[order]
 
     def _free(self) -> InputError:
         return InputError(

@@ -136,6 +136,16 @@ def fails(item, under_way):
     raise RunError(f"item {item} diverged.")
 
 
+def times_out(item, under_way):
+    """A part with an error that the ways between processes have too."""
+    raise TimeoutError(f"item {item} waited.")
+
+
+def finds_nothing(item, under_way):
+    """The same."""
+    raise FileNotFoundError(f"item {item} is not there.")
+
+
 def sleeps(item, under_way):
     """A part that takes long."""
     time.sleep(5.0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import thermorun as tr
-from helpers import fails, refused, sleeps, thermorun
+from helpers import fails, finds_nothing, refused, sleeps, thermorun, times_out
 from thermorun import cluster
 from thermorun.errors import InputError, RunError
 from thermorun.metric.spec import Metric
@@ -67,6 +67,10 @@ def test_errors_and_interrupts_come_through():
     with tr.workers(1):
         with pytest.raises(RunError, match=r"item 3 diverged\."):
             list(cluster.active().each(fails, [3, 4], lambda: None))
+        with pytest.raises(TimeoutError, match=r"item 5 waited\."):
+            list(cluster.active().each(times_out, [5], lambda: None))
+        with pytest.raises(FileNotFoundError, match=r"item 6 is not there\."):
+            list(cluster.active().each(finds_nothing, [6], lambda: None))
 
         def stop():
             raise KeyboardInterrupt

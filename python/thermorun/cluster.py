@@ -101,13 +101,16 @@ class Workers:
                 result: tuple[Any, int] = future.result(timeout=_LOOK)
                 return result
             except TimeoutError:
-                continue
+                if future.status == "error":  # the part's own
+                    raise
             except KilledWorker as error:
                 raise RunError(
                     f"a part of the run was lost with {_RETRIES + 1} workers, one after the other, most likely for want"
                     " of memory; take fewer workers or a smaller run, and resume."
                 ) from error
             except (CancelledError, CommClosedError, OSError) as error:
+                if future.status == "error":
+                    raise
                 raise RunError("the scheduler went away; start it again and resume.") from error
 
     def _cold(self) -> list[tuple[str, str]]:

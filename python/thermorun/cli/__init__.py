@@ -25,6 +25,7 @@ _COMMANDS = {
     "resume": ("files", "Go on with the run in a file."),
     "extend": ("files", "More of the same into a file."),
     "plot": ("files", "Draw the pictures of a file again."),
+    "watch": ("watch", "Look at a run while it goes on."),
     "inspect": ("files", "What is in a file, and how far it is."),
     "verify": ("files", "Whether a file is as it was written."),
     "repair": ("files", "Back to the last good rows of a file."),

@@ -1,7 +1,7 @@
 """Where a potential of several dimensions has its wells, and how wide they are: all lengths are the potential's own.
 
-Minima from dispersed starts, and from where exp(-beta E) is largest beside the wells that these found (a needle inside a
-bowl); the covariance of x in each as that of a Gaussian; the region that the energy confines x to.  Nothing here is
+Minima from dispersed starts, and from where exp(-beta E) is largest beside the wells that these found (a needle inside
+a bowl); the covariance of x in each as that of a Gaussian; the region that the energy confines x to.  Nothing here is
 random: directions and starts are the same in every run, as the nodes of a quadrature are.
 """
 

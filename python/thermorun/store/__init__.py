@@ -2,6 +2,7 @@
 
 from thermorun.store.inspect import is_complete, read_command, read_spec, reading
 from thermorun.store.layout import SCHEMA_VERSION, Axis, Contents, Earlier, Stored, Variable
+from thermorun.store.locks import written_now
 from thermorun.store.runfile import RunFile
 from thermorun.store.survey import Survey, faults, repair, survey
 
@@ -21,4 +22,5 @@ __all__ = [
     "reading",
     "repair",
     "survey",
+    "written_now",
 ]

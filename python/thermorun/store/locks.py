@@ -33,3 +33,22 @@ def locked(file: Path, name: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def written_now(path: Path | str) -> bool | None:
+    """Whether a run writes a file now; None where nobody can tell.  Raises OSError where it cannot be opened."""
+    try:
+        import fcntl
+
+        command = fcntl.F_OFD_GETLK
+    except (ImportError, AttributeError):
+        return None
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        # Answered by the lock that stands in the way, or by none.
+        wanted = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        return bool(struct.unpack("hhqqi", fcntl.fcntl(descriptor, command, wanted))[0] != fcntl.F_UNLCK)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)

@@ -30,6 +30,7 @@ _COMMANDS = {
     "verify": ("files", "Whether a file is as it was written."),
     "repair": ("files", "Back to the last good rows of a file."),
     "figures": ("figures", "Rebuild the papers' figures, on one page."),
+    "bench": ("bench", "How fast this machine is."),
     "selftest": ("selftest", "Check this machine against exact laws."),
 }
 

@@ -433,3 +433,59 @@ def action_gradient(paths, fields, couplings, physics):
     of_couplings = of_couplings + of_couplings.T
     np.fill_diagonal(of_couplings, 0.0)
     return action, r.sum(axis=0), of_couplings
+
+
+def adjoint(start, fields, couplings, physics, first, steps, seed, stream, slopes, noise=normals):
+    """Returns x at the end, the slopes at the start, and the gradient in fields and couplings; all states are kept."""
+    pull, kick = physics.mobility * physics.dt, math.sqrt(2 * physics.mobility * physics.kT * physics.dt)
+    states = [start]
+    for n in range(first, first + steps):
+        z = unit_normals(seed, stream, n, *start.shape, noise)
+        new = states[-1] - pull * network_gradient(states[-1], fields, couplings, physics) + kick * z
+        states.append(np.clip(new, -physics.limit, physics.limit))
+    of_fields, of_couplings = np.zeros_like(start), np.zeros_like(couplings)
+    for x, new in reversed(list(itertools.pairwise(states))):
+        slopes = np.where(np.abs(new) < physics.limit, slopes, 0.0)
+        of_fields -= pull * slopes
+        of_couplings -= pull * (slopes.T @ x + x.T @ slopes)
+        curvature = 2 * physics.J2 + 12 * physics.J4 * x**2
+        slopes = slopes - pull * (slopes @ couplings + curvature * slopes)
+    np.fill_diagonal(of_couplings, 0.0)
+    return states[-1], slopes, of_fields, of_couplings
+
+
+def distortion_draws(seed, stream, p):
+    """Four uniform numbers between -1 and 1: of angle, size, and moves down and right."""
+    counter = (p, 0, stream % 2**32, stream >> 32)
+    w0, w1, w2, w3 = philox4x32(counter, (seed % 2**32, seed >> 32))
+    return [(int(w) + 0.5) / 2**31 - 1 for w in (w1, w0, w3, w2)]
+
+
+def distortion(shape, strength, seed, stream, p):
+    """The matrix and the offset that say where in the old picture a pixel of the new one is read."""
+    angle, size, down, right = distortion_draws(seed, stream, p)
+    a, s = strength[0] * angle, 1 + strength[2] * size
+    matrix = np.array([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]]) / s
+    centre, moves = (np.array(shape) - 1) / 2, strength[1] * np.array(shape) * [down, right]
+    return matrix, centre + moves - matrix @ centre
+
+
+def distorted(picture, strength, pixels, seed, stream, p):
+    """The inputs of one picture (rows, columns), flat."""
+    matrix, offset = distortion(picture.shape, strength, seed, stream, p)
+    out, last = np.empty(picture.shape), np.array(picture.shape) - 1
+    for place in np.ndindex(picture.shape):
+        y, x = np.clip(matrix @ place + offset, 0, last)
+        i, j = int(y), int(x)
+        below, right = min(i + 1, last[0]), min(j + 1, last[1])
+        top = (1 - x + j) * float(picture[i, j]) + (x - j) * float(picture[i, right])
+        bottom = (1 - x + j) * float(picture[below, j]) + (x - j) * float(picture[below, right])
+        out[place] = (1 - y + i) * top + (y - i) * bottom
+    return standardised(out, pixels)
+
+
+def standardised(picture, pixels):
+    """Inputs: (brightness - mean) / deviation, scaled to the norm."""
+    mean, deviation, norm = pixels
+    flat = (picture.ravel() - mean) / deviation
+    return flat * norm / np.linalg.norm(flat)

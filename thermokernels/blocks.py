@@ -14,6 +14,8 @@ from thermokernels.random import BLOCK
 # A pass over blocks is cut into this many tasks, whatever the number of threads: enough of them to keep threads busy to
 # the end, few enough that each can have scratch arrays of its own.
 TASKS = 64
+# Steps between additions of single-precision sums of products to double-precision ones.
+FLUSH = 16
 
 
 @device
@@ -54,3 +56,30 @@ def sum_over_blocks(sums, column):
     for block in range(sums.shape[0]):
         total += sums[block, column]
     return total
+
+
+@device
+def tasks_of(units):
+    """As many tasks as have something to do, where each has sums of its own that must be added up."""
+    return min(units, TASKS)
+
+
+@device
+def flush(sums, total):
+    """total += sums, sums = 0, for matrices: ``sums`` float32 or float64, ``total`` float64."""
+    wide_vectors()
+    for i in range(sums.shape[0]):
+        for j in range(sums.shape[1]):
+            total[i, j] += np.float64(sums[i, j])
+            sums[i, j] = sums.dtype.type(0.0)
+
+
+@device
+def add_tasks(totals, out):
+    """Adds matrices (tasks, rows, columns), first to last."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            total = 0.0
+            for task in range(totals.shape[0]):
+                total += totals[task, i, j]
+            out[i, j] = total

@@ -18,39 +18,9 @@ import numpy as np
 from numba import prange
 
 from thermokernels._jit import device, kernel, wide_vectors
-from thermokernels.blocks import TASKS
+from thermokernels.blocks import FLUSH, add_tasks, flush, tasks_of
 from thermokernels.network import TILE, pad_couplings, padded
 from thermokernels.products import add_gram, add_product, aligned, copy_rows
-
-# Steps between additions of single-precision sums to double-precision ones.
-_FLUSH = 16
-
-
-@device
-def _tasks(tiles):
-    """As many tasks as have something to do: each has sums of its own, which must be added up."""
-    return min(tiles, TASKS)
-
-
-@device
-def _flush(sums, total):
-    """total += sums, sums = 0."""
-    wide_vectors()
-    for i in range(sums.shape[0]):
-        for j in range(sums.shape[1]):
-            total[i, j] += np.float64(sums[i, j])
-            sums[i, j] = sums.dtype.type(0.0)
-
-
-@device
-def _add_tasks(totals, out):
-    """Sums over tasks, first to last."""
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            total = 0.0
-            for task in range(totals.shape[0]):
-                total += totals[task, i, j]
-            out[i, j] = total
 
 
 @device
@@ -78,7 +48,7 @@ def teach(targets, steps, physics, sums, gram):
     """
     trajectories, units = targets.shape
     size, tiles = padded(units), -(-trajectories // TILE)
-    tasks = _tasks(tiles)
+    tasks = tasks_of(tiles)
     totals = np.zeros((tasks, size, size))
     for task in prange(tasks):
         x, products = aligned(TILE, size, targets), aligned(size, size, targets)
@@ -90,10 +60,10 @@ def teach(targets, steps, physics, sums, gram):
             for n in range(steps):
                 add_gram(products, mine_x)
                 _advance_ideal(mine_x, targets[mine], sums[mine], units, physics)
-                if (n + 1) % _FLUSH == 0 or n == steps - 1:
-                    _flush(products, totals[task])
+                if (n + 1) % FLUSH == 0 or n == steps - 1:
+                    flush(products, totals[task])
     whole = np.empty((size, size))
-    _add_tasks(totals, whole)
+    add_tasks(totals, whole)
     for i in range(units):
         for j in range(i + 1):
             gram[i, j] = whole[i, j]
@@ -144,7 +114,7 @@ def action_gradient(paths, fields, couplings, physics, action, residuals, of_cou
     steps = paths.shape[0] - 1
     trajectories, units = fields.shape
     size, tiles = padded(units), -(-trajectories // TILE)
-    tasks = _tasks(tiles)
+    tasks = tasks_of(tiles)
     matrix = pad_couplings(couplings, paths)
     totals = np.zeros((tasks, size, size))
     scale = physics.kT / (physics.mobility * physics.dt)
@@ -167,10 +137,10 @@ def action_gradient(paths, fields, couplings, physics, action, residuals, of_cou
                 )
                 _add_squares(residual[:count], units, action[mine], scale)
                 add_product(products, residual[:count].T, x[:count])
-                if (n + 1) % _FLUSH == 0 or n == steps - 1:
-                    _flush(products, totals[task])
+                if (n + 1) % FLUSH == 0 or n == steps - 1:
+                    flush(products, totals[task])
     whole = np.empty((size, size))
-    _add_tasks(totals, whole)
+    add_tasks(totals, whole)
     for i in range(units):
         for j in range(i):
             of_couplings[i, j] = whole[i, j] + whole[j, i]

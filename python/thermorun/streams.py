@@ -148,6 +148,15 @@ def portrait(seed: int) -> Streams:
     return Streams(seed).part(2, 2**32).part(0, 1)
 
 
+# Trainings of a computer through its noise; each update has a stream of its own.
+_ADJOINT = {"noise": 16, "distortion": 17, "start": 18}
+
+
+def adjoint(seed: int, purpose: str, update: int = 0) -> Streams:
+    """Of one update of such a training: its trajectories, its distorted images; or of the couplings at the start."""
+    return Streams(seed).part(_ADJOINT[purpose], 2**32).part(update, 1)
+
+
 # cycles: the high half of a stream's number says what for.  Kernels know the same numbers: of the persistent chain, of
 # minibatches, of samples of M from state z (in the low half).  "start" seeds NumPy's generator of first parameters and
 # points.  "sample" is cut into chains: of diagnostics (their double steps are cut too: counting and paths begin at 0,

@@ -20,16 +20,16 @@ def same(one, two):
     assert np.array_equal(one.accuracy, two.accuracy)
 
 
-@pytest.mark.parametrize("method", ["closed-form", "onsager-machlup"])
+@pytest.mark.parametrize("method", ["closed-form", "onsager-machlup", "adjoint"])
 def test_threads_give_the_same_bits(method):
     runs = [computer.train(**QUICK, method=method, trajectories=20_000, threads=count) for count in (1, 2)]
     same(*runs)
 
 
-@pytest.mark.parametrize("stop", [5, 33])
-def test_resumed_descent_gives_the_same_bits(tmp_path, monkeypatch, stop):
+@pytest.mark.parametrize(("method", "stop"), [("onsager-machlup", 5), ("onsager-machlup", 33), ("adjoint", 33)])
+def test_resumed_descent_gives_the_same_bits(tmp_path, monkeypatch, method, stop):
     """Killed between two records, with a checkpoint at every update."""
-    spec = ComputerTraining(**QUICK, method="onsager-machlup", trajectories=30_000)
+    spec = ComputerTraining(**QUICK, method=method, trajectories=30_000)
     whole = spec.run()
     step = training.Descent.step
 

@@ -1,6 +1,7 @@
 """What a training keeps in its file besides machine and shots: teacher, facts, descent, score, what a picture shows."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +12,18 @@ from thermorun import streams
 from thermorun.arrays import Array
 from thermorun.computer.machine import Machine
 from thermorun.computer.score import Accuracy, Score
-from thermorun.computer.spec import ComputerTraining
+from thermorun.computer.spec import EPOCHS, ComputerTraining
 from thermorun.computer.teacher import Teacher, layers
 from thermorun.datasets import Images
 from thermorun.errors import RunError
 from thermorun.estimates import Estimate
 from thermorun.store import Axis, RunFile, Variable
 
-# Points at which gradient descent is recorded.
+# Points at which gradient descent is recorded; the adjoint by default after every epoch.
 _RECORDS = 50
-FACTS = ("teacher_accuracy", "teacher_seconds", "train_seconds", "action", "ridge")
+FACTS = (
+    "teacher_accuracy", "teacher_seconds", "train_seconds", "action", "ridge", "loss", "gain", "cut_share",
+)  # fmt: skip
 _QUANTITIES = ("accuracy", "top2", "vote", "heat", "work")
 _PARTS = ("mean", "stderr", "stderr_images", "stderr_noise")
 # Of a picture of activations: images, moments, and how far beyond the observation time.
@@ -31,7 +34,8 @@ def record_points(spec: ComputerTraining) -> Array:
     """The updates after which gradient descent is recorded, int64, ascending; none for the closed form."""
     if spec.method == "closed-form":
         return np.empty(0, np.int64)
-    return np.unique(np.linspace(0, spec.updates, min(_RECORDS, spec.updates) + 1).round().astype(np.int64)[1:])
+    records = min(EPOCHS if spec.method == "adjoint" else _RECORDS, spec.updates)
+    return np.unique(np.linspace(0, spec.updates, records + 1).round().astype(np.int64)[1:])
 
 
 def note_sentences(file: RunFile, notes: Sequence[str]) -> None:
@@ -57,17 +61,25 @@ def write_facts(file: RunFile, facts: dict[str, float]) -> None:
 
 def read_facts(file: RunFile) -> dict[str, float]:
     """The facts in a file."""
-    return dict(zip(FACTS, (float(value) for value in file.read("facts")["value"]), strict=True))
+    stored = file.read("facts")
+    # A file from before there were some has fewer.
+    known = {name.decode() if isinstance(name, bytes) else str(name) for name in stored["fact"]}
+    return dict.fromkeys(FACTS, math.nan) | {
+        name: float(value) for name, value in zip([n for n in FACTS if n in known], stored["value"], strict=True)
+    }
 
 
 def add_descent(file: RunFile, spec: ComputerTraining) -> None:
     """Allocates the records of a descent."""
+    loss, shown = "mean action a trajectory", "up to 2,000 held-out images"
+    if spec.method == "adjoint":
+        loss, shown = "mean cross-entropy of noisy trajectories", "the training images that were set aside"
     file.add_section(
         "descent",
         [Axis("update", record_points(spec), "1", "updates done")],
         [
-            Variable("loss", ("update",), "1", "mean action a trajectory since the last record"),
-            Variable("accuracy", ("update",), "1", "of one shot at up to 2,000 held-out images"),
+            Variable("loss", ("update",), "1", f"{loss} since the last record"),
+            Variable("accuracy", ("update",), "1", f"of one shot at {shown}"),
         ],
     )
 

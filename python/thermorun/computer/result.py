@@ -64,8 +64,8 @@ class TrainingResult(Result):
 
     def tables(self) -> list[Table]:
         spec, facts = self.spec, self.facts
-        teacher = "given activations"
-        if spec.teacher is None:
+        teacher = "no teacher" if spec.method == "adjoint" else "given activations"
+        if spec.method != "adjoint" and spec.teacher is None:
             teacher = f"teacher: {100 * facts['teacher_accuracy']:.2f} percent, {facts['teacher_seconds']:.1f} s"
         notes = [
             f"{spec.method}, {spec.connectivity if len(spec.connectivity) < 20 else 'a mask of its own'},"

@@ -12,12 +12,14 @@ from thermorun.computer.machine import CONNECTIVITIES, Physics
 from thermorun.errors import InputError, require_number, require_positive
 from thermorun.specs import Choice, Parameter, Spec, count, several
 
-METHODS = ("closed-form", "onsager-machlup")
+METHODS = ("closed-form", "onsager-machlup", "adjoint")
 TARGETS = ("tanh", "linear", "one-hot")
 OPTIMISERS = ("adam", "momentum", "plain")
 OVER = ("observation-time", "temperature", "timestep", "connectivity", "hidden")
 # Those of them that train a machine for every value.
 TRAINED = ("connectivity", "hidden")
+# By default, of the adjoint: epochs, and how its images are distorted.
+EPOCHS, ROTATION, SHIFT, SCALING = 100, 10.0, 0.04, 0.1
 # The closed form keeps one matrix of all pairs of units for every unit.
 _MOST_HIDDEN = 512
 
@@ -40,7 +42,7 @@ _FINGERPRINT = Parameter(count(0, 2**32 - 1), "of what was read, filled in when 
 
 @dataclass(frozen=True, kw_only=True)
 class ComputerTraining(Spec):
-    """Training of a machine by the Onsager-Machlup action of idealised trajectories (Whitelam 2025, Sect. II).
+    """Training of a machine: to follow a teacher (Whitelam 2025, Sect. II), or through the noise to be right.
 
     The default is the paper's machine on the bundled digits; ``dataset="mnist"`` is the paper's own task.  Its fields
     are the parameters of `train`.  Raises InputError (a ValueError) for whatever cannot run.
@@ -53,7 +55,11 @@ class ComputerTraining(Spec):
     dataset: Annotated[str, Parameter(place, "digits, mnist, or a file or folder of images with labels")] = "digits"
     classes: Annotated[tuple[int | str, ...] | None, _CLASSES] = None
     method: Annotated[
-        str, Parameter(Choice(*METHODS), "the normal equations, or stochastic descent of the mean action")
+        str,
+        Parameter(
+            Choice(*METHODS),
+            "normal equations, descent of the mean action, or of the cross-entropy at the end of noisy trajectories",
+        ),
     ] = "closed-form"
     hidden: Annotated[int, Parameter(count(2, _MOST_HIDDEN), "hidden units")] = 64
     connectivity: Annotated[str, Parameter(place, f"{', '.join(CONNECTIVITIES)}, or a .npy file with a mask")] = (
@@ -82,7 +88,32 @@ class ComputerTraining(Spec):
         float | None, Parameter(specs.positive, "at the start, falling linearly to zero; by default one that suits")
     ] = None
     batch: Annotated[int, Parameter(count(), "trajectories an update")] = 128
-    trajectories: Annotated[int, Parameter(count(), "of the descent, in all")] = 500_000
+    trajectories: Annotated[
+        int | None,
+        Parameter(count(), f"of the descent, in all; by default 500,000, or of the adjoint {EPOCHS} an image"),
+    ] = None
+    start: Annotated[
+        str | None, Parameter(place, "a file with the machine that the adjoint starts from; by default a random one")
+    ] = None
+    training_steps: Annotated[
+        int, Parameter(count(1, 10_000), "of the adjoint's trajectories; the machine is read with steps of dt")
+    ] = 30
+    rotation: Annotated[
+        float | None,
+        Parameter(specs.not_negative, f"of its images, at random, up to this, {ROTATION:g} by default", "degree"),
+    ] = None
+    shift: Annotated[
+        float | None,
+        Parameter(specs.not_negative, f"of its images, up to this share of their side, {SHIFT:g} by default"),
+    ] = None
+    scaling: Annotated[
+        float | None,
+        Parameter(specs.not_negative, f"change of its images' size, up to this share, {SCALING:g} by default"),
+    ] = None
+    validation: Annotated[
+        float,
+        Parameter(specs.not_negative, "share of the training images that the adjoint is watched at, and not shown"),
+    ] = 0.05
     shots: Annotated[int, _SHOTS] = 4
     precision: Annotated[str, specs.PRECISION] = "float32"
     fingerprint: Annotated[int | None, _FINGERPRINT] = None
@@ -94,6 +125,12 @@ class ComputerTraining(Spec):
             )
         if self.teacher is not None and Path(self.teacher).suffix != ".npz":
             raise InputError(f"teacher is {self.teacher!r}; it must be a .npz file with activations.")
+        if self.validation > 0.5:
+            raise InputError(f"validation is {self.validation:g}; it must be a share between 0 and 0.5.")
+        if self.scaling is not None and self.scaling >= 1:
+            raise InputError(f"scaling is {self.scaling:g}; it must be below 1.")
+        if self.start is not None and self.method != "adjoint":
+            raise InputError(f"start is {self.start}, but method is {self.method}; only adjoint starts from a machine.")
         _ = self.physics
 
     def resolved(self) -> Self:
@@ -114,7 +151,8 @@ class ComputerTraining(Spec):
 
     @property
     def updates(self) -> int:
-        """Steps of gradient descent."""
+        """Steps of gradient descent, once its trajectories are set."""
+        assert self.trajectories is not None
         return -(-self.trajectories // self.batch)
 
     def file_name(self) -> str:

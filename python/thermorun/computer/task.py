@@ -10,10 +10,12 @@ import numpy as np
 
 from thermorun import datasets
 from thermorun.arrays import Array
-from thermorun.computer import action, teacher
+from thermorun.computer import action, adjoint, files, teacher
+from thermorun.computer.descent import Objective
 from thermorun.computer.images import Arrays, hashes, seen_note, training_images, unseen_note, whole_path
 from thermorun.computer.machine import CONNECTIVITIES, Machine, Physics, Pixels, connectivity, mask_from_array
-from thermorun.computer.spec import ComputerTraining
+from thermorun.computer.mimicry import Mimicry
+from thermorun.computer.spec import EPOCHS, ROTATION, SCALING, SHIFT, ComputerTraining
 from thermorun.computer.teacher import Teacher
 from thermorun.datasets import Images
 from thermorun.errors import InputError
@@ -30,6 +32,7 @@ class Task:
     images: Images
     mask: Array
     activations: tuple[Array, Array] | None
+    begin: Machine | None
     pixels: Pixels
     noted: dict[str, Any]
 
@@ -48,23 +51,50 @@ class Task:
             path = Path(spec.connectivity)
             mask = mask_from_array(datasets.read_arrays(path)[""], inputs, spec.hidden, classes, str(path))
         activations = None if spec.teacher is None else teacher.given_activations(Path(spec.teacher), spec, images)
+        begin = None if spec.start is None else _start(spec, images, mask)
         fingerprint = zlib.crc32(np.packbits(mask).tobytes(), images.fingerprint)
-        for array in activations or ():
+        arrays = () if begin is None else (begin.input_couplings, begin.couplings, begin.bias)
+        for array in (*(activations or ()), *arrays):
             fingerprint = zlib.crc32(np.ascontiguousarray(array).tobytes(), fingerprint)
         if spec.fingerprint not in (None, fingerprint):
             raise InputError(
-                f"the data set {images.name}, its mask or its teacher's activations are not those of this training"
-                f" (fingerprint {fingerprint}, not {spec.fingerprint})."
+                f"the data set {images.name}, its mask, its teacher's activations or the machine at its start are not"
+                f" those of this training (fingerprint {fingerprint}, not {spec.fingerprint})."
             )
-        require_ideal_stable(spec.physics, spec.scale if spec.targets != "linear" else 0.0)
+        if spec.method == "adjoint":
+            adjoint.limited(spec.physics, spec.training_steps)
+        else:
+            require_ideal_stable(spec.physics, spec.scale if spec.targets != "linear" else 0.0)
         named = spec.connectivity in CONNECTIVITIES
         noted = {
             "dataset": whole_path(spec.dataset),
             "connectivity": spec.connectivity if named else whole_path(spec.connectivity),
             "teacher": whole_path(spec.teacher),
+            "start": whole_path(spec.start),
             "fingerprint": fingerprint,
         }
-        return cls(spec.replace(**noted), images, mask, activations, Pixels.of(images), noted)
+        noted |= _usual(spec, images)
+        pixels = Pixels.of(images) if begin is None else begin.pixels
+        return cls(spec.replace(**noted), images, mask, activations, begin, pixels, noted)
+
+    @property
+    def taught(self) -> bool:
+        """Whether a teacher has to be trained first."""
+        return self.spec.method != "adjoint" and self.activations is None
+
+    @cached_property
+    def watched(self) -> Array:
+        """The training images that are set aside to watch the adjoint, bool (points,): evenly over the data set."""
+        every = round(1 / self.spec.validation) if self.spec.validation else len(self.images.x) + 1
+        found: Array = np.arange(len(self.images.x)) % every == every - 1
+        return found
+
+    def objective(self, network: Teacher | None) -> Objective:
+        """What a descent makes small."""
+        if self.spec.method == "adjoint":
+            learned = np.flatnonzero(~self.watched)
+            return adjoint.EndState(self.spec, self.images, learned, self.pixels, self.mask, self.begin)
+        return Mimicry(self.spec, self.inputs, self.targets(network), self.mask)
 
     @cached_property
     def inputs(self) -> Array:
@@ -75,6 +105,11 @@ class Task:
     def test_inputs(self) -> Array:
         """Of the held-out ones."""
         return self.pixels.inputs(self.images.test_x, np.float32)
+
+    @cached_property
+    def watched_inputs(self) -> Array:
+        """Of the training images that are set aside."""
+        return self.pixels.inputs(self.images.x[self.watched], np.float32)
 
     def machine(self, parameters: action.Parameters) -> Machine:
         """The machine with these parameters."""
@@ -121,6 +156,49 @@ class Task:
                 f" {sizes.max():,} of {words[sizes.argmax()]}; see the accuracy of each class."
             )
         return found
+
+
+def _start(spec: ComputerTraining, images: Images, mask: Array) -> Machine:
+    """The machine that a training starts from.  Raises InputError where it does not fit data set, units or mask."""
+    assert spec.start is not None
+    path = Path(spec.start)
+    machine = files.load(path, images.x.shape[1], len(images.classes) if files.is_text(path) else None)
+    said = tuple(images.names[k] for k in images.classes) if images.names else tuple(int(k) for k in images.classes)
+    for what, has, needs in (
+        ("inputs", machine.inputs, images.x.shape[1]),
+        ("hidden units", machine.hidden, spec.hidden),
+        ("outputs", machine.outputs, len(images.classes)),
+    ):
+        if has != needs:
+            raise InputError(f"start is {path}, a machine of {has} {what}; this training has {needs}.")
+    if machine.said != said:
+        raise InputError(
+            f"start is {path}, a machine for the classes {', '.join(map(str, machine.said))}; the images are of"
+            f" {', '.join(map(str, said))}."
+        )
+    forbidden = int(np.sum(np.hstack([machine.input_couplings, machine.couplings])[~mask] != 0))
+    if forbidden:
+        raise InputError(f"start is {path}, a machine with {forbidden:,} couplings that connectivity forbids.")
+    machine.pixels.require_unit(images.x, images.name)
+    return machine
+
+
+def _usual(spec: ComputerTraining, images: Images) -> dict[str, Any]:
+    """The values of fields that were not given, where they depend on the data.  Raises InputError."""
+    found: dict[str, Any] = {"trajectories": spec.trajectories}
+    if spec.trajectories is None:
+        found["trajectories"] = EPOCHS * len(images.x) if spec.method == "adjoint" else 500_000
+    if spec.method != "adjoint":
+        return found
+    pictures = min(images.shape) > 1
+    for name, usual in (("rotation", ROTATION), ("shift", SHIFT), ("scaling", SCALING)):
+        given = getattr(spec, name)
+        if given and not pictures:
+            raise InputError(
+                f"{name} is {given:g}, but {images.name} holds no pictures of rows and columns; it must be 0."
+            )
+        found[name] = given if given is not None else usual * pictures
+    return found
 
 
 def require_ideal_stable(physics: Physics, target: float) -> None:

@@ -13,6 +13,7 @@ from thermorun import streams
 from thermorun.arrays import Array
 from thermorun.computer import action, files, layout, shots, teacher
 from thermorun.computer.action import Statistics
+from thermorun.computer.adjoint import EndState
 from thermorun.computer.descent import Descent
 from thermorun.computer.images import Arrays, arrays
 from thermorun.computer.machine import Machine
@@ -57,7 +58,13 @@ def train(
     optimiser: str = "adam",
     learning_rate: float | None = None,
     batch: int = 128,
-    trajectories: int = 500_000,
+    trajectories: int | None = None,
+    start: str | None = None,
+    training_steps: int = 30,
+    rotation: float | None = None,
+    shift: float | None = None,
+    scaling: float | None = None,
+    validation: float = 0.05,
     shots: int = 4,
     precision: str = "float32",
     fingerprint: int | None = None,
@@ -119,7 +126,7 @@ def run(spec: ComputerTraining, under_way: Session, data: Arrays | None = None) 
     under_way.require_memory(2 * need, f"shots is {spec.shots}")
     network, facts = _taught(task, under_way)
     file = under_way.open(spec, lambda file: _lay_out(file, task, network, facts))
-    if under_way.resuming and task.activations is None:
+    if under_way.resuming and task.taught:
         network = layout.read_teacher(file)
     machine = _stored_machine(file)
     if machine is None:
@@ -166,16 +173,14 @@ def fit(task: Task, pause: Callable[[], None] = lambda: None) -> Machine:
 
     ``pause`` is called where it may stop.
     """
-    network = None if task.activations is not None else teacher.train(
-        task.spec, task.inputs, task.images.labels, pause
-    )  # fmt: skip
-    targets = task.targets(network)
+    network = teacher.train(task.spec, task.inputs, task.images.labels, pause) if task.taught else None
     if task.spec.method == "closed-form":
-        machine = closed_form(task, targets, {})
+        machine = closed_form(task, task.targets(network), {})
     else:
-        descent = Descent.of(task.spec, task.inputs, targets, task.mask)
+        descent = Descent(task.spec, task.objective(network))
         while descent.update < task.spec.updates:
             _require_finite(descent.step(), descent)
+            pause()
         machine = task.machine(descent.learned)
     machine.require_stable(machine.fields(task.test_inputs, task.spec.dtype))
     return machine
@@ -208,7 +213,7 @@ def as_stored(spec: Any, under_way: Session) -> Any:
     stored = type(spec).from_json(read_spec(path))
     if stored.fingerprint != spec.fingerprint:
         return spec
-    moved = ("dataset", "connectivity", "teacher", "file")
+    moved = ("dataset", "connectivity", "teacher", "start", "file")
     return spec.replace(**{name: getattr(stored, name) for name in moved if hasattr(spec, name)})
 
 
@@ -217,8 +222,8 @@ def _taught(task: Task, under_way: Session) -> tuple[Teacher | None, dict[str, f
     facts: dict[str, float] = {}
     if under_way.smaller is not None and under_way.out is not None:
         with RunFile.open_to_read(under_way.out) as earlier:
-            return None if task.activations else layout.read_teacher(earlier), layout.read_facts(earlier)
-    return None if under_way.resuming or task.activations else _teach(task, facts, under_way), facts
+            return layout.read_teacher(earlier) if task.taught else None, layout.read_facts(earlier)
+    return _teach(task, facts, under_way) if task.taught and not under_way.resuming else None, facts
 
 
 def _teach(task: Task, facts: dict[str, float], under_way: Session) -> Teacher:
@@ -267,12 +272,12 @@ def _stored_machine(file: RunFile) -> Machine | None:
 def _fit(task: Task, network: Teacher | None, facts: dict[str, float], under_way: Session) -> Machine:
     """The machine, by the method of the spec."""
     with under_way.unsaved():
-        targets = task.targets(network)
         if task.spec.method == "closed-form":
-            return closed_form(task, targets, facts)
-        descent = Descent.of(task.spec, task.inputs, targets, task.mask)
+            return closed_form(task, task.targets(network), facts)
+        objective = task.objective(network)
         # Compiles, so that no timing counts it.
-        Statistics.of(task.inputs[:1], descent.targets[:1], task.spec.physics)
+        objective.gradient(objective.start(), np.arange(1), 0)
+        descent = Descent(task.spec, objective)
     return _descend(task, descent, facts, under_way)
 
 
@@ -301,7 +306,13 @@ def _descend(task: Task, descent: Descent, facts: dict[str, float], under_way: S
         seconds += clock.perf_counter() - began
         file.write("descent", row, {"loss": np.array([loss]), "accuracy": np.array([accuracy])})
         total = 0.0
-    facts.update(train_seconds=seconds, action=float(file.read("descent")["loss"][-1]), ridge=0.0)
+    last = float(file.read("descent")["loss"][-1])
+    facts.update(train_seconds=seconds)
+    if isinstance(descent.objective, EndState):
+        facts.update(loss=last, gain=float(descent.parameters["gain"][0]))
+        facts.update(cut_share=descent.objective.cut_share(descent.parameters))
+    else:
+        facts.update(action=last, ridge=0.0)
     return task.machine(descent.learned)
 
 
@@ -319,18 +330,26 @@ def _restore(descent: Descent, file: RunFile) -> tuple[float, float]:
 def _require_finite(loss: float, descent: Descent) -> None:
     if not np.isfinite(loss):
         raise RunError(
-            f"the descent diverged before update {descent.update} with learning rate {descent.rate:g}; a smaller"
-            " learning_rate helps."
+            f"the descent diverged before update {descent.update} with learning rate"
+            f" {descent.objective.rates['W']:g}; a smaller learning_rate helps."
         )
 
 
 def _watch(task: Task, descent: Descent) -> float:
-    """Accuracy of one shot at some held-out images; NaN where the machine, half trained, is unstable."""
-    some = slice(None, None, -(-len(task.test_inputs) // _WATCHED))
+    """Accuracy of one shot at some images not learned from; NaN where the machine, half trained, is unstable.
+
+    The adjoint's are training images set aside: settings are chosen by them.
+    """
+    if task.spec.method == "adjoint":
+        inputs, labels = task.watched_inputs, task.images.labels[task.watched]
+    else:
+        some = slice(None, None, -(-len(task.test_inputs) // _WATCHED))
+        inputs, labels = task.test_inputs[some], task.images.test_labels[some]
+    if not len(inputs):
+        return np.nan
     try:
         machine = task.machine(descent.learned)
-        fields = machine.fields(task.test_inputs[some], task.spec.dtype)
-        outputs = shots.shoot(machine, fields, streams.watch(task.spec.seed))["output"]
+        outputs = shots.shoot(machine, machine.fields(inputs, task.spec.dtype), streams.watch(task.spec.seed))["output"]
     except (InputError, RunError):
         return np.nan
-    return float(np.mean(np.argmax(outputs, axis=1) == task.images.test_labels[some]))
+    return float(np.mean(np.argmax(outputs, axis=1) == labels))

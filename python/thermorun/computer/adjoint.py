@@ -30,7 +30,7 @@ STIFFEST = 1.9
 # Standard deviations of fields and of couplings of a random machine, in units of its energies.
 _FIELD, _PAIR = 3.0, 0.5
 # Learning rates of Adam, in energies: of the field that an input's couplings make, of biases and of pairs; of the gain.
-_RATES = {"W": 0.016, "b": 0.1, "J": 0.1, "gain": 0.01}
+_RATES = {"W": 0.016, "b": 0.1, "J": 0.03, "gain": 0.01}
 
 # Images at which it is counted how many states are cut off.
 _SOME = 2000

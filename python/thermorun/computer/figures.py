@@ -130,21 +130,24 @@ def pair_couplings(ax: "Axes", machine: Machine) -> None:
     ax.set_title("$-J$")
 
 
-def mean_action(ax: "Axes", result: TrainingResult) -> None:
-    """Mean action of the minibatches against the trajectories seen."""
+def loss(ax: "Axes", result: TrainingResult) -> None:
+    """Mean action or cross-entropy of the minibatches against the trajectories seen."""
     ax.plot(result.updates * result.spec.batch, result.loss, color=plots.COLOURS[1])
     ax.set_yscale("log")
     ax.set_xlabel("trajectories")
-    ax.set_ylabel("mean action")
+    ax.set_ylabel("cross-entropy" if result.spec.method == "adjoint" else "mean action")
     ax.set_title(f"{result.spec.optimiser}, {result.spec.batch} an update")
 
 
 def accuracy(ax: "Axes", result: TrainingResult) -> None:
-    """Accuracy at held-out images against the trajectories seen, beside that at the end."""
-    ax.plot(result.updates * result.spec.batch, 100 * result.accuracy, color=_ACCURACY, label="one shot on the way")
+    """Accuracy against the trajectories seen, at images not learned from, beside that at the end."""
+    adjoint = result.spec.method == "adjoint"
+    label = "training images set aside" if adjoint else "one shot on the way"
+    ax.plot(result.updates * result.spec.batch, 100 * result.accuracy, color=_ACCURACY, label=label)
     final = result.score.accuracy
     if final is not None:
-        ax.axhline(100 * final.mean, color="0.4", linewidth=1, label="all shots at the end")
+        label = "held-out images at the end" if adjoint else "all shots at the end"
+        ax.axhline(100 * final.mean, color="0.4", linewidth=1, label=label)
     ax.set_xlabel("trajectories")
     ax.set_ylabel("accuracy / %")
     plots.legend(ax, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
@@ -234,11 +237,15 @@ def all_couplings(machine: Machine, shape: tuple[int, int]) -> "Figure":
 
 
 def descent(result: TrainingResult) -> "Figure":
-    """Mean action and accuracy on the way."""
+    """Mean action or cross-entropy, and accuracy, on the way."""
     figure: Figure
     figure, axes = plots.subplots(2, 1, size=(6.4, 5.6), sharex=True)
-    mean_action(axes[0], result)
+    loss(axes[0], result)
     axes[0].set_xlabel("")
+    if result.spec.method == "adjoint":
+        epoch = result.facts["epoch"]
+        top = axes[0].secondary_xaxis("top", functions=(lambda n: n / epoch, lambda n: n * epoch))
+        top.set_xlabel("epochs")
     accuracy(axes[1], result)
     plots.letters(axes)
     return figure

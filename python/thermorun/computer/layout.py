@@ -22,7 +22,7 @@ from thermorun.store import Axis, RunFile, Variable
 # Points at which gradient descent is recorded; the adjoint by default after every epoch.
 _RECORDS = 50
 FACTS = (
-    "teacher_accuracy", "teacher_seconds", "train_seconds", "action", "ridge", "loss", "gain", "cut_share",
+    "teacher_accuracy", "teacher_seconds", "train_seconds", "action", "ridge", "loss", "gain", "cut_share", "epoch",
 )  # fmt: skip
 _QUANTITIES = ("accuracy", "top2", "vote", "heat", "work")
 _PARTS = ("mean", "stderr", "stderr_images", "stderr_noise")

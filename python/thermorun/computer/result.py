@@ -20,6 +20,8 @@ from thermorun.tables import Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# A larger share of states cut off in training is worth a word.
+_MANY_CUT = 1e-3
 # Answers that a table shows.
 _SHOWN = 20
 TITLES = {
@@ -32,10 +34,12 @@ TITLES = {
 class TrainingResult(Result):
     """A trained machine and how well it does.
 
-    ``loss`` and ``accuracy`` float64 (records,) along gradient descent, after ``updates`` of it: mean action since the
-    last record, accuracy of one shot at up to 2,000 held-out images; empty for the closed form.  ``facts`` holds
-    accuracy of the teacher on held-out images (NaN if its activations were given), seconds, final mean action, and the
-    relative ridge that singular normal equations needed.  ``portrait`` is what a picture of activations shows,
+    ``loss`` and ``accuracy`` float64 (records,) along gradient descent, after ``updates`` of it: mean action or
+    cross-entropy since the last record, accuracy of one shot at up to 2,000 held-out images, or, of the adjoint, at the
+    training images set aside; empty for the closed form.  ``facts`` holds accuracy of the teacher on held-out images,
+    seconds, final mean action, and the relative ridge that singular normal equations needed; of the adjoint the final
+    loss, the read-out gain, the share of states that were cut off, and the images of an epoch; NaN for what there is
+    not.  ``portrait`` is what a picture of activations shows,
     ``shape`` that of an image, ``notes`` sentences about the images.
     """
 
@@ -76,8 +80,14 @@ class TrainingResult(Result):
                 "the inputs repeat one another, so their normal equations are singular: solved with a ridge of"
                 f" {facts['ridge']:.0e} of their mean diagonal"
             )
+        if facts["cut_share"] > _MANY_CUT:
+            notes.append(
+                f"{facts['cut_share']:.2%} of the states in training were cut off, which the machine's are not: more"
+                " training_steps cut fewer"
+            )
+        digital = "a digital network of as many units" if spec.method == "adjoint" else "the digital teacher"
         notes.append(
-            "energy: the digital teacher, at 1 pJ a multiply-accumulate, takes"
+            f"energy: {digital}, at 1 pJ a multiply-accumulate, takes"
             f" {self.advantage:.1e} times the heat of a classification at 300 K"
         )
         title = f"Thermodynamic computer trained on {_named(spec.dataset)}"

@@ -310,7 +310,7 @@ def _descend(task: Task, descent: Descent, facts: dict[str, float], under_way: S
     facts.update(train_seconds=seconds)
     if isinstance(descent.objective, EndState):
         facts.update(loss=last, gain=float(descent.parameters["gain"][0]))
-        facts.update(cut_share=descent.objective.cut_share(descent.parameters))
+        facts.update(cut_share=descent.objective.cut_share(descent.parameters), epoch=descent.objective.points)
     else:
         facts.update(action=last, ridge=0.0)
     return task.machine(descent.learned)

@@ -3,12 +3,15 @@
 ``pytest -n 0 bench/bench_computer.py`` times every entry with pytest-benchmark; ``python bench/bench_computer.py``
 takes turns between them, so that they share the machine's moods, and prints medians, ratios and shares of the peak.
 
-Three jobs of the 784-64-10 machine, all units coupled:
+Four jobs of the 784-64-10 machine, all units coupled:
 
 classification   10,000 samples, 200 noisy steps from x = 0: the fields' product with the inputs, the trajectories, the
                  largest output.  Ours adds up each trajectory's heat as well.
 action gradient  of 128 given trajectories of 200 steps: the action, dS/dJ, and dS/dh of every trajectory.
 teacher          the same gradient along 128 idealised trajectories of 200 steps, which are made on the way.
+adjoint          one update of a training through the noise: 128 images become inputs and fields, 30 noisy steps, the
+                 cross-entropy of the outputs, its gradient in W, b, J and the gain, and Adam's step.  An epoch of MNIST
+                 is 469 of them.
 
 Peak: the float32 product of two matrices of 2048 x 2048 by NumPy's BLAS, on as many threads.
 
@@ -19,6 +22,8 @@ classification   a sample's fields 2 * 784 * 74; a step's product 2 * 74^2, and 
                  energy 15, Box-Muller 20.
 action gradient  a step's two products 4 * 74^2, and 14 for each unit.
 teacher          a step's Gram matrix 74^2 (half of it, as it is symmetric), and 7 for each unit.
+adjoint          a trajectory's fields and their gradient 4 * 784 * 74; a step's four products 8 * 74^2 (forward,
+                 forward again, back, and the sum of outer products), 29 twice and 12 once for each unit.
 """
 
 import argparse
@@ -34,15 +39,19 @@ import turns
 from threadpoolctl import threadpool_limits
 
 from thermokernels import network, onsager_machlup
-from thermorun.computer import Physics
+from thermorun.computer import ComputerTraining, Machine, Physics, Pixels
+from thermorun.computer.adjoint import EndState
+from thermorun.computer.descent import Descent
+from thermorun.datasets import Images
 
-SAMPLES, BATCH, STEPS = 10_000, 128, 200
+SAMPLES, BATCH, STEPS, TRAINING_STEPS = 10_000, 128, 200, 30
 INPUTS, UNITS, OUTPUTS = 784, 74, 10
 SEED, STREAM = np.uint64(1), np.uint64(1)
 FLOPS = {
     "classification": SAMPLES * (2 * INPUTS * UNITS + STEPS * (2 * UNITS**2 + 44 * UNITS)),
     "action gradient": BATCH * STEPS * (4 * UNITS**2 + 14 * UNITS),
     "teacher": BATCH * STEPS * (UNITS**2 + 7 * UNITS),
+    "adjoint": BATCH * (4 * INPUTS * UNITS + TRAINING_STEPS * (8 * UNITS**2 + 70 * UNITS)),
 }
 PHYSICS = Physics().kernel  # the paper's
 PULL, KICK = PHYSICS.mobility * PHYSICS.dt, float(np.sqrt(2.0 * PHYSICS.mobility * PHYSICS.kT * PHYSICS.dt))
@@ -345,6 +354,105 @@ def torch_teacher(threads, autograd):
     return by_autograd if autograd else by_sums
 
 
+# --- Adjoint: functions that return the loss --------------------------------------------------------------------------
+
+STILL = 1e-12  # a learning rate at which all updates are of the same machine
+
+
+def ours_adjoint(dtype=np.float32):
+    """The descent of `computer train --method adjoint`: it picks images, standardises them, and draws noise anew."""
+    inputs, weights, bias, j = machine(np.float32)
+    labels = np.arange(SAMPLES) % OUTPUTS
+    images = Images("bench", inputs, labels, inputs[:1], labels[:1], np.arange(OUTPUTS), (28, 28), labels[:1])
+    none = dict.fromkeys(("rotation", "shift", "scaling"), 0.0)
+    spec = ComputerTraining(
+        method="adjoint", learning_rate=STILL, trajectories=10**9, training_steps=TRAINING_STEPS,
+        precision=np.dtype(dtype).name, **none,
+    )  # fmt: skip
+    begin = Machine(weights.T, j, bias, OUTPUTS)
+    pixels = Pixels(0.0, 1.0, float(np.sqrt(INPUTS)))
+    objective = EndState(spec, images, np.arange(SAMPLES), pixels, begin.allowed, begin)
+    descent = Descent(spec, objective)
+
+    def run():
+        with threadpool_limits(1, user_api="blas"):  # as `thermorun` does
+            return np.array([descent.step()])
+
+    return run
+
+
+def torch_adjoint(threads):
+    import torch
+
+    inputs, weights, bias, j = machine(np.float32)
+    scale = np.sqrt(INPUTS) / np.linalg.norm(inputs, axis=1, keepdims=True)
+    inputs, labels = torch.from_numpy(inputs * scale.astype(np.float32)), torch.arange(SAMPLES) % OUTPUTS
+    w, b, half = (torch.from_numpy(array.copy()).requires_grad_() for array in (weights, bias, np.tril(j)))
+    gain = torch.ones(1, requires_grad=True)
+    optimiser = torch.optim.Adam([w, b, half, gain], lr=STILL, fused=True)
+    dt = 0.2 / TRAINING_STEPS
+    kick = float(np.sqrt(2.0 * dt))
+
+    def run():
+        torch.set_num_threads(threads)
+        chosen = torch.randint(SAMPLES, (BATCH,))
+        optimiser.zero_grad()
+        fields, both, x = torch.addmm(b, inputs[chosen], w), half + half.T, torch.zeros(BATCH, UNITS)
+        for _ in range(TRAINING_STEPS):
+            force = torch.addmm(fields, x, both) + x * (TWO_J2 + FOUR_J4 * x * x)
+            x = x - dt * force + kick * torch.randn(BATCH, UNITS)
+        loss = torch.nn.functional.cross_entropy(gain * x[:, -OUTPUTS:], labels[chosen])
+        loss.backward()
+        optimiser.step()
+        return loss.detach().numpy().reshape(1)
+
+    return run
+
+
+def jax_adjoint():
+    """A scan, its gradient by reverse mode, and Adam; compiled whole."""
+    import jax
+    import jax.numpy as jnp
+
+    inputs, weights, bias, j = machine(np.float32)
+    scale = np.sqrt(INPUTS) / np.linalg.norm(inputs, axis=1, keepdims=True)
+    inputs, labels = jnp.asarray(inputs * scale.astype(np.float32)), jnp.arange(SAMPLES) % OUTPUTS
+    dt = 0.2 / TRAINING_STEPS
+    kick = float(np.sqrt(2.0 * dt))
+
+    def loss(parameters, chosen, key):
+        w, b, half, gain = parameters
+        fields, both = inputs[chosen] @ w + b, half + half.T
+
+        def step(x, z):
+            return x - dt * (fields + x @ both + x * (TWO_J2 + FOUR_J4 * x * x)) + kick * z, None
+
+        normals = jax.random.normal(key, (TRAINING_STEPS, BATCH, UNITS))
+        x, _ = jax.lax.scan(step, jnp.zeros((BATCH, UNITS)), normals)
+        logits = jax.nn.log_softmax(gain * x[:, -OUTPUTS:])
+        return -logits[jnp.arange(BATCH), labels[chosen]].mean()
+
+    @jax.jit
+    def update(parameters, first, second, key):
+        draw, key = jax.random.split(key)
+        chosen = jax.random.randint(draw, (BATCH,), 0, SAMPLES)
+        value, slope = jax.value_and_grad(loss)(parameters, chosen, key)
+        first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, slope)
+        second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, second, slope)
+        parameters = jax.tree.map(lambda p, m, v: p - STILL * m / (jnp.sqrt(v) + 1e-8), parameters, first, second)
+        return value, parameters, first, second, key
+
+    parameters = [jnp.asarray(a) for a in (weights, bias, np.tril(j), np.ones(1, np.float32))]
+    zeros = jax.tree.map(jnp.zeros_like, parameters)
+    state = [parameters, zeros, zeros, jax.random.PRNGKey(1)]
+
+    def run():
+        value, *state[:] = jax.block_until_ready(update(*state))
+        return np.asarray(value).reshape(1)
+
+    return run
+
+
 CORES = os.cpu_count() or 1
 # The threads of BLAS and OpenMP spin for a tenth of a second after their work, and would take the cores from whoever is
 # next: so each turn begins with a pause of so many seconds, and short jobs run a few times.
@@ -372,6 +480,12 @@ JOBS = {
         **{f"PyTorch by our sums, {n}": functools.partial(torch_teacher, n, False) for n in (1, CORES)},
         **{f"PyTorch autograd, {n}": functools.partial(torch_teacher, n, True) for n in (1, CORES)},
     },
+    "adjoint": {
+        "ours": ours_adjoint,
+        "ours, float64": lambda: ours_adjoint(np.float64),
+        **{f"PyTorch autograd, {n}": functools.partial(torch_adjoint, n) for n in (1, CORES)},
+        "JAX": jax_adjoint,
+    },
 }
 ENTRIES = [(job, name) for job, entries in JOBS.items() for name in entries]
 
@@ -382,6 +496,8 @@ def check(job, result, truth):
         error = 5.0 * np.sqrt(2.0 * truth.var(axis=0) / SAMPLES)
         assert np.all(np.abs(result.mean(axis=0) - truth.mean(axis=0)) < error)
         np.testing.assert_allclose(result.std(axis=0), truth.std(axis=0), rtol=0.05)
+    elif job == "adjoint":  # other images, other noise: the same loss but for chance
+        np.testing.assert_allclose(result, truth, rtol=0.5)
     else:
         for mine, theirs in zip(result, truth, strict=True):
             off = ~np.eye(UNITS, dtype=bool) if mine.shape == (UNITS, UNITS) else slice(None)

@@ -15,6 +15,7 @@ from numba import prange
 
 from thermokernels._jit import device, kernel, wide_vectors
 from thermokernels.blocks import TASKS, share
+from thermokernels.products import copy
 from thermokernels.random import philox4x32
 
 _LOW = np.uint64(0xFFFFFFFF)
@@ -109,7 +110,10 @@ def distort(pictures, columns, chosen, strength, pixels, noise, out):
             angle, size = strength[0] * _signed(high), 1.0 + strength[2] * _signed(high >> _WORD)
             moves = (strength[1] * rows * _signed(low), strength[1] * columns * _signed(low >> _WORD))
             turn = (math.cos(angle) / size, math.sin(angle) / size)
-            _warp(pictures[chosen[p]], columns, up, across, turn, moves, warped)
+            if strength[0] == 0.0 and strength[1] == 0.0 and strength[2] == 0.0:
+                copy(warped, pictures[chosen[p]])
+            else:
+                _warp(pictures[chosen[p]], columns, up, across, turn, moves, warped)
             _standardise(warped, pixels[0], pixels[1], pixels[2])
             for i in range(warped.size):
                 out[p, i] = warped[i]

@@ -30,7 +30,7 @@ STIFFEST = 1.9
 # Standard deviations of fields and of couplings of a random machine, in units of its energies.
 _FIELD, _PAIR = 3.0, 0.5
 # Learning rates of Adam, in energies: of the field that an input's couplings make, of biases and of pairs; of the gain.
-_RATES = {"W": 0.016, "b": 0.1, "J": 0.03, "gain": 0.01}
+_RATES = {"W": 0.016, "b": 0.1, "J": 0.02, "gain": 0.01}
 
 # Images at which it is counted how many states are cut off.
 _SOME = 2000
@@ -93,13 +93,14 @@ class EndState:
         self.allowed = allowed(mask, self.images.shape[1], spec.dtype)
         self.brightness = pixels.norm / float(np.sqrt(self.images.shape[1]))  # of an input, root mean square
         self.rates = default_rates(spec, self.brightness)
+        self._kept: dict[str, Array] = {}
 
     def start(self) -> dict[str, Array]:
         """The machine to start from, or random couplings where the mask allows them."""
         inputs, dtype = self.images.shape[1], self.spec.dtype
         if self.begin is not None:
             arrays = (self.begin.input_couplings, self.begin.bias, self.begin.couplings)
-            W, b, J = (array.astype(dtype) for array in arrays)
+            W, b, J = (np.array(array, dtype, order="C") for array in arrays)
         else:
             normals = np.empty(self.units * (inputs + self.units))
             fill_normals(normals, *streams.adjoint(self.spec.seed, "start").take(), 0)
@@ -111,7 +112,7 @@ class EndState:
 
     def inputs(self, chosen: Array, update: int) -> Array:
         """Inputs of the images of these numbers, each distorted in a way of its own."""
-        found = np.empty((len(chosen), self.images.shape[1]), self.spec.dtype)
+        found = self._room("inputs", len(chosen), self.images.shape[1])
         noise = streams.adjoint(self.spec.seed, "distortion", update).take()
         pictures.distort(self.images, self.columns, chosen, self.strength, self.pixels, noise, found)
         return found
@@ -122,17 +123,26 @@ class EndState:
         chosen = self.learned[chosen]
         inputs = self.inputs(chosen, update)
         noise = streams.adjoint(self.spec.seed, "noise", update).take()
-        run = Trajectories(inputs @ W.T + b, J, self.physics, self.spec.training_steps, noise)
+        fields = np.matmul(inputs, W.T, out=self._room("fields", len(chosen), self.units))
+        fields += b
+        marks = self._room("marks", adjoint.segments(self.spec.training_steps), len(chosen), self.units)
+        run = Trajectories(fields, J, self.physics, self.spec.training_steps, noise, marks)
         value, slopes, of_gain = cross_entropy(run.end[:, -self.outputs :], self.labels[chosen], float(gain[0]))
         at_end = np.zeros_like(run.end)
         at_end[:, -self.outputs :] = slopes
         of_fields, of_pairs = run.gradient(at_end)
         return value, {
-            "W": of_fields.T @ inputs,
+            "W": np.matmul(of_fields.T, inputs, out=self._room("W", *W.shape)),
             "b": of_fields.sum(axis=0),
             "J": of_pairs.astype(J.dtype),
             "gain": np.array([of_gain], gain.dtype),
         }
+
+    def _room(self, name: str, *shape: int) -> Array:
+        """An array for what every update writes anew: new memory for it would take longer than to write it."""
+        if name not in self._kept or self._kept[name].shape != shape:
+            self._kept[name] = np.empty(shape, self.spec.dtype)
+        return self._kept[name]
 
     def cut_share(self, parameters: dict[str, Array]) -> float:
         """The share of states, at the ends of segments, that are where trajectories are cut off: of some images."""
@@ -140,7 +150,9 @@ class EndState:
         inputs = self.inputs(some, self.spec.updates)
         noise = streams.adjoint(self.spec.seed, "noise", self.spec.updates).take()
         fields = inputs @ parameters["W"].T + parameters["b"]
-        run = Trajectories(fields, parameters["J"], self.physics, self.spec.training_steps, noise)
+        steps = self.spec.training_steps
+        marks = np.empty((adjoint.segments(steps), *fields.shape), fields.dtype)
+        run = Trajectories(fields, parameters["J"], self.physics, steps, noise, marks)
         return float(np.mean(np.abs(run.marks) >= self.physics.limit))
 
     def fall(self, progress: float) -> float:
@@ -151,12 +163,14 @@ class EndState:
 class Trajectories:
     """Noisy trajectories from x = 0 in ``fields`` (trajectories, units), and the way back (`thermokernels.adjoint`).
 
-    ``end`` (trajectories, units) is where they end.
+    ``marks`` (segments(steps), trajectories, units) is written; ``end`` (trajectories, units), its last row, is where
+    they end.
     """
 
-    def __init__(self, fields: Array, couplings: Array, physics: LimitedPhysics, steps: int, noise: Any) -> None:
+    def __init__(
+        self, fields: Array, couplings: Array, physics: LimitedPhysics, steps: int, noise: Any, marks: Array
+    ) -> None:
         self.start = np.zeros_like(fields)
-        marks = np.empty((adjoint.segments(steps), *fields.shape), fields.dtype)
         self.rest = (fields, couplings, physics, (0, steps), noise)
         self.marks, self.status = marks, np.zeros(len(fields), np.int64)
         adjoint.forward(self.start, marks, self.status, *self.rest)

@@ -4,6 +4,7 @@ from typing import Protocol
 
 import numpy as np
 
+from thermokernels.moments import Step, adam
 from thermorun.arrays import Array
 from thermorun.computer.action import Parameters
 from thermorun.computer.spec import ComputerTraining
@@ -46,6 +47,9 @@ class Descent:
         self.first, self.second = (
             {name: np.zeros_like(array) for name, array in self.parameters.items()} for _ in range(2)
         )
+        self._allowed = {
+            name: objective.allowed.get(name, np.ones_like(array)) for name, array in self.parameters.items()
+        }
         self._epoch, self._order = -1, np.empty(0, np.intp)
 
     @property
@@ -61,33 +65,31 @@ class Descent:
 
     def step(self) -> float:
         """One update; returns the mean over its minibatch, before it."""
-        spec, p = self.spec, self.parameters
-        value, gradient = self.objective.gradient(p, self._minibatch(), self.update)
+        spec = self.spec
+        value, gradient = self.objective.gradient(self.parameters, self._minibatch(), self.update)
         left = self.objective.fall(self.update / spec.updates)
         self.update += 1
         for name, g in gradient.items():
-            if name in self.objective.allowed:
-                g *= self.objective.allowed[name]
-                if spec.weight_decay:
-                    g += g.dtype.type(spec.weight_decay) * p[name]
-            self._move(name, g, self.objective.rates[name] * left)
+            decay = spec.weight_decay if name in self.objective.allowed else 0.0
+            self._move(name, g, self.objective.rates[name] * left, decay)
         return value
 
-    def _move(self, name: str, g: Array, rate: float) -> None:
+    def _move(self, name: str, g: Array, rate: float, decay: float) -> None:
         """One optimiser's step of one parameter array, in its own precision."""
-        number, value, first, second = g.dtype.type, self.parameters[name], self.first[name], self.second[name]
-        if self.spec.optimiser == "plain":
-            value -= number(rate) * g
-        elif self.spec.optimiser == "momentum":
+        value, first, second = self.parameters[name], self.first[name], self.second[name]
+        allowed = self._allowed[name]
+        if self.spec.optimiser == "adam":
+            unbiased = rate * np.sqrt(1 - _SECOND**self.update) / (1 - _FIRST**self.update)
+            step = Step(float(unbiased), decay, _FIRST, _SECOND, _FLOOR)
+            adam(*(array.reshape(-1) for array in (value, np.ascontiguousarray(g), allowed, first, second)), step)
+            return
+        number = g.dtype.type
+        g = (g + number(decay) * value) * allowed
+        if self.spec.optimiser == "momentum":
             first *= number(MOMENTUM)
             first += g
-            value -= number(rate) * first
-        else:
-            first += number(1 - _FIRST) * (g - first)
-            g *= g
-            second += number(1 - _SECOND) * (g - second)
-            unbiased = number(rate * np.sqrt(1 - _SECOND**self.update) / (1 - _FIRST**self.update))
-            value -= unbiased * first / (np.sqrt(second) + number(_FLOOR))
+            g = first
+        value -= number(rate) * g
 
     def _minibatch(self) -> Array:
         """The points of this update: every epoch goes once through all, in an order of its own."""

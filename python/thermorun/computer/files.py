@@ -15,7 +15,7 @@ import numpy as np
 
 from thermorun.arrays import Array
 from thermorun.computer.images import Origin, fingerprint, hashes, training_labels
-from thermorun.computer.machine import Machine, Physics, Pixels
+from thermorun.computer.machine import Machine, Physics, Pixels, connectivity
 from thermorun.computer.spec import ComputerTraining
 from thermorun.datasets import Images
 from thermorun.errors import InputError
@@ -25,12 +25,16 @@ SECTION = "machine"
 _PHYSICS, _PIXELS = (tuple(field.name for field in fields(kind)) for kind in (Physics, Pixels))
 _CONSTANTS = (*_PHYSICS, *(f"pixel_{name}" for name in _PIXELS))
 _OUTPUTS = 10
+# Machines that come with the package: where it is installed, and in a checkout.
+_SHIPPED = tuple(Path(__file__).parents[level] / "data" for level in (1, 3))
 # Couplings between inputs that the text holds for each input.
 _INERT_BONDS = 2
 
 
-def add_section(file: RunFile, inputs: int, hidden: int, outputs: int, inert: int = 0) -> None:
-    """Allocates a machine's place in a run's file."""
+def add_section(
+    file: RunFile, inputs: int, hidden: int, outputs: int, inert: int = 0, dtype: str = "float64", masked: bool = True
+) -> None:
+    """Allocates a machine's place in a run's file; without ``masked`` of one whose couplings all exist."""
     units = hidden + outputs
     axes = [
         Axis("unit", np.arange(units), "1", "units that move: hidden, then outputs"),
@@ -40,32 +44,36 @@ def add_section(file: RunFile, inputs: int, hidden: int, outputs: int, inert: in
         Axis("constant", np.array(_CONSTANTS), "1", "what is not learned"),
     ]
     variables = [
-        Variable("input_couplings", ("unit", "input"), "energy", "W"),
-        Variable("couplings", ("unit", "to_unit"), "energy", "J, symmetric"),
-        Variable("bias", ("unit",), "energy", "b"),
-        Variable("input_mask", ("unit", "input"), "1", "1 where a coupling exists", "uint8"),
-        Variable("mask", ("unit", "to_unit"), "1", "1 where a coupling exists", "uint8"),
+        Variable("input_couplings", ("unit", "input"), "energy", "W", dtype),
+        Variable("couplings", ("unit", "to_unit"), "energy", "J, symmetric", dtype),
+        Variable("bias", ("unit",), "energy", "b", dtype),
         Variable("class", ("output",), "1", "label that an output stands for"),
         Variable("value", ("constant",), "1", "value of each constant"),
     ]
+    if masked:
+        variables += [
+            Variable("input_mask", ("unit", "input"), "1", "1 where a coupling exists", "uint8"),
+            Variable("mask", ("unit", "to_unit"), "1", "1 where a coupling exists", "uint8"),
+        ]
     if inert:
         axes.append(Axis("inert_parameter", np.arange(inert), "1", "parameters that act on inputs only"))
         variables.append(Variable("inert", ("inert_parameter",), "energy", "couplings between inputs, their biases"))
     file.add_section(SECTION, axes, variables)
 
 
-def write_section(file: RunFile, machine: Machine) -> None:
+def write_section(file: RunFile, machine: Machine, masked: bool = True) -> None:
     """Queues a machine for the place that ``add_section`` made."""
     physics, pixels = machine.physics, machine.pixels
     arrays = {
         "input_couplings": machine.input_couplings,
         "couplings": machine.couplings,
         "bias": machine.bias,
-        "input_mask": machine.allowed[:, : machine.inputs],
-        "mask": machine.allowed[:, machine.inputs :],
         "class": np.array(machine.classes),
         "value": np.array([*asdict(physics).values(), *asdict(pixels).values()]),
     }
+    if masked:
+        arrays["input_mask"] = machine.allowed[:, : machine.inputs]
+        arrays["mask"] = machine.allowed[:, machine.inputs :]
     if machine.inert.size:
         arrays["inert"] = machine.inert
     if machine.names and not file.published:
@@ -84,11 +92,14 @@ def read_section(file: RunFile) -> Machine:
     # A file from before there was a range has none.
     constants = dict.fromkeys(_CONSTANTS, np.nan)
     constants |= {name: float(value) for name, value in zip(_names(stored), stored["value"], strict=True)}
+    mask = None
+    if "mask" in stored:
+        mask = np.hstack([stored["input_mask"], stored["mask"]]).astype(bool)
     return Machine(
         stored["input_couplings"], stored["couplings"], stored["bias"], len(stored["class"]),
         Physics(*(constants[name] for name in _PHYSICS)), Pixels(*(constants[f"pixel_{name}"] for name in _PIXELS)),
-        tuple(int(k) for k in stored["class"]), np.hstack([stored["input_mask"], stored["mask"]]).astype(bool),
-        stored.get("inert", np.empty(0)), tuple(json.loads(str(file.noted("class_names") or "[]"))),
+        tuple(int(k) for k in stored["class"]), mask, stored.get("inert", np.empty(0)),
+        tuple(json.loads(str(file.noted("class_names") or "[]"))),
     )  # fmt: skip
 
 
@@ -122,11 +133,22 @@ def read_origin(file: RunFile, spec: ComputerTraining) -> Origin | None:
 
 
 def save(machine: Machine, path: Path | str) -> None:
-    """Writes a machine to an HDF5 file of its own.  Raises InputError where something else is there already."""
+    """Writes a machine to an HDF5 file of its own, in single precision where that holds it to the last bit.
+
+    Raises InputError where something else is there already.
+    """
+    single = all(
+        np.array_equal(array.astype(np.float32), array)
+        for array in (machine.input_couplings, machine.couplings, machine.bias)
+    )
+    masked = not np.array_equal(
+        machine.allowed, connectivity("all-to-all", machine.inputs, machine.hidden, machine.outputs)
+    )
     spec = json.dumps({"inputs": machine.inputs, "hidden": machine.hidden, "outputs": machine.outputs})
     with RunFile.create(Path(path), "computer-machine", spec, 0, 1) as file:
-        add_section(file, machine.inputs, machine.hidden, machine.outputs, machine.inert.size)
-        write_section(file, machine)
+        sizes = (machine.inputs, machine.hidden, machine.outputs, machine.inert.size)
+        add_section(file, *sizes, "float32" if single else "float64", masked)
+        write_section(file, machine, masked)
         file.wait()
         file.publish({})
 
@@ -134,15 +156,28 @@ def save(machine: Machine, path: Path | str) -> None:
 def load(path: Path | str, inputs: int = 784, outputs: int | None = None) -> Machine:
     """The machine in a file: one of ours, or, where it is not HDF5, the author's text.
 
-    ``inputs`` and ``outputs`` are those of a text, which does not say.  Raises InputError.
+    ``path`` may be the name of a machine that comes with the package.  ``inputs`` and ``outputs`` are those of a text,
+    which does not say.  Raises InputError.
     """
-    path = Path(path)
+    path = find(path)
     if is_text(path):
         return read_text(path, inputs, outputs)
     if read_command(path) not in (ComputerTraining.command, "computer-machine"):
         raise InputError(f"{path} holds a run of {read_command(path)}, not a machine.")
     with RunFile.open_to_read(path) as file:
         return read_section(file)
+
+
+def find(name: Path | str) -> Path:
+    """The file of this name; where there is none, the machine of this name that comes with the package.
+
+    Raises InputError where there is neither.
+    """
+    path = Path(name)
+    if path.exists() or path.name != str(name):
+        return path
+    shipped = {place.stem: place for folder in _SHIPPED for place in folder.glob("*.h5")}
+    return shipped.get(str(name), path)
 
 
 def is_text(path: Path) -> bool:

@@ -19,7 +19,7 @@ OVER = ("observation-time", "temperature", "timestep", "connectivity", "hidden")
 # Those of them that train a machine for every value.
 TRAINED = ("connectivity", "hidden")
 # By default, of the adjoint: epochs, and how its images are distorted.
-EPOCHS, ROTATION, SHIFT, SCALING = 100, 10.0, 0.04, 0.1
+EPOCHS, ROTATION, SHIFT, SCALING = 100, 8.0, 0.04, 0.08
 # The closed form keeps one matrix of all pairs of units for every unit.
 _MOST_HIDDEN = 512
 
@@ -163,7 +163,10 @@ class ComputerTraining(Spec):
 class Measurement(Spec):
     """What classifications and sweeps share: shots of the machine in a file at images."""
 
-    file: Annotated[str | Path, Parameter(place, "a training, a machine, or a text of parameters")]
+    file: Annotated[
+        str | Path,
+        Parameter(place, "a training, a machine, a text of parameters, or mnist, a machine of the package's own"),
+    ]
     dataset: Annotated[
         str | None, Parameter(place, "as of a training, labels not needed; by default that of the training")
     ] = None

@@ -48,7 +48,7 @@ class Subject:
     @classmethod
     def of(cls, spec: Measurement, data: Arrays | None = None) -> "Subject":
         """Reads machine and images, or takes ``data`` for these.  Raises InputError where they cannot belong."""
-        path = Path(spec.file)
+        path = files.find(spec.file)
         text = files.is_text(path)
         training, origin, machine = None, None, None
         if not text:
@@ -96,7 +96,7 @@ class Subject:
     def noted(self) -> dict[str, Any]:
         """The fields of the spec that reading has set."""
         return {
-            "file": whole_path(self.spec.file),
+            "file": whole_path(files.find(self.spec.file)),
             "dataset": whole_path(self.shown.name),
             "part": self.shown.part,
             "fingerprint": self.fingerprint,

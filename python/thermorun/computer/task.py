@@ -70,7 +70,7 @@ class Task:
             "dataset": whole_path(spec.dataset),
             "connectivity": spec.connectivity if named else whole_path(spec.connectivity),
             "teacher": whole_path(spec.teacher),
-            "start": whole_path(spec.start),
+            "start": None if spec.start is None else whole_path(files.find(spec.start)),
             "fingerprint": fingerprint,
         }
         noted |= _usual(spec, images)
@@ -161,7 +161,7 @@ class Task:
 def _start(spec: ComputerTraining, images: Images, mask: Array) -> Machine:
     """The machine that a training starts from.  Raises InputError where it does not fit data set, units or mask."""
     assert spec.start is not None
-    path = Path(spec.start)
+    path = files.find(spec.start)
     machine = files.load(path, images.x.shape[1], len(images.classes) if files.is_text(path) else None)
     said = tuple(images.names[k] for k in images.classes) if images.names else tuple(int(k) for k in images.classes)
     for what, has, needs in (

@@ -36,7 +36,7 @@ import numba
 import numpy as np
 import pytest
 import turns
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from thermokernels import network, onsager_machlup
 from thermorun.computer import ComputerTraining, Machine, Physics, Pixels
@@ -372,10 +372,10 @@ def ours_adjoint(dtype=np.float32):
     begin = Machine(weights.T, j, bias, OUTPUTS)
     pixels = Pixels(0.0, 1.0, float(np.sqrt(INPUTS)))
     objective = EndState(spec, images, np.arange(SAMPLES), pixels, begin.allowed, begin)
-    descent = Descent(spec, objective)
+    descent, libraries = Descent(spec, objective), ThreadpoolController()
 
     def run():
-        with threadpool_limits(1, user_api="blas"):  # as `thermorun` does
+        with libraries.limit(limits=1, user_api="blas"):  # as `thermorun` does, once for a whole run
             return np.array([descent.step()])
 
     return run

@@ -489,3 +489,11 @@ def standardised(picture, pixels):
     mean, deviation, norm = pixels
     flat = (picture.ravel() - mean) / deviation
     return flat * norm / np.linalg.norm(flat)
+
+
+def adam(value, gradient, allowed, first, second, rate, decay, memories, floor):
+    """Returns the parameters and both moments after one step (Kingma & Ba 2015, Algorithm 1)."""
+    g = (gradient + decay * value) * allowed
+    first = memories[0] * first + (1 - memories[0]) * g
+    second = memories[1] * second + (1 - memories[1]) * g**2
+    return value - rate * first / (np.sqrt(second) + floor), first, second

@@ -1,5 +1,5 @@
 """Gradients through the noise against a plain twin, central differences, PyTorch, and themselves; distorted pictures
-against their twin and SciPy."""
+against their twin and SciPy; Adam's step against its twin."""
 
 import hashlib
 import math
@@ -12,6 +12,7 @@ from scipy import ndimage
 import naive
 from helpers import kernel_normals, symmetric
 from thermokernels.adjoint import backward, forward, segments, stride
+from thermokernels.moments import Step, adam
 from thermokernels.network import simulate
 from thermokernels.pictures import distort
 from thermorun.computer.adjoint import LimitedPhysics
@@ -262,10 +263,39 @@ def test_distorted_pictures_have_the_same_bits_for_any_threads(on_threads):
     )
 
 
+# --- Adam ------------------------------------------------------------------------------------------------------------
+
+
+def moved(dtype, size=9000, steps=3):
+    rng = np.random.default_rng(size)
+    value, first, second, allowed = rng.normal(size=size), np.zeros(size), np.zeros(size), rng.random(size) < 0.7
+    mine = [array.astype(dtype) for array in (value, allowed, first, second)]
+    for n in range(1, steps + 1):
+        gradient = rng.normal(size=size).astype(dtype)
+        rate = 0.1 * np.sqrt(1 - 0.999**n) / (1 - 0.9**n)
+        adam(mine[0], gradient, *mine[1:], Step(rate, 0.3, 0.9, 0.999, 1e-8))
+        value, first, second = naive.adam(
+            value, gradient.astype(float), allowed, first, second, rate, 0.3, (0.9, 0.999), 1e-8
+        )
+    return (mine[0], *mine[2:]), (value, first, second)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float32, 2e-6), (np.float64, 1e-14)])
+def test_adam_is_the_twin(dtype, bound):
+    for size in (1, 4096, 9000):
+        for mine, twin in zip(*moved(dtype, size), strict=True):
+            np.testing.assert_allclose(mine, twin, rtol=0, atol=bound * np.abs(twin).max())
+
+
+def test_adam_gives_the_same_bits_for_any_threads(on_threads):
+    for mine, theirs in zip(on_threads(1, moved, np.float32)[0], on_threads(2, moved, np.float32)[0], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 def digest():
     """For the test of what is compiled and loaded in test_jit."""
     sha = hashlib.sha256()
     pictures = np.random.default_rng(0).random((20, 64)).astype(np.float32)
-    for array in (*results(np.float32, 70), distorted(pictures, 8, range(20), dtype=np.float32)):
+    for array in (*results(np.float32, 70), distorted(pictures, 8, range(20), dtype=np.float32), *moved(np.float32)[0]):
         sha.update(array.tobytes())
     return sha.hexdigest()

@@ -1,4 +1,4 @@
-"""Thermodynamic computers trained by the Onsager-Machlup action (Whitelam 2025)."""
+"""Thermodynamic computers (Whitelam 2025), trained to follow a teacher or through their own noise."""
 
 from thermorun.computer.classification import classify
 from thermorun.computer.files import load as load_machine

@@ -132,14 +132,14 @@ class EndState:
         at_end[:, -self.outputs :] = slopes
         of_fields, of_pairs = run.gradient(at_end)
         return value, {
-            "W": np.matmul(of_fields.T, inputs, out=self._room("W", *W.shape)),
+            "W": of_fields.T @ inputs,
             "b": of_fields.sum(axis=0),
             "J": of_pairs.astype(J.dtype),
             "gain": np.array([of_gain], gain.dtype),
         }
 
     def _room(self, name: str, *shape: int) -> Array:
-        """An array for what every update writes anew: new memory for it would take longer than to write it."""
+        """An array for what every update writes anew and nobody keeps: new memory takes as long as to write it."""
         if name not in self._kept or self._kept[name].shape != shape:
             self._kept[name] = np.empty(shape, self.spec.dtype)
         return self._kept[name]

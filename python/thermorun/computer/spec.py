@@ -81,7 +81,7 @@ class ComputerTraining(Spec):
     dt: Annotated[float, Parameter(specs.positive, "time step", "time")] = 1e-3
     observation_time: Annotated[float, Parameter(specs.positive, "when outputs are read", "time")] = 0.2
     weight_decay: Annotated[
-        float, Parameter(specs.not_negative, "adds half of it times the sum of squared couplings to the mean action")
+        float, Parameter(specs.not_negative, "adds half of it times the sum of squared couplings to what is minimised")
     ] = 0.0
     optimiser: Annotated[str, Parameter(Choice(*OPTIMISERS), "of the descent")] = "adam"
     learning_rate: Annotated[
@@ -100,15 +100,17 @@ class ComputerTraining(Spec):
     ] = 30
     rotation: Annotated[
         float | None,
-        Parameter(specs.not_negative, f"of its images, at random, up to this, {ROTATION:g} by default", "degree"),
+        Parameter(
+            specs.not_negative, f"the adjoint turns images at random, up to this, by default {ROTATION:g}", "degree"
+        ),
     ] = None
     shift: Annotated[
         float | None,
-        Parameter(specs.not_negative, f"of its images, up to this share of their side, {SHIFT:g} by default"),
+        Parameter(specs.not_negative, f"and moves them up to this share of their side, by default {SHIFT:g}"),
     ] = None
     scaling: Annotated[
         float | None,
-        Parameter(specs.not_negative, f"change of its images' size, up to this share, {SCALING:g} by default"),
+        Parameter(specs.not_negative, f"and changes their size up to this share, by default {SCALING:g}"),
     ] = None
     validation: Annotated[
         float,

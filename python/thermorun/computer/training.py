@@ -79,6 +79,8 @@ def train(
     A teacher's activations A are what the machine's units learn to follow: the mean Onsager-Machlup action of
     idealised trajectories with biases -c A is minimised over all couplings and biases (Whitelam 2025, Eqs. 5 to 10).
     The teacher is a network inputs - hidden/2 - hidden/2 - classes that is trained first, or a user's own activations.
+    With ``method="adjoint"`` there is none: the cross-entropy of the outputs at the observation time is minimised, by
+    its exact gradient through noisy trajectories (`thermorun.computer.adjoint`).
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ import dataclasses
 import h5py
 import numpy as np
 import pytest
-from machines import two_classes
+from machines import images_of, two_classes
 from scipy import special
 
 import thermorun
@@ -127,6 +127,17 @@ def test_weights_that_grow_leave_trajectories_finite():
     assert np.isfinite(result.loss).all()
     assert result.facts["cut_share"] > 0.01
     assert "cut off" in result.summary()
+
+
+def test_a_machine_that_its_dt_is_too_long_for_is_kept(tmp_path):
+    x, labels = two_classes()
+    spec = ComputerTraining(**SMALL | {"trajectories": 10_000, "dt": 0.1})
+    with pytest.raises(RunError, match=r"is trained, but dt is 0.1, too large .* would do"):
+        spec.run(data=Arrays(x, labels), out=tmp_path / "a.h5")
+    machine = computer.load_machine(tmp_path / "a.h5")
+    inputs = machine.pixels.inputs(images_of(x, labels).test_x, np.float32)
+    end = machine.with_physics(dt=1e-3).run(machine.fields(inputs)).x[:, -2:]
+    assert np.mean(end.argmax(axis=1) == images_of(x, labels).test_labels) > 0.6
 
 
 def test_what_diverges_says_so():

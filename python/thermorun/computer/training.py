@@ -134,11 +134,14 @@ def run(spec: ComputerTraining, under_way: Session, data: Arrays | None = None) 
     if machine is None:
         facts = layout.read_facts(file)
         machine = _fit(task, network, facts, under_way)
-        with under_way.unsaved():
-            machine.require_stable(machine.fields(task.test_inputs, spec.dtype))
+        if spec.method != "adjoint":
+            with under_way.unsaved():
+                machine.require_stable(machine.fields(task.test_inputs, spec.dtype))
         files.write_section(file, machine)
         layout.write_facts(file, facts)
         file.wait()
+    if spec.method == "adjoint":
+        _require_readable(task, machine)
     with under_way.unsaved():
         layout.write_portrait(file, machine, spec, images)
     shots.take_into(under_way, machine, machine.fields(task.test_inputs, spec.dtype), spec.shots, spec.seed)
@@ -327,6 +330,16 @@ def _restore(descent: Descent, file: RunFile) -> tuple[float, float]:
         array[...] = stored[name]
     descent.update = int(stored["update"])
     return float(stored["total"]), float(stored["seconds"])
+
+
+def _require_readable(task: Task, machine: Machine) -> None:
+    """Raises RunError where steps of dt are too long for a machine trained with others; its file keeps it."""
+    try:
+        machine.require_stable(machine.fields(task.test_inputs, task.spec.dtype))
+    except InputError as error:
+        raise RunError(
+            f"the machine is trained, but {error} `computer classify` reads it with another --dt."
+        ) from error
 
 
 def _require_finite(loss: float, descent: Descent) -> None:

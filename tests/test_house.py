@@ -32,6 +32,7 @@ FUNCTIONS = {
     "computer": "computer.train",
     "computer-classify": "computer.classify",
     "computer-sweep": "computer.sweep",
+    "computer-energy": "computer.energy",
 }
 
 

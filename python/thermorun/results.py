@@ -115,8 +115,8 @@ def origin(file: RunFile, spec: Spec) -> dict[str, Any]:
 
 def _laws(stored: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     """The laws that the numbers of a section must obey, by the names that all subjects share; NaN is not there yet."""
+    size = sum(_largest(stored[name]) for name in ("work", "heat", "energy_change") if name in stored)
     if "first_law_residual" in stored and "work" in stored:
-        size = sum(_largest(stored[name]) for name in ("work", "heat", "energy_change") if name in stored)
         residual = _largest(stored["first_law_residual"])
         yield f"first law, |dE - W - Q| <= {residual:.1e}", residual <= 1e-6 + 1e-4 * size
     if {"energy_change", "work", "heat"} <= stored.keys():

@@ -7,6 +7,7 @@ import click
 
 from thermorun.cli.options import Numbers, chosen, run_options, spec_options, worker_options
 from thermorun.cli.run import execute
+from thermorun.computer.experiments.spec import Energy
 from thermorun.computer.spec import Classification, ComputerTraining, Sweep
 
 _WITHOUT = ("fingerprint", "file")
@@ -61,6 +62,18 @@ def classify(file: Path, out: Path | None, resume: bool, threads: int | None, as
 def sweep(file: Path, out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
     """Measure the machine in FILE at many values of one setting."""
     execute(Sweep(file=str(file), **chosen(given)), out, resume, threads, as_json)
+
+
+@computer.command("energy", short_help="Heat and work of a classification.")
+@click.argument("file", type=click.Path(path_type=Path))
+@spec_options(Energy, without=_WITHOUT)
+@run_options
+def energy(file: Path, out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
+    """Measure what a classification by the machine in FILE costs: switched on, read, switched off, reset.
+
+    Then machines are retrained with the drive weak to strong, for the accuracy that their dissipation buys.
+    """
+    execute(Energy(file=str(file), **chosen(given)), out, resume, threads, as_json)
 
 
 @computer.command("export", short_help="Write parameters as a text.")

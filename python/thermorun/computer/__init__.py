@@ -1,6 +1,9 @@
 """Thermodynamic computers (Whitelam 2025), trained to follow a teacher or through their own noise."""
 
 from thermorun.computer.classification import classify
+from thermorun.computer.experiments.energy import energy
+from thermorun.computer.experiments.results import EnergyResult
+from thermorun.computer.experiments.spec import Energy
 from thermorun.computer.files import load as load_machine
 from thermorun.computer.files import save as save_machine
 from thermorun.computer.files import write_text
@@ -16,6 +19,8 @@ __all__ = [
     "Classification",
     "ClassificationResult",
     "ComputerTraining",
+    "Energy",
+    "EnergyResult",
     "Machine",
     "Physics",
     "Pixels",
@@ -26,6 +31,7 @@ __all__ = [
     "Trajectories",
     "classify",
     "connectivity",
+    "energy",
     "load_machine",
     "save_machine",
     "sweep",

@@ -56,7 +56,7 @@ def confusion(ax: "Axes", score: Score, classes: Sequence[int | str]) -> None:
 def by_class(ax: "Axes", score: Score, classes: Sequence[int | str]) -> None:
     """Accuracy of each class with two standard errors, beside that of all."""
     places = np.arange(len(classes))
-    ax.errorbar(places, *_percent(score.by_class), fmt="o", color=_ACCURACY, markersize=4, capsize=2)
+    ax.errorbar(places, *percent(score.by_class), fmt="o", color=_ACCURACY, markersize=4, capsize=2)
     if score.accuracy is not None:
         ax.axhline(100 * score.accuracy.mean, color="0.4", linewidth=1, label="all classes")
     ax.set_xticks(places, [str(k) for k in classes])
@@ -159,7 +159,7 @@ def sweep(ax: "Axes", result: SweepResult) -> None:
     places = np.array([i if named else float(value) for i, value in enumerate(result.values)], float)
     for name, colour, label in (("top2", _TOP2, "among the two largest"), ("accuracy", _ACCURACY, "largest output")):
         ax.errorbar(
-            places, *_percent(result.columns[name]), color=colour, marker="o", markersize=4, capsize=2,
+            places, *percent(result.columns[name]), color=colour, marker="o", markersize=4, capsize=2,
             linewidth=0 if named else 1.2, elinewidth=1.2, label=label,
         )  # fmt: skip
     if named:
@@ -172,6 +172,12 @@ def sweep(ax: "Axes", result: SweepResult) -> None:
     ax.set_xlabel(_LABELS[result.spec.over])
     ax.set_ylabel("right single shots / %")
     plots.legend(ax, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+
+
+def percent(shares: Sequence[Estimate]) -> tuple[Array, Array]:
+    """Means in percent, and two standard errors down and up (2, n), not beyond what a share can be."""
+    means, errors = (100 * np.array([getattr(one, name) for one in shares]) for name in ("mean", "stderr"))
+    return means, np.array([np.minimum(2 * errors, means), np.minimum(2 * errors, 100 - means)])
 
 
 def answers(score: Score, classes: Sequence[int | str]) -> "Figure":
@@ -257,12 +263,6 @@ def swept(result: SweepResult) -> "Figure":
     figure, ax = plots.subplots()
     sweep(ax, result)
     return figure
-
-
-def _percent(shares: Sequence[Estimate]) -> tuple[Array, Array]:
-    """Means in percent, and two standard errors down and up (2, n), not beyond what a share can be."""
-    means, errors = (100 * np.array([getattr(one, name) for one in shares]) for name in ("mean", "stderr"))
-    return means, np.array([np.minimum(2 * errors, means), np.minimum(2 * errors, 100 - means)])
 
 
 def _coloured(ax: "Axes", values: Array, unit: str) -> None:

@@ -146,7 +146,7 @@ class Score:
             vote = Accuracy.of((tally.answer == labels).astype(np.int64), 1)
             by_class = tuple(Accuracy.of(tally.first[labels == k], shots) for k in range(classes))
             np.add.at(confusion, labels[labels >= 0], tally.answers[labels >= 0])
-        energies = (_over_images(tally.heat / shots), _over_images(tally.work / shots))
+        energies = (over_images(tally.heat / shots), over_images(tally.work / shots))
         return cls(accuracy, top2, vote, by_class, *energies, confusion, shots, images)
 
     def to_dict(self) -> dict[str, Any]:
@@ -172,7 +172,8 @@ def advantage(score: Score, machine: Machine, teacher_hidden: int) -> float:
     return float(products * MULTIPLY_ACCUMULATE / (abs(score.heat.mean) * unit))
 
 
-def _over_images(each: Array) -> Estimate:
+def over_images(each: Array) -> Estimate:
+    """The mean of a number an image, (images,), images being drawn anew."""
     count = len(each)
     stderr = float(each.std(ddof=1) / np.sqrt(count)) if count > 1 else np.nan
     return Estimate(float(each.mean()), stderr, count, max(count - 1.0, 1.0))

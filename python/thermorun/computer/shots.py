@@ -85,13 +85,18 @@ def _shot(machine: Machine, fields: Array, seed: int, shot: int, under_way: Unde
 def read_tally(file: RunFile) -> Tally:
     """What the complete shots in a file add up to."""
     stored = file.read(SECTION)
-    classes, values = stored["class"], stored["label"]
-    labels = None
-    if not np.isnan(values).any():
-        labels = np.full(len(values), -1)
-        for place, value in enumerate(classes):
-            labels[values == value] = place
-    tally = Tally.empty(labels, len(values), len(classes))
+    labels = places(stored["label"], stored["class"])
+    tally = Tally.empty(labels, len(stored["label"]), len(stored["class"]))
     for shot in range(file.committed(SECTION)):
         tally.add(*(stored[name][shot] for name in _VARIABLES))
     return tally
+
+
+def places(values: Array, classes: Array) -> Array | None:
+    """Labels as a file keeps them, as numbers of its classes: int64 (images,), -1 for others; None without labels."""
+    if np.isnan(values).any():
+        return None
+    labels = np.full(len(values), -1)
+    for place, value in enumerate(classes):
+        labels[values == value] = place
+    return labels

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from thermorun.arrays import Array
-from thermorun.computer import files
+from thermorun.computer import files, layout
 from thermorun.computer.images import (
     Arrays,
     Origin,
@@ -18,11 +18,14 @@ from thermorun.computer.images import (
     hashes,
     seen_note,
     shown_images,
+    training_images,
     unseen_note,
     whole_path,
 )
 from thermorun.computer.machine import Machine
 from thermorun.computer.spec import ComputerTraining, Measurement
+from thermorun.computer.teacher import Teacher
+from thermorun.datasets import Images
 from thermorun.errors import InputError
 from thermorun.store import RunFile, read_command, read_spec
 
@@ -115,6 +118,30 @@ class Subject:
     def fields(self) -> Array:
         """h of all images, in the spec's precision."""
         return self.machine.fields(self.machine.pixels.inputs(self.shown.x, np.float32), self.spec.dtype)
+
+    def teacher(self) -> Teacher | None:
+        """The teacher of that training, where its file has one."""
+        if self.training is None or self.training.teacher is not None:
+            return None
+        with RunFile.open_to_read(Path(self.spec.file)) as file:
+            try:
+                return layout.read_teacher(file)
+            except KeyError:
+                return None
+
+    def own_images(self, why: str, data: Arrays | None = None) -> Images:
+        """The images of the training that made the machine, to train others; ``data`` are in the place of a data set.
+
+        Raises InputError, beginning with ``why``, where there was no training, or other images are shown.
+        """
+        if self.training is None:
+            raise InputError(f"{why}, which trains anew, but {self.spec.file} does not hold a training.")
+        if not self.shown.own:
+            raise InputError(
+                f"{why}, which trains anew, but dataset is {self.shown.name}, not the set that the machine in"
+                f" {self.spec.file} was trained on."
+            )
+        return training_images(self.shown.name, data, self.training.classes)
 
 
 def _restricted(training: ComputerTraining | None, shown: Shown, asked: bool) -> bool:

@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike
 
 from thermorun import streams
 from thermorun.arrays import Array
-from thermorun.computer import layout
-from thermorun.computer.images import Arrays, arrays, training_images
+from thermorun.computer import columns, layout
+from thermorun.computer.images import Arrays, arrays
 from thermorun.computer.machine import CONNECTIVITIES, Machine
 from thermorun.computer.result import TITLES, SweepResult
-from thermorun.computer.score import Accuracy, Score, Tally
+from thermorun.computer.score import Score, Tally
 from thermorun.computer.shots import reset_work
 from thermorun.computer.spec import TRAINED, Sweep, Value
 from thermorun.computer.subject import Subject
@@ -22,25 +22,10 @@ from thermorun.computer.task import Task
 from thermorun.computer.training import as_stored, finished, fit
 from thermorun.datasets import ARRAY
 from thermorun.errors import InputError
-from thermorun.estimates import Estimate
 from thermorun.results import origin
 from thermorun.runs import Session
 from thermorun.specs import documented, given
 from thermorun.store import Axis, RunFile, Variable
-
-_SHARES = ("accuracy", "top2", "vote")
-_PARTS = {
-    "": "",
-    "_stderr": "its standard error, images and noise drawn anew",
-    "_stderr_images": "the part of it that is due to images",
-    "_stderr_noise": "the part of it that is due to noise",
-}
-_MEANINGS = {
-    "accuracy": "share of single shots at the images that are right",
-    "top2": "share of shots whose two largest outputs hold the label",
-    "vote": "share of images whose mean outputs over all shots are right",
-    "heat": "heat absorbed from the bath during a classification",
-}
 
 
 @documented(Sweep)
@@ -122,8 +107,8 @@ def run(spec: Sweep, under_way: Session, data: Arrays | None = None) -> SweepRes
         with under_way.unsaved():
             machine = machines.at(group, under_way.pause)
         for i, tally in zip(group, _tallies(machine, subject, machines, group, under_way), strict=True):
-            row = _columns(Score.of(tally)) | {"parameters": float(machine.parameters)}
-            file.write("sweep", i, {name: np.array([value]) for name, value in row.items()})
+            parameters = {"parameters": np.array([float(machine.parameters)])}
+            file.write("sweep", i, columns.of_score(Score.of(tally)) | parameters)
     return read(file, spec)
 
 
@@ -131,16 +116,9 @@ def read(file: RunFile, spec: Sweep) -> SweepResult:
     """The results in a file, of the values that are complete."""
     stored, done = file.read("sweep"), file.committed("sweep")
     values = tuple(v.decode() if isinstance(v, bytes) else v for v in stored["value"][:done].tolist())
-    images = int(file.noted("images"))
-
-    def share(name: str, i: int) -> Accuracy:
-        mean, stderr, *parts = (float(stored[name + part][i]) for part in _PARTS)
-        return Accuracy(mean, stderr, images, images - 1.0, *parts)
-
-    columns: dict[str, list[Estimate]] = {name: [share(name, i) for i in range(done)] for name in _SHARES}
-    columns["heat"] = [Estimate(float(stored["heat"][i]), float(stored["heat_stderr"][i]), images) for i in range(done)]
     return SweepResult(
-        **origin(file, spec), values=values, columns=columns, parameters=stored["parameters"][:done],
+        **origin(file, spec), values=values,
+        columns=columns.read(stored, done, int(file.noted("images"))), parameters=stored["parameters"][:done],
         standard=json.loads(str(file.noted("standard"))), notes=layout.read_sentences(file),
     )  # fmt: skip
 
@@ -178,16 +156,9 @@ class _Machines:
 
 def _tasks(spec: Sweep, subject: Subject, values: tuple[Value, ...], data: Arrays | None) -> list[Task]:
     """A training for every value, on the images of the machine's own.  Raises InputError."""
-    training = subject.training
-    if training is None:
-        raise InputError(f"over is {spec.over}, which trains anew, but {spec.file} does not hold a training.")
-    if not subject.shown.own:
-        raise InputError(
-            f"over is {spec.over}, which trains anew, but dataset is {subject.shown.name}, not the set that the machine"
-            f" in {spec.file} was trained on."
-        )
-    images = training_images(subject.shown.name, data, training.classes)
-    base = training.replace(seed=spec.seed, precision=spec.precision, fingerprint=None)
+    images = subject.own_images(f"over is {spec.over}", data)
+    assert subject.training is not None
+    base = subject.training.replace(seed=spec.seed, precision=spec.precision, fingerprint=None)
     return [
         Task.on(base.replace(**{spec.over: value if spec.over == "connectivity" else int(float(value))}), images)
         for value in values
@@ -250,27 +221,10 @@ def _restore(tallies: list[Tally], group: list[int], file: RunFile) -> None:
         tally.shots = int(stored["shots"])
 
 
-def _columns(score: Score) -> dict[str, float]:
-    found = {"heat": score.heat.mean, "heat_stderr": score.heat.stderr}
-    for name in _SHARES:
-        share = getattr(score, name)
-        found |= {name: share.mean} | {name + part: getattr(share, part[1:]) for part in list(_PARTS)[1:]}
-    return found
-
-
 def _lay_out(file: RunFile, spec: Sweep, values: tuple[Value, ...], standard: Any, subject: Subject) -> None:
     axis = Axis("value", np.array(values), "1", f"values of the {TITLES[spec.over]}")
-    variables = [
-        Variable(name + part, ("value",), "1", text or _MEANINGS[name])
-        for name in _SHARES
-        for part, text in _PARTS.items()
-    ]
-    variables += [
-        Variable("heat", ("value",), "energy", _MEANINGS["heat"]),
-        Variable("heat_stderr", ("value",), "energy", "its standard error"),
-        Variable("parameters", ("value",), "1", "parameters that move anything"),
-    ]
-    file.add_section("sweep", [axis], variables)
+    parameters = Variable("parameters", ("value",), "1", "parameters that move anything")
+    file.add_section("sweep", [axis], [*columns.variables("value"), parameters])
     file.note(standard=json.dumps(standard), images=len(subject.shown.x))
     layout.note_sentences(file, subject.notes)
     file.publish({"sweep": len(values)})

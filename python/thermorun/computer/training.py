@@ -173,12 +173,13 @@ def extended(spec: ComputerTraining, smaller: ComputerTraining) -> dict[str, int
     return {"shots": smaller.shots, "descent": len(layout.record_points(smaller))}
 
 
-def fit(task: Task, pause: Callable[[], None] = lambda: None) -> Machine:
+def fit(task: Task, pause: Callable[[], None] = lambda: None, network: Teacher | None = None) -> Machine:
     """The machine of a task, without a file: the same that a run trains.  Raises RunError where it diverges.
 
-    ``pause`` is called where it may stop.
+    ``pause`` is called where it may stop; ``network`` is its teacher, where that is there already.
     """
-    network = teacher.train(task.spec, task.inputs, task.images.labels, pause) if task.taught else None
+    if network is None and task.taught:
+        network = teacher.train(task.spec, task.inputs, task.images.labels, pause)
     if task.spec.method == "closed-form":
         machine = closed_form(task, task.targets(network), {})
     else:

@@ -1,0 +1,1 @@
+"""Experiments on trained machines: what a classification costs, what devices do, which training is best."""

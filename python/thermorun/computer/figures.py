@@ -24,6 +24,8 @@ _LABELS = {
     "observation-time": "observation time / time",
     "temperature": r"$k_\mathrm{B}T$ / energy",
     "timestep": r"$\Delta t$ / time",
+    "shots": "shots that vote",
+    "window": "window of the read-out / time",
     "connectivity": "connectivity",
     "hidden": "hidden units",
 }

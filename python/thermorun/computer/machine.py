@@ -62,13 +62,13 @@ class Physics:
             require_positive(name, getattr(self, name))
         self.step_of(self.observation_time)
 
-    def step_of(self, time: float) -> int:
+    def step_of(self, time: float, name: str = "observation_time") -> int:
         """The number of steps that make ``time``.  Raises InputError where it is no whole number, or none."""
         steps = round(time / self.dt) if np.isfinite(time / self.dt) else 2**31
         if steps >= 2**31:
-            raise InputError(f"observation_time is {time:g}, of more than 2^31 steps of dt = {self.dt:g}.")
+            raise InputError(f"{name} is {time:g}, of more than 2^31 steps of dt = {self.dt:g}.")
         if steps < 1 or abs(steps * self.dt - time) > 1e-6 * time:
-            raise InputError(f"observation_time is {time}, which is no whole number of steps dt = {self.dt}.")
+            raise InputError(f"{name} is {time}, which is no whole number of steps dt = {self.dt}.")
         return steps
 
     @property

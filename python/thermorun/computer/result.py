@@ -12,7 +12,7 @@ from thermorun.arrays import Array
 from thermorun.computer.layout import Portrait
 from thermorun.computer.machine import Machine
 from thermorun.computer.score import Accuracy, Score, advantage
-from thermorun.computer.spec import TRAINED, Classification, ComputerTraining, Sweep, Value, stem
+from thermorun.computer.spec import READ, TRAINED, Classification, ComputerTraining, Sweep, Value, stem
 from thermorun.estimates import Estimate, finite_or_none
 from thermorun.results import Result
 from thermorun.tables import Table
@@ -26,6 +26,7 @@ _MANY_CUT = 1e-3
 _SHOWN = 20
 TITLES = {
     "observation-time": "observation time", "temperature": "temperature", "timestep": "time step",
+    "shots": "number of shots that vote", "window": "window of the read-out",
     "connectivity": "connectivity", "hidden": "number of hidden units",
 }  # fmt: skip
 
@@ -187,14 +188,14 @@ class SweepResult(Result):
         return super().to_dict() | {"over": self.spec.over, "standard": self.standard, "notes": list(self.notes)}
 
     def tables(self) -> list[Table]:
-        c, rows, trained = self.columns, [], self.spec.over in TRAINED
+        c, rows, differ = self.columns, [], self.spec.over in TRAINED
         for i, value in enumerate(self.values):
             accuracy, top2 = c["accuracy"][i], c["top2"][i]
             rows.append(
                 (
                     value if isinstance(value, str) else f"{value:g}",
                     str(accuracy), *_parts(accuracy), str(top2), str(c["heat"][i]),
-                    *([f"{self.parameters[i]:,.0f}"] if trained else []),
+                    *([f"{self.parameters[i]:,.0f}"] if differ else []),
                 )
             )  # fmt: skip
         notes = [
@@ -202,15 +203,22 @@ class SweepResult(Result):
             *_why_unknown(self.spec.shots),
             *self.notes,
         ]
-        if not trained and len(rows):
+        if not differ and len(rows):
             notes.append(f"{self.parameters[0]:,.0f} parameters")
-        if self.spec.over == "observation-time":
+        if self.spec.over == "shots":
+            notes[0] = (
+                f"{self.spec.shots} votes an image: answers by the mean output of so many shots; heat is that of all of"
+                " them"
+            )
+        if self.spec.trains:
+            notes.append("a machine was trained for every row; standard errors know of images and noise, not of seeds")
+        elif self.spec.over in ("observation-time", *READ):
             notes.append("all rows are read from the same trajectories: their noise is one")
         elif self.spec.over in ("temperature", "timestep"):
             notes.append("all rows have the same images and random numbers: their errors go together")
         headings = (
             self.spec.over, "accuracy / %", "± images", "± noise", "top 2 / %", "heat / energy",
-            *(["parameters"] if trained else []),
+            *(["parameters"] if differ else []),
         )  # fmt: skip
         return [Table(f"Sweep over the {TITLES[self.spec.over]}", headings, rows, notes)]
 

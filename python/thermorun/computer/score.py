@@ -113,6 +113,52 @@ class Tally:
         return np.asarray(self.answers[np.arange(len(self.answers)), self.answer] / self.shots)
 
 
+@dataclass
+class Votes:
+    """A tally of votes: ``size`` shots one after the other make one, with their mean output and all their energies.
+
+    Shots beyond ``most`` votes are not counted.
+    """
+
+    tally: Tally
+    size: int
+    most: int
+    _output: Array = field(init=False)
+    _heat: Array = field(init=False)
+    _work: Array = field(init=False)
+    _taken: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._output = np.zeros_like(self.tally.outputs)
+        self._heat, self._work = np.zeros(len(self._output)), np.zeros(len(self._output))
+
+    def add(self, output: Array, heat: Array, work: Array) -> None:
+        """One shot, as for a tally."""
+        if self.tally.shots == self.most:
+            return
+        self._output += output
+        self._heat += heat
+        self._work += work
+        self._taken += 1
+        if self._taken == self.size:
+            self.tally.add(self._output / np.float32(self.size), self._heat, self._work)
+            for held in (self._output, self._heat, self._work):
+                held[...] = 0
+            self._taken = 0
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """What a checkpoint keeps, besides the number of shots."""
+        return self.tally.state | {"vote_output": self._output, "vote_heat": self._heat, "vote_work": self._work}
+
+    def restore(self, state: dict[str, Array], shots: int) -> None:
+        """Puts it back as it was after so many shots."""
+        shots = min(shots, self.most * self.size)
+        for name, array in self.state.items():
+            array[...] = state[name]
+        self.tally.shots, self._taken = divmod(shots, self.size)
+
+
 @dataclass(frozen=True)
 class Score:
     """Accuracy of single shots, of the two largest outputs, and of votes (the mean output of all shots); energies.

@@ -1,6 +1,6 @@
 """Shots: noisy trajectories of a machine at images, each shot with its own random stream; their place in a file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -15,6 +15,8 @@ from thermorun.store import Axis, RunFile, Variable
 from thermorun.streams import Streams
 
 SECTION = "shots"
+# Numbers that are recorded at a time while a read-out lasts.
+_RECORDED = 2**23
 _VARIABLES = {
     "output": (("shot", "image", "class"), "length", "outputs at the observation time", "float32"),
     "heat": (("shot", "image"), "energy", "heat absorbed from the bath during the classification", "float64"),
@@ -28,6 +30,30 @@ def shoot(
     """One noisy trajectory an image: outputs (images, classes) at the observation time, heat and work (images,)."""
     run = machine.run(fields, seed=stream, pause=pause)
     return {"output": run.x[:, machine.hidden :], "heat": run.heat, "work": reset_work(run.x, fields)}
+
+
+def read_windows(
+    machine: Machine, fields: Array, windows: Sequence[int], stream: Streams, pause: Callable[[], None] = lambda: None
+) -> Iterator[tuple[Array, Array]]:
+    """One noisy trajectory an image, read out over windows that begin at the observation time.
+
+    For each of ``windows``, ascending numbers of steps: the outputs (images, classes), averaged over the states from
+    the observation time to so many steps later, both included; and the state (images, units) there.
+    """
+    run = machine.run(fields, seed=stream, pause=pause)
+    total, done = run.x[:, machine.hidden :].astype(np.float64), 0
+    length = max(1, _RECORDED // run.x.size)
+    x = run.x
+    for window in windows:
+        while done < window:
+            count = min(length, window - done)
+            first = machine.physics.steps + done
+            more = machine.run(
+                fields, steps=count, x=x, first=first, seed=stream, recorded=range(1, count + 1), pause=pause
+            )
+            total += more.paths[:, :, machine.hidden :].sum(axis=0, dtype=np.float64)
+            x, done = more.x, done + count
+        yield (total / (done + 1)).astype(np.float32), x
 
 
 def reset_work(x: Array, fields: Array) -> Array:

@@ -15,13 +15,15 @@ from thermorun.specs import Choice, Parameter, Spec, count, several
 METHODS = ("closed-form", "onsager-machlup", "adjoint")
 TARGETS = ("tanh", "linear", "one-hot")
 OPTIMISERS = ("adam", "momentum", "plain")
-OVER = ("observation-time", "temperature", "timestep", "connectivity", "hidden")
-# Those of them that train a machine for every value.
-TRAINED = ("connectivity", "hidden")
+OVER = ("observation-time", "temperature", "timestep", "shots", "window", "connectivity", "hidden")
+# Those of them that train a machine for every value, and those that only read it otherwise.
+TRAINED, READ = ("connectivity", "hidden"), ("shots", "window")
 # By default, of the adjoint: epochs, and how its images are distorted.
 EPOCHS, ROTATION, SHIFT, SCALING = 100, 8.0, 0.04, 0.08
 # The closed form keeps one matrix of all pairs of units for every unit.
 _MOST_HIDDEN = 512
+# Shots that vote on one answer.
+_MOST_VOTES = 2**20
 
 Value = float | str
 
@@ -247,14 +249,23 @@ class Sweep(Measurement):
     runner = "thermorun.computer.sweeping"
 
     over: Annotated[
-        str, Parameter(Choice(*OVER), "what differs; connectivity and hidden train a machine for every value")
+        str,
+        Parameter(
+            Choice(*OVER),
+            "what differs; shots that vote and the window of a read-out average, connectivity and hidden train anew",
+        ),
     ] = "observation-time"
     values: Annotated[
         tuple[Value, ...] | None,
         Parameter(several(specs.anything), "of it, with commas between; by default usual ones"),
     ] = None
+    retrain: Annotated[
+        bool, Parameter(specs.flag, "train a machine for every observation time, temperature or time step")
+    ] = False
 
     def validate(self) -> None:
+        if self.retrain and self.over in READ:
+            raise InputError(f"retrain is True, but over is {self.over}, which is no part of a training.")
         if self.values is not None:
             object.__setattr__(self, "values", tuple(self._value(value) for value in self.values))
 
@@ -265,16 +276,22 @@ class Sweep(Measurement):
             number = require_number("values", float(value) if isinstance(value, str) else value)
         except ValueError as error:
             raise InputError(f"values holds {value!r}; it must hold finite numbers.") from error
-        if self.over == "temperature":
+        if self.over == "window" or (self.over == "temperature" and not self.retrain):
             specs.not_negative("values", number)
         else:
             require_positive("values", number)
-        if self.over == "hidden":
-            return float(count(2, _MOST_HIDDEN)("values", int(number) if number == int(number) else value))
+        if self.over in ("hidden", "shots"):
+            least, most = (2, _MOST_HIDDEN) if self.over == "hidden" else (1, _MOST_VOTES)
+            return float(count(least, most)("values", int(number) if number == int(number) else value))
         return number
 
+    @property
+    def trains(self) -> bool:
+        """Whether there is a machine for every value."""
+        return self.retrain or self.over in TRAINED
+
     def file_name(self) -> str:
-        return f"computer-sweep-{self.over}-{stem(self.file)}-seed{self.seed}"
+        return f"computer-sweep-{self.over}{'-retrained' * self.retrain}-{stem(self.file)}-seed{self.seed}"
 
 
 def stem(name: str | Path) -> str:

@@ -1,7 +1,7 @@
 """Measures a trained machine, or machines trained alike, at many values of one setting."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from thermorun.computer import columns, layout
 from thermorun.computer.images import Arrays, arrays
 from thermorun.computer.machine import CONNECTIVITIES, Machine
 from thermorun.computer.result import TITLES, SweepResult
-from thermorun.computer.score import Score, Tally
-from thermorun.computer.shots import reset_work
-from thermorun.computer.spec import TRAINED, Sweep, Value
+from thermorun.computer.score import Score, Tally, Votes
+from thermorun.computer.shots import read_windows, reset_work
+from thermorun.computer.spec import READ, Sweep, Value
 from thermorun.computer.subject import Subject
 from thermorun.computer.task import Task
 from thermorun.computer.training import as_stored, finished, fit
@@ -26,6 +26,13 @@ from thermorun.results import origin
 from thermorun.runs import Session
 from thermorun.specs import documented, given
 from thermorun.store import Axis, RunFile, Variable
+from thermorun.streams import Streams
+
+# What a value is in a training, and in a machine's physics.
+FIELDS = {
+    "observation-time": "observation_time", "temperature": "kT", "timestep": "dt", "connectivity": "connectivity",
+    "hidden": "hidden",
+}  # fmt: skip
 
 
 @documented(Sweep)
@@ -46,6 +53,7 @@ def sweep(
     fingerprint: int | None = None,
     over: str = "observation-time",
     values: tuple[Value, ...] | None = None,
+    retrain: bool = False,
     seed: int = 0,
     out: Path | str | None = None,
     resume: bool = False,
@@ -54,8 +62,10 @@ def sweep(
 ) -> SweepResult:
     """Measures the machine in a file at many values of one setting.
 
-    Observation time, temperature and time step change the physics of the same machine; for the observation time one
-    trajectory is read at many times.  Connectivity and hidden units train a new machine for every value.
+    Observation time, temperature and time step change the physics of the same machine, or, with ``retrain``, of one
+    that is trained for every value; the same machine's trajectories are read at many observation times.  Connectivity
+    and hidden units train a new machine for every value.  Shots and window average the outputs of the same machine:
+    over the shots of a vote, or over a time that begins with the observation time.
 
     Parameters
     ----------
@@ -99,10 +109,10 @@ def run(spec: Sweep, under_way: Session, data: Arrays | None = None) -> SweepRes
     under_way.require_memory(3 * len(groups[0]) * images * (12 * subject.machine.outputs + 40), f"values is {values}")
     file = under_way.open(spec, lambda file: _lay_out(file, spec, values, standard, subject))
     done = file.committed("sweep")
-    under_way.stage(f"sweep over the {TITLES[spec.over]}", len(groups) * spec.shots, "shots")
+    under_way.stage(f"sweep over the {TITLES[spec.over]}", sum(map(machines.shots, groups)), "shots")
     for group in groups:
         if group[-1] < done:
-            under_way.advance(spec.shots)
+            under_way.advance(machines.shots(group))
             continue
         with under_way.unsaved():
             machine = machines.at(group, under_way.pause)
@@ -127,15 +137,20 @@ class _Machines:
     """The machine at every value.  Checks all values first; raises InputError."""
 
     def __init__(self, spec: Sweep, subject: Subject, values: tuple[Value, ...], data: Arrays | None) -> None:
-        self.subject, self.values = subject, values
-        self.times = spec.over == "observation-time"
-        # One trajectory is read at all times; else every value has its own.
-        self.groups = [list(range(len(values)))] if self.times else [[i] for i in range(len(values))]
-        self.tasks: list[Task] = []
-        if spec.over in TRAINED:
-            self.tasks = _tasks(spec, subject, values, data)
-        elif self.times:
-            self.steps = [subject.machine.physics.step_of(float(v)) for v in values]
+        self.spec, self.subject, self.values = spec, subject, values
+        # One trajectory is read at all times, or all shots vote; else every value has its own.
+        together = not spec.trains and spec.over in ("observation-time", *READ)
+        self.groups = [list(range(len(values)))] if together else [[i] for i in range(len(values))]
+        self.tasks = _tasks(spec, subject, values, data) if spec.trains else []
+        # Of each value: the step of its reading, the steps that its window lasts, the shots that make a vote.
+        self.steps, self.windows, self.votes = ([one] * len(values) for one in (0, 0, 1))
+        if together:
+            physics = subject.machine.physics
+            self.steps = [physics.step_of(float(v)) if spec.over not in READ else physics.steps for v in values]
+        if spec.over == "window":
+            self.windows = [0 if v == 0 else subject.machine.physics.step_of(float(v), "values") for v in values]
+        elif spec.over == "shots":
+            self.votes = [int(v) for v in values]
         for group in self.groups if not self.tasks else []:
             self.at(group).require_stable(subject.fields)
 
@@ -143,26 +158,48 @@ class _Machines:
         """The machine that is run for these values: trained, if it has to be; ``pause`` is where that may stop."""
         if self.tasks:
             return fit(self.tasks[group[0]], pause)
-        machine, spec = self.subject.machine, self.subject.spec
-        assert isinstance(spec, Sweep)
-        chosen = [float(self.values[i]) for i in group]
-        name = {"observation-time": "observation_time", "temperature": "kT", "timestep": "dt"}[spec.over]
-        return machine.with_physics(**{name: max(chosen)})
+        machine = self.subject.machine
+        if self.spec.over in READ:
+            return machine
+        return machine.with_physics(**{FIELDS[self.spec.over]: max(float(self.values[i]) for i in group)})
 
-    def read_at(self, machine: Machine, group: list[int]) -> list[int]:
-        """The steps after which each value is read."""
-        return [self.steps[i] for i in group] if self.times else [machine.physics.steps]
+    def shots(self, group: list[int]) -> int:
+        """Trajectories that the values of a group need of every image."""
+        return self.spec.shots * max(self.votes[i] for i in group)
+
+    def readings(
+        self, machine: Machine, fields: Array, group: list[int], stream: Streams, pause: Callable[[], None]
+    ) -> Iterator[tuple[int, Array, Array, Array]]:
+        """Of one shot: for each value its number, outputs (images, classes), heat and work (images,).
+
+        The fields do not change on the way, so that the heat so far is V(x), V being zero at the start.
+        """
+        if self.spec.over == "window":
+            ranked = sorted(group, key=self.windows.__getitem__)
+            windows = [self.windows[i] for i in ranked]
+            for i, (output, x) in zip(ranked, read_windows(machine, fields, windows, stream, pause), strict=True):
+                yield i, output, machine.energy(x, fields), reset_work(x, fields)
+            return
+        rows = sorted({self.steps[i] or machine.physics.steps for i in group})
+        run = machine.run(fields, steps=rows[-1], seed=stream, recorded=rows, pause=pause)
+        for i in group:
+            x = run.paths[rows.index(self.steps[i] or rows[-1])]
+            heat = machine.energy(x, fields) if len(rows) > 1 else run.heat
+            yield i, x[:, machine.hidden :], heat, reset_work(x, fields)
 
 
 def _tasks(spec: Sweep, subject: Subject, values: tuple[Value, ...], data: Arrays | None) -> list[Task]:
     """A training for every value, on the images of the machine's own.  Raises InputError."""
     images = subject.own_images(f"over is {spec.over}", data)
     assert subject.training is not None
-    base = subject.training.replace(seed=spec.seed, precision=spec.precision, fingerprint=None)
-    return [
-        Task.on(base.replace(**{spec.over: value if spec.over == "connectivity" else int(float(value))}), images)
-        for value in values
-    ]
+    base, found = subject.training.replace(seed=spec.seed, precision=spec.precision, fingerprint=None), []
+    for value in values:
+        kept = value if isinstance(value, str) else int(value) if spec.over == "hidden" else float(value)
+        try:
+            found.append(Task.on(base.replace(**{FIELDS[spec.over]: kept}), images))
+        except InputError as error:
+            raise InputError(f"{spec.over} {value}: {error}") from error
+    return found
 
 
 def _values(spec: Sweep, subject: Subject) -> tuple[tuple[Value, ...], Value | None]:
@@ -173,6 +210,8 @@ def _values(spec: Sweep, subject: Subject) -> tuple[tuple[Value, ...], Value | N
         "observation-time": (tuple(round(0.05 * k, 2) * unit for k in range(1, 21)), physics.observation_time),
         "temperature": (tuple(physics.kT * f for f in (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)), physics.kT),
         "timestep": (tuple(physics.dt * f for f in (0.25, 0.5, 1.0, 2.0)), physics.dt),
+        "shots": ((1.0, 2.0, 4.0, 8.0, 16.0), 1.0),
+        "window": (tuple(physics.observation_time * f for f in (0.0, 0.25, 0.5, 1.0, 2.0, 5.0)), 0.0),
         "connectivity": (CONNECTIVITIES, None if training is None else training.connectivity),
         "hidden": ((8.0, 16.0, 32.0, 64.0, 128.0), None if training is None else training.hidden),
     }
@@ -183,42 +222,37 @@ def _values(spec: Sweep, subject: Subject) -> tuple[tuple[Value, ...], Value | N
 def _tallies(
     machine: Machine, subject: Subject, machines: _Machines, group: list[int], under_way: Session
 ) -> list[Tally]:
-    """What all shots add up to at each value of a group; a checkpoint keeps the sums so far.
-
-    The fields do not change on the way, so that the heat so far is V(x), V being zero at the start.
-    """
+    """What all shots add up to at each value of a group; a checkpoint keeps the sums so far."""
     spec, fields = subject.spec, machine.fields(machine.pixels.inputs(subject.shown.x, np.float32), subject.spec.dtype)
-    steps = machines.read_at(machine, group)
-    tallies = [Tally.empty(subject.labels, len(fields), machine.outputs) for _ in group]
-    _restore(tallies, group, under_way.file)
-    under_way.advance(tallies[0].shots)
+    votes = {
+        i: Votes(Tally.empty(subject.labels, len(fields), machine.outputs), machines.votes[i], spec.shots)
+        for i in group
+    }
+    first = _restore(votes, under_way.file)
+    under_way.advance(first)
 
     def state() -> dict[str, Array]:
-        sums = {f"{name}_{i}": array for i, tally in enumerate(tallies) for name, array in tally.state.items()}
-        return sums | {"first_value": np.array(group[0]), "shots": np.array(tallies[0].shots)}
+        sums = {f"{name}_{i}": array for i, vote in votes.items() for name, array in vote.state.items()}
+        return sums | {"first_value": np.array(group[0]), "shots": np.array(shot)}
 
-    rows = sorted(set(steps))
-    for shot in range(tallies[0].shots, spec.shots):
+    for shot in range(first, machines.shots(group)):
         under_way.pause(state)
-        run = machine.run(
-            fields, steps=rows[-1], seed=streams.shot(spec.seed, shot), recorded=rows, pause=under_way.pause
-        )
-        for tally, step in zip(tallies, steps, strict=True):
-            x = run.paths[rows.index(step)]
-            heat = machine.energy(x, fields) if machines.times else run.heat
-            tally.add(x[:, machine.hidden :], heat, reset_work(x, fields))
+        stream = streams.shot(spec.seed, shot)
+        for i, output, heat, work in machines.readings(machine, fields, group, stream, under_way.pause):
+            votes[i].add(output, heat, work)
         under_way.advance(1)
-    return tallies
+    return [votes[i].tally for i in group]
 
 
-def _restore(tallies: list[Tally], group: list[int], file: RunFile) -> None:
+def _restore(votes: dict[int, Votes], file: RunFile) -> int:
+    """Puts the sums of a group back as the checkpoint has them; returns the shots that are in them."""
     stored = file.load_checkpoint()
-    if stored is None or int(stored["first_value"]) != group[0]:
-        return
-    for i, tally in enumerate(tallies):
-        for name, array in tally.state.items():
-            array[...] = stored[f"{name}_{i}"]
-        tally.shots = int(stored["shots"])
+    if stored is None or int(stored["first_value"]) != min(votes):
+        return 0
+    shots = int(stored["shots"])
+    for i, vote in votes.items():
+        vote.restore({name: stored[f"{name}_{i}"] for name in vote.state}, shots)
+    return shots
 
 
 def _lay_out(file: RunFile, spec: Sweep, values: tuple[Value, ...], standard: Any, subject: Subject) -> None:

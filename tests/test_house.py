@@ -33,6 +33,7 @@ FUNCTIONS = {
     "computer-classify": "computer.classify",
     "computer-sweep": "computer.sweep",
     "computer-energy": "computer.energy",
+    "computer-devices": "computer.devices",
 }
 
 

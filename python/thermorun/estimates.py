@@ -124,6 +124,29 @@ def over_replicas(values: ArrayLike, within: ArrayLike | None = None) -> Estimat
     return Estimate(*_plain(mean, stderr), count, dof)
 
 
+def over_both(values: Array) -> Estimate:
+    """The mean of ``values`` (rows, columns), rows and columns being drawn anew: devices and images, say.
+
+    The variance of the mean is that of rows, plus that of columns, plus what is left over: the variances of row means
+    and of column means hold the last part once each, so it is taken off once.  A single row tells of columns alone.
+    """
+    data = np.asarray(values, float)
+    rows, columns = data.shape
+    mean, by_row, by_column = data.mean(), data.mean(axis=1), data.mean(axis=0)
+    if columns < 2:
+        return Estimate(float(mean), math.nan)
+    variance, dof = by_column.var(ddof=1) / columns, columns - 1.0
+    if rows > 1:
+        left = data - by_row[:, None] - by_column + mean
+        rest = np.sum(left**2) / ((rows - 1) * (columns - 1)) / data.size
+        between = by_row.var(ddof=1) / rows
+        whole = max(variance + between - rest, variance, between)
+        # Satterthwaite's degrees of freedom: few rows tell little of their own variance.
+        dof = whole**2 / (between**2 / (rows - 1) + variance**2 / (columns - 1)) if whole > 0 else dof
+        variance = whole
+    return Estimate(float(mean), math.sqrt(variance), data.size, dof)
+
+
 def over_samples(values: Array) -> Estimate:
     """The mean of independent numbers (n,), and its standard error from their spread; not known for none of them."""
     return over_replicas(values) if len(values) else Estimate(math.nan, math.nan)

@@ -149,12 +149,21 @@ def portrait(seed: int) -> Streams:
 
 
 # Trainings of a computer through its noise; each update has a stream of its own.
-_ADJOINT = {"noise": 16, "distortion": 17, "start": 18}
+_ADJOINT = {"noise": 16, "distortion": 17, "start": 18, "parameters": 19}
 
 
 def adjoint(seed: int, purpose: str, update: int = 0) -> Streams:
-    """Of one update of such a training: its trajectories, its distorted images; or of the couplings at the start."""
+    """Of one update of such a training: its trajectories, images, spread parameters; or of the couplings at the start."""
     return Streams(seed).part(_ADJOINT[purpose], 2**32).part(update, 1)
+
+
+# Of experiments with many devices: how one's parameters spread, and, in the search that retrains it, mutants and tests.
+_DEVICES = {"spread": 8, "mutant": 9, "test": 10}
+
+
+def device(seed: int, purpose: str, number: int) -> Streams:
+    """Of one device, 2^20 streams for each purpose."""
+    return Streams(seed).part(_DEVICES[purpose], 2**32).part(number, 2**20)
 
 
 # cycles: the high half of a stream's number says what for.  Kernels know the same numbers: of the persistent chain, of

@@ -71,7 +71,9 @@ def test_tables_of_all_subjects_are_disjoint():
     drives = [streams.metric_drive(3, n) for n in (0, 1, 2**30 - 1)]
     assert disjoint(halves(points + drives))
     assert disjoint(halves(streams.free_energy(3, direction) for direction in (0, 1)))
-    assert disjoint(whole(streams.watch(3), streams.portrait(3), *(streams.shot(3, n) for n in (0, 1, 2**32 - 1))))
+    devices = [streams.device(3, purpose, n) for purpose in ("spread", "mutant", "test") for n in (0, 1, 4095)]
+    shots = [streams.shot(3, n) for n in (0, 1, 2**32 - 1)]
+    assert disjoint(whole(streams.watch(3), streams.portrait(3), *shots, *devices))
     cycles = ("chain", "batch", "start", "markov", "diagnostics", "fantasies", "portrait")
     assert disjoint(whole(*(streams.cycles(3, purpose) for purpose in cycles)))
     updates = itertools.product(("noise", "distortion", "start"), (0, 1, 2**32 - 1))

@@ -7,7 +7,7 @@ import click
 
 from thermorun.cli.options import Numbers, chosen, run_options, spec_options, worker_options
 from thermorun.cli.run import execute
-from thermorun.computer.experiments.spec import Energy
+from thermorun.computer.experiments.spec import Devices, Energy
 from thermorun.computer.spec import Classification, ComputerTraining, Sweep
 
 _WITHOUT = ("fingerprint", "file")
@@ -74,6 +74,19 @@ def energy(file: Path, out: Path | None, resume: bool, threads: int | None, as_j
     Then machines are retrained with the drive weak to strong, for the accuracy that their dissipation buys.
     """
     execute(Energy(file=str(file), **chosen(given)), out, resume, threads, as_json)
+
+
+@computer.command("devices", short_help="Spread parameters, few bits, retraining.")
+@click.argument("file", type=click.Path(path_type=Path))
+@spec_options(Devices, without=_WITHOUT)
+@run_options
+def devices(file: Path, out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
+    """Build the machine in FILE as many devices, with parameters that spread or come in few bits.
+
+    Then some are retrained by a genetic algorithm that sees only their noisy answers, and the machine is trained anew
+    with the spread in its training: how much does each recover?
+    """
+    execute(Devices(file=str(file), **chosen(given)), out, resume, threads, as_json)
 
 
 @computer.command("export", short_help="Write parameters as a text.")

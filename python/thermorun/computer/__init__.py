@@ -1,9 +1,11 @@
 """Thermodynamic computers (Whitelam 2025), trained to follow a teacher or through their own noise."""
 
 from thermorun.computer.classification import classify
+from thermorun.computer.experiments.device_results import DevicesResult
+from thermorun.computer.experiments.devices import devices
 from thermorun.computer.experiments.energy import energy
 from thermorun.computer.experiments.results import EnergyResult
-from thermorun.computer.experiments.spec import Energy
+from thermorun.computer.experiments.spec import Devices, Energy
 from thermorun.computer.files import load as load_machine
 from thermorun.computer.files import save as save_machine
 from thermorun.computer.files import write_text
@@ -19,6 +21,8 @@ __all__ = [
     "Classification",
     "ClassificationResult",
     "ComputerTraining",
+    "Devices",
+    "DevicesResult",
     "Energy",
     "EnergyResult",
     "Machine",
@@ -31,6 +35,7 @@ __all__ = [
     "Trajectories",
     "classify",
     "connectivity",
+    "devices",
     "energy",
     "load_machine",
     "save_machine",

@@ -70,8 +70,13 @@ def mean_action(statistics: Statistics, parameters: Parameters, physics: Physics
     return gradient(statistics, parameters, physics)[0]
 
 
-def gradient(statistics: Statistics, p: Parameters, physics: Physics) -> tuple[float, Parameters]:
-    """S and its gradient, averaged over the data; that of J_ij counts both places of the pair (Eqs. 8 to 10)."""
+def gradient(
+    statistics: Statistics, p: Parameters, physics: Physics, parameter_noise: float = 0.0
+) -> tuple[float, Parameters]:
+    """S and its gradient, averaged over the data; that of J_ij counts both places of the pair (Eqs. 8 to 10).
+
+    With ``parameter_noise`` averaged over parameters p (1 + parameter_noise z) too, as in `minimise`.
+    """
     points, steps = len(statistics.inputs), physics.steps
     scale = physics.mobility * physics.dt / (2.0 * physics.kT * points)
     still = statistics.targets + statistics.inputs @ p.W.T + p.b
@@ -81,10 +86,17 @@ def gradient(statistics: Statistics, p: Parameters, physics: Physics) -> tuple[f
     by_pair = still.T @ statistics.sums + p.J @ statistics.gram
     by_pair += by_pair.T
     np.fill_diagonal(by_pair, 0.0)
+    by_input, by_bias = residuals.T @ statistics.inputs, residuals.sum(axis=0)
+    if parameter_noise:
+        squares, gram = steps * (statistics.inputs**2).sum(axis=0), np.diag(statistics.gram)
+        inputs, biases, pairs = p.W * squares, points * steps * p.b, p.J * gram
+        spread = _dot(inputs, p.W) + float(biases @ p.b) + _dot(pairs, p.J)
+        action += 0.5 * scale * parameter_noise**2 * spread
+        by_input = by_input + parameter_noise**2 * inputs
+        by_bias = by_bias + parameter_noise**2 * biases
+        by_pair += parameter_noise**2 * (pairs + pairs.T)
     return float(action), Parameters(
-        (scale * (residuals.T @ statistics.inputs)).astype(p.W.dtype),
-        (scale * residuals.sum(axis=0)).astype(p.b.dtype),
-        (scale * by_pair).astype(p.J.dtype),
+        (scale * by_input).astype(p.W.dtype), (scale * by_bias).astype(p.b.dtype), (scale * by_pair).astype(p.J.dtype)
     )
 
 
@@ -92,8 +104,13 @@ def _dot(a: Array, b: Array) -> float:
     return float(np.einsum("ij,ij->", a, b, dtype=float))
 
 
-def minimise(statistics: Statistics, physics: Physics, mask: Array, weight_decay: float) -> tuple[Parameters, float]:
+def minimise(
+    statistics: Statistics, physics: Physics, mask: Array, weight_decay: float, parameter_noise: float = 0.0
+) -> tuple[Parameters, float]:
     """The (W, b, J) of least mean action plus half of ``weight_decay`` times the sum of squared couplings.
+
+    With ``parameter_noise`` sigma the action is averaged over parameters p (1 + sigma z), z standard normal: a
+    quadratic form gains sigma^2 H_kk p_k^2 / 2 for each parameter, H being its second derivatives.
 
     ``mask`` bool (units, inputs + units): which couplings there are.  W and b are eliminated, for every set of inputs
     that units share; the rest are linear equations for the pairs (i, j), solved by conjugate gradients.
@@ -108,7 +125,7 @@ def minimise(statistics: Statistics, physics: Physics, mask: Array, weight_decay
     u = np.hstack([statistics.inputs.astype(float), np.ones((points, 1))])
     scale = physics.mobility * physics.dt / (2.0 * physics.kT * points)
     moments, by_target, by_sum = u.T @ u, u.T @ a, u.T @ m
-    decay = np.append(np.full(inputs, weight_decay / (scale * steps)), 0.0)
+    decay = np.append(np.full(inputs, weight_decay / (scale * steps)), 0.0) + parameter_noise**2 * np.diag(moments)
     ridge = 0.0
 
     # W_i = -P_i (u^T a_i + u^T m J_i / steps) leaves for J_i the matrix S_i = gram - m^T u P_i u^T m / steps.
@@ -126,7 +143,10 @@ def minimise(statistics: Statistics, physics: Physics, mask: Array, weight_decay
         solved[np.ix_(rows, columns)] = to_target.T
         groups.append(_Group(rows, columns, statistics.gram - by_sum[columns].T @ to_sum / steps, to_sum))
 
-    J = _solve_pairs(groups, direct, mask[:, inputs:], weight_decay / scale)
+    squares = np.diag(statistics.gram)
+    J = _solve_pairs(
+        groups, direct, mask[:, inputs:], weight_decay / scale + parameter_noise**2 * np.add.outer(squares, squares)
+    )
     for each in groups:
         solved[np.ix_(each.rows, each.columns)] += J[each.rows] @ each.to_sum.T / steps
     return Parameters(np.ascontiguousarray(-solved[:, :inputs]), -solved[:, inputs], J), ridge
@@ -155,8 +175,8 @@ def _cholesky(block: Array) -> tuple[Any, float]:
     return scipy.linalg.cho_factor(block + _RIDGE * mean * np.eye(len(block)), lower=True), _RIDGE
 
 
-def _solve_pairs(groups: list[_Group], direct: Array, allowed: Array, decay: float) -> Array:
-    """Symmetric J, zero where not ``allowed``: (J S)_ij + (J S)_ji + decay J_ij + direct_ij + direct_ji = 0,
+def _solve_pairs(groups: list[_Group], direct: Array, allowed: Array, decays: Array) -> Array:
+    """Symmetric J, zero where not ``allowed``: (J S)_ij + (J S)_ji + decays_ij J_ij + direct_ij + direct_ji = 0,
     where row i of J S is J_i times the S of its group."""
     units = len(direct)
     i, j = np.nonzero(np.tril(allowed, -1))
@@ -165,10 +185,11 @@ def _solve_pairs(groups: list[_Group], direct: Array, allowed: Array, decay: flo
     diagonals = np.empty((units, units))
     for group in groups:
         diagonals[group.rows] = np.diag(group.S)
-    stiffness = diagonals[i, j] + diagonals[j, i] + decay
+    stiffness = diagonals[i, j] + diagonals[j, i] + decays[i, j]
     # A unit that never moves does not matter: its pairs are left at zero.
     moving = stiffness > 1e-14 * stiffness.max()
     i, j, stiffness = i[moving], j[moving], stiffness[moving]
+    decay = decays[i, j]
 
     def symmetric(pairs: Array) -> Array:
         J = np.zeros((units, units))

@@ -117,10 +117,26 @@ class EndState:
         pictures.distort(self.images, self.columns, chosen, self.strength, self.pixels, noise, found)
         return found
 
+    def device(self, update: int) -> dict[str, Any]:
+        """What parameters are multiplied by in an update: the device that it runs on, 1 + parameter_noise z.
+
+        The loss of a training with ``parameter_noise`` is thereby a mean over devices, one an update.
+        """
+        noise, inputs = self.spec.parameter_noise, self.images.shape[1]
+        if not noise:
+            return dict.fromkeys(("W", "b", "J"), self.spec.dtype.type(1.0))
+        normals = np.empty((self.units, inputs + self.units + 1))
+        fill_normals(normals.reshape(-1), *streams.adjoint(self.spec.seed, "parameters", update).take(), 0)
+        W, J, b = np.split(normals, [inputs, inputs + self.units], axis=1)
+        J = np.tril(J, -1)
+        each = {"W": W, "b": b[:, 0], "J": J + J.T}
+        return {name: (1.0 + noise * z).astype(self.spec.dtype) for name, z in each.items()}
+
     def gradient(self, parameters: dict[str, Array], chosen: Array, update: int) -> tuple[float, dict[str, Array]]:
         """The loss at the chosen images, and its gradient."""
-        W, b, J, gain = (parameters[name] for name in ("W", "b", "J", "gain"))
-        chosen = self.learned[chosen]
+        factors = self.device(update)
+        W, b, J = (parameters[name] * factors[name] for name in ("W", "b", "J"))
+        gain, chosen = parameters["gain"], self.learned[chosen]
         inputs = self.inputs(chosen, update)
         noise = streams.adjoint(self.spec.seed, "noise", update).take()
         fields = np.matmul(inputs, W.T, out=self._room("fields", len(chosen), self.units))
@@ -132,9 +148,9 @@ class EndState:
         at_end[:, -self.outputs :] = slopes
         of_fields, of_pairs = run.gradient(at_end)
         return value, {
-            "W": of_fields.T @ inputs,
-            "b": of_fields.sum(axis=0),
-            "J": of_pairs.astype(J.dtype),
+            "W": of_fields.T @ inputs * factors["W"],
+            "b": of_fields.sum(axis=0) * factors["b"],
+            "J": of_pairs.astype(J.dtype) * factors["J"],
             "gain": np.array([of_gain], gain.dtype),
         }
 

@@ -33,7 +33,7 @@ class Mimicry:
     def gradient(self, parameters: dict[str, Array], chosen: Array, update: int) -> tuple[float, dict[str, Array]]:
         """The mean action over the chosen points, and its gradient."""
         statistics = Statistics.of(self.inputs[chosen], self.targets[chosen], self.spec.physics)
-        action, by = gradient(statistics, Parameters(**parameters), self.spec.physics)
+        action, by = gradient(statistics, Parameters(**parameters), self.spec.physics, self.spec.parameter_noise)
         return action, {"W": by.W, "b": by.b, "J": by.J}
 
     def fall(self, progress: float) -> float:

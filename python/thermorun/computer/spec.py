@@ -85,6 +85,10 @@ class ComputerTraining(Spec):
     weight_decay: Annotated[
         float, Parameter(specs.not_negative, "adds half of it times the sum of squared couplings to what is minimised")
     ] = 0.0
+    parameter_noise: Annotated[
+        float,
+        Parameter(specs.not_negative, "relative spread of parameters, of many devices, that training averages over"),
+    ] = 0.0
     optimiser: Annotated[str, Parameter(Choice(*OPTIMISERS), "of the descent")] = "adam"
     learning_rate: Annotated[
         float | None, Parameter(specs.positive, "at the start, falling linearly to zero; by default one that suits")

@@ -55,6 +55,7 @@ def train(
     dt: float = 1e-3,
     observation_time: float = 0.2,
     weight_decay: float = 0.0,
+    parameter_noise: float = 0.0,
     optimiser: str = "adam",
     learning_rate: float | None = None,
     batch: int = 128,
@@ -198,7 +199,9 @@ def closed_form(task: Task, targets: Array, facts: dict[str, float]) -> Machine:
     Statistics.of(task.inputs[:1], targets[:1], spec.physics)  # compiles, so that no timing counts it
     began = clock.perf_counter()
     statistics = Statistics.of(task.inputs, targets, spec.physics)
-    parameters, facts["ridge"] = action.minimise(statistics, spec.physics, task.mask, spec.weight_decay)
+    parameters, facts["ridge"] = action.minimise(
+        statistics, spec.physics, task.mask, spec.weight_decay, spec.parameter_noise
+    )
     facts["action"] = action.mean_action(statistics, parameters, spec.physics)
     facts["train_seconds"] = clock.perf_counter() - began
     return task.machine(parameters)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from thermorun import specs
 from thermorun.computer.spec import Measurement, stem
+from thermorun.errors import InputError
 from thermorun.specs import Parameter, count, several
 
 
@@ -40,3 +41,52 @@ class Energy(Measurement):
 
     def file_name(self) -> str:
         return f"computer-energy-{stem(self.file)}-seed{self.seed}"
+
+
+# Devices have 2^20 random streams each, and there are 2^32 for all.
+_MOST_DEVICES, _MOST_TESTS = 4096, 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Devices(Measurement):
+    """The machine built many times, each time a little otherwise.  Its fields are the parameters of `devices`.
+
+    Raises InputError (a ValueError) for whatever cannot run.
+    """
+
+    command = "computer-devices"
+    runner = "thermorun.computer.experiments.devices"
+
+    shots: Annotated[int, Parameter(count(), "noisy trajectories of every image on every device")] = 1
+    devices: Annotated[int, Parameter(count(2, _MOST_DEVICES), "devices at each level of spread")] = 8
+    relative: Annotated[
+        tuple[float, ...], Parameter(several(specs.not_negative), "spreads of parameters, in their own size")
+    ] = (0.03, 0.1, 0.3)
+    absolute: Annotated[
+        tuple[float, ...],
+        Parameter(several(specs.not_negative), "spreads, in the root mean square of parameters of a kind"),
+    ] = (0.01, 0.03, 0.1)
+    bits: Annotated[tuple[int, ...], Parameter(several(count(2, 16)), "of couplings and biases")] = (8, 6, 4)
+    retrained: Annotated[
+        int, Parameter(count(2, _MOST_DEVICES), "devices of the largest relative spread to retrain")
+    ] = 3
+    generations: Annotated[int, Parameter(count(), "of the genetic algorithm that retrains a device")] = 20
+    population: Annotated[int, Parameter(count(2), "tried a generation")] = 24
+    mutation: Annotated[float, Parameter(specs.positive, "of a parameter, in its own size")] = 0.03
+
+    def validate(self) -> None:
+        if self.retrained > self.devices:
+            raise InputError(f"retrained is {self.retrained}; it must be at most the {self.devices} devices.")
+        if self.generations * self.population > _MOST_TESTS:
+            raise InputError(
+                f"generations is {self.generations} and population {self.population}; their product must be at most"
+                f" {_MOST_TESTS}."
+            )
+
+    @property
+    def level(self) -> float:
+        """The relative spread of the devices that are retrained."""
+        return max(self.relative)
+
+    def file_name(self) -> str:
+        return f"computer-devices-{stem(self.file)}-seed{self.seed}"

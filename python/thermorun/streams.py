@@ -153,7 +153,7 @@ _ADJOINT = {"noise": 16, "distortion": 17, "start": 18, "parameters": 19}
 
 
 def adjoint(seed: int, purpose: str, update: int = 0) -> Streams:
-    """Of one update of such a training: its trajectories, images, spread parameters; or of the couplings at the start."""
+    """Of one update of such a training: its trajectories, images, parameters; or of the couplings at its start."""
     return Streams(seed).part(_ADJOINT[purpose], 2**32).part(update, 1)
 
 

@@ -72,6 +72,8 @@ class Descent:
         for name, g in gradient.items():
             decay = spec.weight_decay if name in self.objective.allowed else 0.0
             self._move(name, g, self.objective.rates[name] * left, decay)
+            if spec.bound is not None and name in ("W", "b", "J"):
+                np.clip(p[name], -spec.bound, spec.bound, out=p[name])
         return value
 
     def _move(self, name: str, g: Array, rate: float, decay: float) -> None:

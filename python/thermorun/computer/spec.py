@@ -39,6 +39,7 @@ def _class(name: str, value: Any) -> int | str:
 
 _CLASSES = Parameter(several(_class), "only these classes of the data set")
 _SHOTS = Parameter(count(), "noisy trajectories of every image that is classified")
+RETRAINING = Parameter(count(), "trajectories of every training anew, by default as many as the machine's own took")
 _FINGERPRINT = Parameter(count(0, 2**32 - 1), "of what was read, filled in when it is")
 
 
@@ -122,11 +123,17 @@ class ComputerTraining(Spec):
         float,
         Parameter(specs.not_negative, "share of the training images that the adjoint is watched at, and not shown"),
     ] = 0.05
+    bound: Annotated[
+        float | None,
+        Parameter(specs.positive, "which no coupling or bias of a descent may exceed, none by default", "energy"),
+    ] = None
     shots: Annotated[int, _SHOTS] = 4
     precision: Annotated[str, specs.PRECISION] = "float32"
     fingerprint: Annotated[int | None, _FINGERPRINT] = None
 
     def validate(self) -> None:
+        if self.bound is not None and self.method == "closed-form":
+            raise InputError(f"bound is {self.bound:g}, but method is closed-form; only a descent can be bounded.")
         if self.connectivity not in CONNECTIVITIES and Path(self.connectivity).suffix != ".npy":
             raise InputError(
                 f"connectivity is {self.connectivity!r}; it must be {', '.join(CONNECTIVITIES)}, or a .npy file."
@@ -266,6 +273,7 @@ class Sweep(Measurement):
     retrain: Annotated[
         bool, Parameter(specs.flag, "train a machine for every observation time, temperature or time step")
     ] = False
+    retraining: Annotated[int | None, RETRAINING] = None
 
     def validate(self) -> None:
         if self.retrain and self.over in READ:

@@ -129,6 +129,20 @@ class Subject:
             except KeyError:
                 return None
 
+    def retraining(self, trajectories: int | None, **changes: Any) -> ComputerTraining:
+        """The training that made the machine, changed; with so many trajectories, where it descends.
+
+        With another observation time the adjoint's steps stay no longer than they are.
+        """
+        training = self.training
+        assert training is not None
+        if trajectories is not None:
+            changes["trajectories"] = trajectories
+        time = changes.get("observation_time", training.observation_time)
+        longer = int(np.ceil(training.training_steps * time / training.observation_time - 1e-9))
+        steps = max(training.training_steps, longer)
+        return training.replace(**{"fingerprint": None, "training_steps": steps} | changes)
+
     def own_images(self, why: str, data: Arrays | None = None) -> Images:
         """The images of the training that made the machine, to train others; ``data`` are in the place of a data set.
 

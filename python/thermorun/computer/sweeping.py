@@ -54,6 +54,7 @@ def sweep(
     over: str = "observation-time",
     values: tuple[Value, ...] | None = None,
     retrain: bool = False,
+    retraining: int | None = None,
     seed: int = 0,
     out: Path | str | None = None,
     resume: bool = False,
@@ -191,12 +192,14 @@ class _Machines:
 def _tasks(spec: Sweep, subject: Subject, values: tuple[Value, ...], data: Arrays | None) -> list[Task]:
     """A training for every value, on the images of the machine's own.  Raises InputError."""
     images = subject.own_images(f"over is {spec.over}", data)
-    assert subject.training is not None
-    base, found = subject.training.replace(seed=spec.seed, precision=spec.precision, fingerprint=None), []
+    found = []
     for value in values:
         kept = value if isinstance(value, str) else int(value) if spec.over == "hidden" else float(value)
         try:
-            found.append(Task.on(base.replace(**{FIELDS[spec.over]: kept}), images))
+            changed = subject.retraining(
+                spec.retraining, seed=spec.seed, precision=spec.precision, **{FIELDS[spec.over]: kept}
+            )
+            found.append(Task.on(changed, images))
         except InputError as error:
             raise InputError(f"{spec.over} {value}: {error}") from error
     return found

@@ -66,6 +66,7 @@ def train(
     shift: float | None = None,
     scaling: float | None = None,
     validation: float = 0.05,
+    bound: float | None = None,
     shots: int = 4,
     precision: str = "float32",
     fingerprint: int | None = None,

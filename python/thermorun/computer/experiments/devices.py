@@ -65,6 +65,7 @@ def devices(
     generations: int = 20,
     population: int = 24,
     mutation: float = 0.03,
+    retraining: int | None = None,
     seed: int = 0,
     out: Path | str | None = None,
     resume: bool = False,
@@ -240,11 +241,10 @@ class _Bench:
 
 def _task(spec: Devices, subject: Subject, data: Arrays | None) -> tuple[Task | None, list[str]]:
     """The training that knows of the spread, and why there is none."""
-    training = subject.training
-    if training is None or not subject.shown.own:
+    if subject.training is None or not subject.shown.own:
         return None, ["nothing is retrained: that needs a training of ours, and the images that it was trained beside"]
     images = subject.own_images("devices are retrained", data)
-    return Task.on(training.replace(parameter_noise=spec.level, fingerprint=None), images), []
+    return Task.on(subject.retraining(spec.retraining, parameter_noise=spec.level), images), []
 
 
 def _lay_out(file: RunFile, spec: Devices, subject: Subject, plan: list[Trial], told: list[str]) -> None:

@@ -14,6 +14,7 @@ from thermorun.computer.experiments.spec import Energy
 from thermorun.computer.images import Arrays, arrays
 from thermorun.computer.machine import Machine
 from thermorun.computer.score import Score, Tally, over_images
+from thermorun.computer.spec import ComputerTraining
 from thermorun.computer.subject import Subject
 from thermorun.computer.task import Task
 from thermorun.computer.training import as_stored, finished, fit
@@ -46,6 +47,7 @@ def energy(
     fingerprint: int | None = None,
     reset_time: float | None = None,
     drives: tuple[float, ...] = Energy.drives,
+    retraining: int | None = None,
     multiply_accumulate: float = 1e-12,
     temperature: float = 300.0,
     seed: int = 0,
@@ -166,10 +168,19 @@ def _tasks(spec: Energy, subject: Subject, data: Arrays | None) -> tuple[list[Ta
     tasks = []
     for drive in spec.drives:
         try:
-            tasks.append(Task.on(training.replace(scale=training.scale * drive, fingerprint=None), images))
+            tasks.append(Task.on(_driven(spec, subject, training, drive), images))
         except InputError as error:
             raise InputError(f"drive {drive:g}: {error}") from error
     return tasks, []
+
+
+def _driven(spec: Energy, subject: Subject, training: ComputerTraining, drive: float) -> ComputerTraining:
+    """The training with another drive: the scale of its targets, or, where it has none, a bound on its parameters."""
+    if training.method != "adjoint":
+        return subject.retraining(spec.retraining, scale=training.scale * drive)
+    machine = subject.machine
+    largest = max(float(np.abs(one).max()) for one in (machine.input_couplings, machine.couplings, machine.bias))
+    return subject.retraining(spec.retraining, bound=largest * drive)
 
 
 def _score(machine: Machine, subject: Subject, spec: Energy, pause: Callable[[], None]) -> Score:

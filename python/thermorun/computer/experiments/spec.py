@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from thermorun import specs
-from thermorun.computer.spec import Measurement, stem
+from thermorun.computer.spec import RETRAINING, Measurement, stem
 from thermorun.errors import InputError
 from thermorun.specs import Parameter, count, several
 
@@ -28,6 +28,7 @@ class Energy(Measurement):
         tuple[float, ...],
         Parameter(several(specs.positive), "strengths of the drive, in that of the machine; one is retrained at each"),
     ] = tuple(0.5**k for k in reversed(range(8)))
+    retraining: Annotated[int | None, RETRAINING] = None
     multiply_accumulate: Annotated[
         float, Parameter(specs.positive, "what one takes in digital hardware, memory not counted", "J")
     ] = 1e-12
@@ -73,6 +74,8 @@ class Devices(Measurement):
     generations: Annotated[int, Parameter(count(), "of the genetic algorithm that retrains a device")] = 20
     population: Annotated[int, Parameter(count(2), "tried a generation")] = 24
     mutation: Annotated[float, Parameter(specs.positive, "of a parameter, in its own size")] = 0.03
+
+    retraining: Annotated[int | None, RETRAINING] = None
 
     def validate(self) -> None:
         if self.retrained > self.devices:

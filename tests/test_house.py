@@ -34,6 +34,7 @@ FUNCTIONS = {
     "computer-sweep": "computer.sweep",
     "computer-energy": "computer.energy",
     "computer-devices": "computer.devices",
+    "computer-compare": "computer.compare",
 }
 
 

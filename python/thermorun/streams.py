@@ -157,6 +157,14 @@ def adjoint(seed: int, purpose: str, update: int = 0) -> Streams:
     return Streams(seed).part(_ADJOINT[purpose], 2**32).part(update, 1)
 
 
+_TEACHING = 24
+
+
+def teaching(seed: int, number: int) -> Streams:
+    """Of one chunk of a noisy teacher's trajectories."""
+    return Streams(seed).part(_TEACHING, 2**32).part(number, 1)
+
+
 # Of experiments with many devices: how one's parameters spread, and, in the search that retrains it, mutants and tests.
 _DEVICES = {"spread": 8, "mutant": 9, "test": 10}
 

@@ -73,7 +73,10 @@ def test_tables_of_all_subjects_are_disjoint():
     assert disjoint(halves(streams.free_energy(3, direction) for direction in (0, 1)))
     devices = [streams.device(3, purpose, n) for purpose in ("spread", "mutant", "test") for n in (0, 1, 4095)]
     shots = [streams.shot(3, n) for n in (0, 1, 2**32 - 1)]
-    assert disjoint(whole(streams.watch(3), streams.portrait(3), *shots, *devices))
+    adjoint = [streams.adjoint(3, one, n) for one in ("noise", "distortion", "parameters") for n in (0, 1, 2**31)]
+    teaching = [streams.teaching(3, n) for n in (0, 1, 2**31)]
+    others = [streams.watch(3), streams.portrait(3), streams.adjoint(3, "start")]
+    assert disjoint(whole(*others, *shots, *devices, *adjoint, *teaching))
     cycles = ("chain", "batch", "start", "markov", "diagnostics", "fantasies", "portrait")
     assert disjoint(whole(*(streams.cycles(3, purpose) for purpose in cycles)))
     updates = itertools.product(("noise", "distortion", "start"), (0, 1, 2**32 - 1))

@@ -7,7 +7,7 @@ import click
 
 from thermorun.cli.options import Numbers, chosen, run_options, spec_options, worker_options
 from thermorun.cli.run import execute
-from thermorun.computer.experiments.spec import Devices, Energy
+from thermorun.computer.experiments.spec import Comparison, Devices, Energy
 from thermorun.computer.spec import Classification, ComputerTraining, Sweep
 
 _WITHOUT = ("fingerprint", "file")
@@ -87,6 +87,14 @@ def devices(file: Path, out: Path | None, resume: bool, threads: int | None, as_
     with the spread in its training: how much does each recover?
     """
     execute(Devices(file=str(file), **chosen(given)), out, resume, threads, as_json)
+
+
+@computer.command("compare", short_help="Ways to train, and teachers.")
+@spec_options(Comparison, without=_WITHOUT)
+@run_options
+def compare(out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
+    """Compare ways to train the same machine, at equal trajectories and at equal seconds; and kinds of teachers."""
+    execute(Comparison(**chosen(given)), out, resume, threads, as_json)
 
 
 @computer.command("export", short_help="Write parameters as a text.")

@@ -1,11 +1,13 @@
 """Thermodynamic computers (Whitelam 2025), trained to follow a teacher or through their own noise."""
 
 from thermorun.computer.classification import classify
+from thermorun.computer.experiments.compare import compare
+from thermorun.computer.experiments.compare_results import ComparisonResult
 from thermorun.computer.experiments.device_results import DevicesResult
 from thermorun.computer.experiments.devices import devices
 from thermorun.computer.experiments.energy import energy
 from thermorun.computer.experiments.results import EnergyResult
-from thermorun.computer.experiments.spec import Devices, Energy
+from thermorun.computer.experiments.spec import Comparison, Devices, Energy
 from thermorun.computer.files import load as load_machine
 from thermorun.computer.files import save as save_machine
 from thermorun.computer.files import write_text
@@ -20,6 +22,8 @@ __all__ = [
     "Accuracy",
     "Classification",
     "ClassificationResult",
+    "Comparison",
+    "ComparisonResult",
     "ComputerTraining",
     "Devices",
     "DevicesResult",
@@ -34,6 +38,7 @@ __all__ = [
     "TrainingResult",
     "Trajectories",
     "classify",
+    "compare",
     "connectivity",
     "devices",
     "energy",

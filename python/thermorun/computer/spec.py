@@ -21,7 +21,7 @@ TRAINED, READ = ("connectivity", "hidden"), ("shots", "window")
 # By default, of the adjoint: epochs, and how its images are distorted.
 EPOCHS, ROTATION, SHIFT, SCALING = 100, 8.0, 0.04, 0.08
 # The closed form keeps one matrix of all pairs of units for every unit.
-_MOST_HIDDEN = 512
+MOST_HIDDEN = 512
 # Shots that vote on one answer.
 _MOST_VOTES = 2**20
 
@@ -37,10 +37,10 @@ def _class(name: str, value: Any) -> int | str:
     return value if isinstance(value, str) and value else count(-(2**63), 2**63 - 1)(name, value)
 
 
-_CLASSES = Parameter(several(_class), "only these classes of the data set")
+CLASSES = Parameter(several(_class), "only these classes of the data set")
 _SHOTS = Parameter(count(), "noisy trajectories of every image that is classified")
 RETRAINING = Parameter(count(), "trajectories of every training anew, by default as many as the machine's own took")
-_FINGERPRINT = Parameter(count(0, 2**32 - 1), "of what was read, filled in when it is")
+FINGERPRINT = Parameter(count(0, 2**32 - 1), "of what was read, filled in when it is")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class ComputerTraining(Spec):
     grows = ("shots",)
 
     dataset: Annotated[str, Parameter(place, "digits, mnist, or a file or folder of images with labels")] = "digits"
-    classes: Annotated[tuple[int | str, ...] | None, _CLASSES] = None
+    classes: Annotated[tuple[int | str, ...] | None, CLASSES] = None
     method: Annotated[
         str,
         Parameter(
@@ -64,7 +64,7 @@ class ComputerTraining(Spec):
             "normal equations, descent of the mean action, or of the cross-entropy at the end of noisy trajectories",
         ),
     ] = "closed-form"
-    hidden: Annotated[int, Parameter(count(2, _MOST_HIDDEN), "hidden units")] = 64
+    hidden: Annotated[int, Parameter(count(2, MOST_HIDDEN), "hidden units")] = 64
     connectivity: Annotated[str, Parameter(place, f"{', '.join(CONNECTIVITIES)}, or a .npy file with a mask")] = (
         "all-to-all"
     )
@@ -129,7 +129,7 @@ class ComputerTraining(Spec):
     ] = None
     shots: Annotated[int, _SHOTS] = 4
     precision: Annotated[str, specs.PRECISION] = "float32"
-    fingerprint: Annotated[int | None, _FINGERPRINT] = None
+    fingerprint: Annotated[int | None, FINGERPRINT] = None
 
     def validate(self) -> None:
         if self.bound is not None and self.method == "closed-form":
@@ -185,7 +185,7 @@ class Measurement(Spec):
     dataset: Annotated[
         str | None, Parameter(place, "as of a training, labels not needed; by default that of the training")
     ] = None
-    classes: Annotated[tuple[int | str, ...] | None, _CLASSES] = None
+    classes: Annotated[tuple[int | str, ...] | None, CLASSES] = None
     part: Annotated[
         str | None,
         Parameter(
@@ -205,7 +205,7 @@ class Measurement(Spec):
     ] = None
     pixel_norm: Annotated[float | None, Parameter(specs.positive, "of the inputs of an image, 44.48 for a text")] = None
     precision: Annotated[str, specs.PRECISION] = "float32"
-    fingerprint: Annotated[int | None, _FINGERPRINT] = None
+    fingerprint: Annotated[int | None, FINGERPRINT] = None
 
     def resolved(self) -> Self:
         """With the fingerprint of machine and images, the part of the data set, and whole paths."""
@@ -293,7 +293,7 @@ class Sweep(Measurement):
         else:
             require_positive("values", number)
         if self.over in ("hidden", "shots"):
-            least, most = (2, _MOST_HIDDEN) if self.over == "hidden" else (1, _MOST_VOTES)
+            least, most = (2, MOST_HIDDEN) if self.over == "hidden" else (1, _MOST_VOTES)
             return float(count(least, most)("values", int(number) if number == int(number) else value))
         return number
 

@@ -14,7 +14,7 @@ from thermorun.arrays import Array
 from thermorun.computer import action, files, layout, shots, teacher
 from thermorun.computer.action import Statistics
 from thermorun.computer.adjoint import EndState
-from thermorun.computer.descent import Descent
+from thermorun.computer.descent import Descent, Objective
 from thermorun.computer.images import Arrays, arrays
 from thermorun.computer.machine import Machine
 from thermorun.computer.result import TrainingResult
@@ -175,20 +175,27 @@ def extended(spec: ComputerTraining, smaller: ComputerTraining) -> dict[str, int
     return {"shots": smaller.shots, "descent": len(layout.record_points(smaller))}
 
 
-def fit(task: Task, pause: Callable[[], None] = lambda: None, network: Teacher | None = None) -> Machine:
+def fit(
+    task: Task, pause: Callable[[], None] = lambda: None, network: Teacher | None = None,
+    facts: dict[str, float] | None = None,
+) -> Machine:  # fmt: skip
     """The machine of a task, without a file: the same that a run trains.  Raises RunError where it diverges.
 
-    ``pause`` is called where it may stop; ``network`` is its teacher, where that is there already.
+    ``pause`` is called where it may stop; ``network`` is its teacher, where that is there already.  Seconds are noted
+    in ``facts``.
     """
+    facts = {} if facts is None else facts
     if network is None and task.taught:
         network = teacher.train(task.spec, task.inputs, task.images.labels, pause)
     if task.spec.method == "closed-form":
-        machine = closed_form(task, task.targets(network), {})
+        machine = closed_form(task, task.targets(network), facts)
     else:
-        descent = Descent(task.spec, task.objective(network))
+        descent = Descent(task.spec, _compiled(task.objective(network)))
+        began = clock.perf_counter()
         while descent.update < task.spec.updates:
             _require_finite(descent.step(), descent)
             pause()
+        facts["train_seconds"] = clock.perf_counter() - began
         machine = task.machine(descent.learned)
     machine.require_stable(machine.fields(task.test_inputs, task.spec.dtype))
     return machine
@@ -284,11 +291,14 @@ def _fit(task: Task, network: Teacher | None, facts: dict[str, float], under_way
     with under_way.unsaved():
         if task.spec.method == "closed-form":
             return closed_form(task, task.targets(network), facts)
-        objective = task.objective(network)
-        # Compiles, so that no timing counts it.
-        objective.gradient(objective.start(), np.arange(1), 0)
-        descent = Descent(task.spec, objective)
+        descent = Descent(task.spec, _compiled(task.objective(network)))
     return _descend(task, descent, facts, under_way)
+
+
+def _compiled(objective: Objective) -> Objective:
+    """The objective, its kernels compiled, so that no timing counts that."""
+    objective.gradient(objective.start(), np.arange(1), 0)
+    return objective
 
 
 def _descend(task: Task, descent: Descent, facts: dict[str, float], under_way: Session) -> Machine:

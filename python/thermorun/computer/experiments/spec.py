@@ -1,12 +1,14 @@
 """What each experiment is: everything that decides its numbers, and nothing else."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Self
+
+import numpy as np
 
 from thermorun import specs
-from thermorun.computer.spec import RETRAINING, Measurement, stem
+from thermorun.computer.spec import CLASSES, FINGERPRINT, MOST_HIDDEN, RETRAINING, Measurement, place, stem
 from thermorun.errors import InputError
-from thermorun.specs import Parameter, count, several
+from thermorun.specs import Parameter, Spec, count, several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,3 +95,37 @@ class Devices(Measurement):
 
     def file_name(self) -> str:
         return f"computer-devices-{stem(self.file)}-seed{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Spec):
+    """Ways to train the same machine.  Its fields are the parameters of `compare`.
+
+    Raises InputError (a ValueError) for whatever cannot run.
+    """
+
+    command = "computer-compare"
+    runner = "thermorun.computer.experiments.compare"
+
+    dataset: Annotated[str, Parameter(place, "digits, mnist, or a file or folder of images with labels")] = "digits"
+    classes: Annotated[tuple[int | str, ...] | None, CLASSES] = None
+    hidden: Annotated[int, Parameter(count(2, MOST_HIDDEN), "hidden units")] = 32
+    trajectories: Annotated[int, Parameter(count(), "of every descent")] = 20_000
+    seeds: Annotated[int, Parameter(count(2), "trainings of each kind")] = 3
+    weight_decay: Annotated[float, Parameter(specs.positive, "of the way that decays")] = 0.01
+    shots: Annotated[int, Parameter(count(), "noisy trajectories of every held-out image")] = 2
+    precision: Annotated[str, specs.PRECISION] = "float32"
+    fingerprint: Annotated[int | None, FINGERPRINT] = None
+
+    def resolved(self) -> Self:
+        from thermorun.computer.experiments.compare import settled
+
+        return self.replace(**settled(self).noted)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of trajectories."""
+        return np.dtype(self.precision)
+
+    def file_name(self) -> str:
+        return f"computer-compare-{stem(self.dataset)}-seed{self.seed}"

@@ -62,6 +62,15 @@ def test_a_sweep_that_retrains_has_the_machines_of_trainings(machine):
     assert "trained for every row" in cold.summary()
 
 
+def test_an_adjoint_is_retrained_with_steps_no_longer_than_its_own(tmp_path):
+    few = {"hidden": 4, "classes": (0, 1), "method": "adjoint", "shots": 1}
+    computer.train(**few, trajectories=600, training_steps=10, out=tmp_path / "a.h5")
+    swept = computer.sweep(tmp_path / "a.h5", values=(0.05, 0.3), retrain=True, retraining=400, shots=1)
+    for i, (time, steps) in enumerate(((0.05, 10), (0.3, 15))):
+        alone = computer.train(**few, trajectories=400, training_steps=steps, observation_time=time)
+        assert swept.columns["accuracy"][i] == alone.score.accuracy
+
+
 @pytest.mark.parametrize("over", ["shots", "window"])
 def test_a_killed_sweep_goes_on_to_the_same_bits(machine, tmp_path, monkeypatch, over):
     values = (1, 3) if over == "shots" else (0, 0.02)

@@ -145,6 +145,49 @@ def test_a_descent_knows_of_the_spread_too():
     assert np.abs(runs[1].machine.couplings).sum() < np.abs(runs[0].machine.couplings).sum()
 
 
+def _end_state(**changes):
+    spec = computer.ComputerTraining(
+        method="adjoint", hidden=4, classes=(0, 1), training_steps=6, precision="float64", batch=20, **changes
+    )
+    task = computer.training.Task.of(spec)
+    return task.objective(None)
+
+
+def test_the_adjoint_runs_every_update_on_a_device_of_its_own():
+    """Its gradient is that of the loss on the device, by central differences; devices are 1 + sigma z."""
+    spread_out, plain = _end_state(parameter_noise=0.3), _end_state()
+    parameters, chosen = spread_out.start(), np.arange(20)
+    factors = spread_out.device(3)
+    assert np.array_equal(factors["J"], factors["J"].T)
+    assert abs(z_score((factors["W"] - 1).ravel() / 0.3, 0.0)) < 4
+    assert abs(z_score(((factors["W"] - 1).ravel() / 0.3) ** 2, 1.0)) < 4
+    assert not np.array_equal(factors["W"], spread_out.device(4)["W"])
+    value, by = spread_out.gradient(parameters, chosen, 3)
+    # The same device, programmed into a machine that does not spread.
+    built = parameters | {name: parameters[name] * factors[name] for name in factors}
+    assert value == pytest.approx(plain.gradient(built, chosen, 3)[0], rel=1e-12)
+    step = 1e-5
+    for name, place in (("W", (1, 20)), ("b", (2,)), ("J", (0, 3))):
+        ends = []
+        for sign in (1, -1):
+            moved = {key: one.copy() for key, one in parameters.items()}
+            moved[name][place] += sign * step
+            if name == "J":
+                moved[name][place[::-1]] += sign * step
+            ends.append(spread_out.gradient(moved, chosen, 3)[0])
+        assert by[name][place] == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5, abs=1e-9)
+
+
+def test_a_bound_holds():
+    few = {"hidden": 4, "classes": (0, 1), "trajectories": 2000, "shots": 1}
+    for method in ("adjoint", "onsager-machlup"):
+        machine = computer.train(**few, method=method, bound=0.25).machine
+        arrays = (machine.input_couplings, machine.couplings, machine.bias)
+        assert max(np.abs(one).max() for one in arrays) == 0.25
+    with pytest.raises(thermorun.errors.InputError, match="only a descent can be bounded"):
+        computer.train(bound=1.0)
+
+
 # ------------------------------------------------------------------------------------------------------------- devices
 
 

@@ -113,6 +113,19 @@ def test_the_drive_of_one_is_the_machine_itself_and_less_costs_less(machine, mea
     assert measured.drives["accuracy"][0] == scaled.score.accuracy
 
 
+def test_the_drive_of_an_adjoint_is_a_bound_on_its_parameters(tmp_path):
+    few = {"hidden": 4, "classes": (0, 1), "method": "adjoint", "shots": 2}
+    trained = computer.train(**few, trajectories=2000, out=tmp_path / "a.h5")
+    machine = trained.machine
+    largest = max(np.abs(one).max() for one in (machine.input_couplings, machine.couplings, machine.bias))
+    found = computer.energy(tmp_path / "a.h5", drives=(0.125, 1.0), retraining=1000)
+    for i, drive in enumerate((0.125, 1.0)):
+        alone = computer.train(**few, trajectories=1000, bound=float(largest * drive))
+        assert found.drives["accuracy"][i] == alone.score.accuracy
+    assert "bound" in found.summary()
+    assert found.drives["work"][0].mean < 0.5 * found.drives["work"][1].mean
+
+
 def test_the_advantage_is_a_ratio_of_joules(measured):
     kT, products = 1.380649e-23 * 300, 64 * 3 + 3 * 3 + 3 * 10
     assert measured.products == products

@@ -143,6 +143,7 @@ class DevicesResult(Result):
             " sees right and wrong answers of noisy shots",
             "trained with noise: its training averaged over that spread from the start",
             "recovered: gained in what the same devices had lost",
+            *([f"trained anew with {spec.retraining:,} trajectories"] if spec.retraining else []),
         ]
         headings = ("devices", "number", "accuracy / %", "gained / %", "recovered / %")
         return Table(f"Retrained at a relative spread of {spec.level:g}", headings, rows, notes)

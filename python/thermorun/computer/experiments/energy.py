@@ -27,6 +27,9 @@ from thermorun.specs import documented, given
 from thermorun.store import Axis, RunFile, Variable
 
 CYCLE, DRIVE = "cycle", "drive"
+# What a drive is, by how its machine is trained.
+_SCALE = "the scale c of the targets, in that of the training"
+_BOUND = "a bound on all couplings and biases, in the largest of the machine above"
 
 
 @documented(Energy)
@@ -152,6 +155,7 @@ def read(file: RunFile, spec: Energy) -> EnergyResult:
         work=[over_images(one) for one in work.mean(axis=0).T], heat=[over_images(one) for one in heat.mean(axis=0).T],
         residual=float(np.max(np.abs(change - work - heat) / np.maximum(size, machine.physics.kT)[:, :, None])),
         each=np.asarray(work.sum(axis=2)), left=over_images(change.sum(axis=2).mean(axis=0)), drives=drives,
+        drive_means=str(file.noted("drive_means")),
         notes=layout.read_sentences(file),
     )  # fmt: skip
 
@@ -216,7 +220,8 @@ def _lay_out(file: RunFile, spec: Energy, subject: Subject, tasks: list[Task], t
     if tasks:
         drive = Axis("drive", np.array(spec.drives), "1", "strength of the drive, in that of the machine")
         file.add_section(DRIVE, [drive], columns.variables("drive"))
-    file.note(images=images, drives=len(tasks))
+    means = "" if not tasks else _BOUND if tasks[0].spec.method == "adjoint" else _SCALE
+    file.note(images=images, drives=len(tasks), drive_means=means)
     layout.note_sentences(file, [*subject.notes, *told])
     file.wait()
     file.publish({CYCLE: spec.shots} | ({DRIVE: len(tasks)} if tasks else {}))

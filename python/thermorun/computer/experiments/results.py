@@ -42,7 +42,8 @@ class EnergyResult(Result):
     ``work`` and ``heat`` hold an estimate for each stage of ``STAGES``, mean per image, in energy; ``each`` float64
     (shots, images) the whole work of each cycle; ``left`` what is left in the wells at its end.  ``residual`` is the
     largest violation of the first law in any stage of any trajectory, relative to the energies that flowed in it.
-    ``drives`` holds estimates of ``accuracy``, ``heat``, ``work``, ..., one for each drive that is done.
+    ``drives`` holds estimates of ``accuracy``, ``heat``, ``work``, ..., one for each drive
+    that is done; ``drive_means`` says what a drive is.
     """
 
     spec: Energy
@@ -54,6 +55,7 @@ class EnergyResult(Result):
     each: Array
     left: Estimate
     drives: dict[str, list[Estimate]]
+    drive_means: str
     notes: tuple[str, ...]
 
     @property
@@ -183,11 +185,13 @@ class EnergyResult(Result):
         return Table("Against a digital network: the advantage", headings, rows, notes)
 
     def _bought(self) -> Table:
-        d, rows = self.drives, []
+        d, rows, retraining = self.drives, [], self.spec.retraining
         for i, drive in enumerate(self.spec.drives[: len(d["accuracy"])]):
             rows.append((f"{drive:.4g}", str(d["accuracy"][i]), self._told(d["work"][i]), self._told(d["heat"][i])))
         notes = [
-            "a machine retrained at each drive, in the strength of the one above; same images and random numbers",
+            f"a machine retrained at each drive: {self.drive_means}",
+            *([f"each saw {retraining:,} trajectories"] if retraining else []),
+            "all at the same images and random numbers",
             "work: of the whole cycle; heat: until the read-out",
         ]
         return Table("Accuracy against dissipation", ("drive", "accuracy / %", "work / kT", "heat / kT"), rows, notes)

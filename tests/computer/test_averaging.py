@@ -9,6 +9,7 @@ from helpers import refused
 from helpers import thermorun as command
 from thermorun import computer
 from thermorun.computer import shots, sweeping
+from thermorun.computer.score import Tally, Votes
 from thermorun.streams import Streams
 
 
@@ -30,6 +31,17 @@ def test_a_vote_is_the_mean_output_of_so_many_shots(machine):
     assert swept.columns["accuracy"][0] == single.accuracy
     # Ten shots take the heat of ten.
     assert swept.columns["heat"][2].mean == pytest.approx(5 * every.score.heat.mean, rel=1e-6)
+
+
+def test_votes_are_means_and_no_more_than_asked_for():
+    votes = Votes(Tally.empty(np.array([0, 1]), 2, 2), size=3, most=2)
+    outputs = np.random.default_rng(0).normal(size=(8, 2, 2)).astype(np.float32)
+    for output in outputs:  # the last two are of a third vote
+        votes.add(output, np.ones(2), np.full(2, 2.0))
+    assert votes.tally.shots == 2
+    np.testing.assert_allclose(votes.tally.outputs, outputs[:6].sum(axis=0) / 3, rtol=1e-6)
+    assert votes.tally.heat.tolist() == [6, 6]
+    assert votes.tally.work.tolist() == [12, 12]
 
 
 def test_a_window_averages_every_state_from_the_observation_time_on(monkeypatch):

@@ -128,7 +128,8 @@ def over_both(values: Array) -> Estimate:
     """The mean of ``values`` (rows, columns), rows and columns being drawn anew: devices and images, say.
 
     The variance of the mean is that of rows, plus that of columns, plus what is left over: the variances of row means
-    and of column means hold the last part once each, so it is taken off once.  A single row tells of columns alone.
+    and of column means hold the last part once each, so it is taken off once.  A single row tells of columns alone;
+    numbers that are all alike tell nothing.
     """
     data = np.asarray(values, float)
     rows, columns = data.shape
@@ -144,7 +145,7 @@ def over_both(values: Array) -> Estimate:
         # Satterthwaite's degrees of freedom: few rows tell little of their own variance.
         dof = whole**2 / (between**2 / (rows - 1) + variance**2 / (columns - 1)) if whole > 0 else dof
         variance = whole
-    return Estimate(float(mean), math.sqrt(variance), data.size, dof)
+    return Estimate(float(mean), math.sqrt(variance) if variance > 0 else math.nan, data.size, dof)
 
 
 def over_samples(values: Array) -> Estimate:

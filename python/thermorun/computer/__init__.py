@@ -6,7 +6,7 @@ from thermorun.computer.experiments.compare_results import ComparisonResult
 from thermorun.computer.experiments.device_results import DevicesResult
 from thermorun.computer.experiments.devices import devices
 from thermorun.computer.experiments.energy import energy
-from thermorun.computer.experiments.results import EnergyResult
+from thermorun.computer.experiments.energy_results import EnergyResult
 from thermorun.computer.experiments.spec import Comparison, Devices, Energy
 from thermorun.computer.files import load as load_machine
 from thermorun.computer.files import save as save_machine

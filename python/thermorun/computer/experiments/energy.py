@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from thermorun import streams
+from thermorun.arrays import Array
 from thermorun.computer import columns, files, layout, shots
 from thermorun.computer.experiments.cycle import STAGES, interaction, reset_steps, run_cycle
-from thermorun.computer.experiments.results import EnergyResult
+from thermorun.computer.experiments.energy_results import EnergyResult
 from thermorun.computer.experiments.spec import Energy
 from thermorun.computer.images import Arrays, arrays
 from thermorun.computer.machine import Machine
@@ -152,12 +153,17 @@ def read(file: RunFile, spec: Energy) -> EnergyResult:
         drives = columns.read(file.read(DRIVE), file.committed(DRIVE), images)
     return EnergyResult(
         **origin(file, spec), machine=machine, score=Score.of(tally),
-        work=[over_images(one) for one in work.mean(axis=0).T], heat=[over_images(one) for one in heat.mean(axis=0).T],
+        work=[_flow(one) for one in work.mean(axis=0).T], heat=[_flow(one) for one in heat.mean(axis=0).T],
         residual=float(np.max(np.abs(change - work - heat) / np.maximum(size, machine.physics.kT)[:, :, None])),
         each=np.asarray(work.sum(axis=2)), left=over_images(change.sum(axis=2).mean(axis=0)), drives=drives,
         drive_means=str(file.noted("drive_means")),
         notes=layout.read_sentences(file),
     )  # fmt: skip
+
+
+def _flow(each: Array) -> Estimate:
+    """The mean over images, (images,), of what flows in a stage; where nothing can, that is no estimate."""
+    return over_images(each) if each.any() else Estimate(0.0, np.nan)
 
 
 def _tasks(spec: Energy, subject: Subject, data: Arrays | None) -> tuple[list[Task], list[str]]:

@@ -1,4 +1,4 @@
-"""What the experiments gave."""
+"""What a measurement of energy gave."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,10 +115,10 @@ class EnergyResult(Result):
         return [*found, self._bought()] if self.drives else found
 
     def figures(self) -> "dict[str, Figure]":
-        from thermorun.computer.experiments import figures
+        from thermorun.computer.experiments import energy_figures
 
-        drawn = {"": figures.stages(self)}
-        return drawn | ({"drives": figures.dissipation(self)} if self.drives else {})
+        drawn = {"": energy_figures.stages(self)}
+        return drawn | ({"drives": energy_figures.dissipation(self)} if self.drives else {})
 
     def in_kT(self, energy: Estimate) -> Estimate:
         """An energy in units of kT."""

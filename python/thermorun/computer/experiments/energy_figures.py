@@ -1,4 +1,4 @@
-"""Pictures of the experiments.  Each draws into axes of the caller's; the compositions at the end are what is saved."""
+"""Pictures of energies.  Each draws into axes of the caller's; the compositions at the end are what is saved."""
 
 from typing import TYPE_CHECKING
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from thermorun import plots
 from thermorun.computer.experiments.cycle import STAGES
-from thermorun.computer.experiments.results import EnergyResult
+from thermorun.computer.experiments.energy_results import EnergyResult
 from thermorun.computer.figures import percent
 
 if TYPE_CHECKING:

@@ -29,6 +29,7 @@ FUNCTIONS = {
     "metric-drive": "metric.drive",
     "free-energy": "free_energy.measure",
     "cycles": "cycles.train",
+    "cycles-ceiling": "cycles.ceiling",
     "computer": "computer.train",
     "computer-classify": "computer.classify",
     "computer-sweep": "computer.sweep",

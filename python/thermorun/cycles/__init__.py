@@ -2,6 +2,7 @@
 
 from thermorun.cycles import exact, markov
 from thermorun.cycles.autocorrelation import autocorrelation
+from thermorun.cycles.ceiling import CeilingResult, CycleCeiling, ceiling
 from thermorun.cycles.diagnostics import (
     Diagnostics,
     analyse_models,
@@ -9,6 +10,7 @@ from thermorun.cycles.diagnostics import (
     nearest_class,
     path_entropy_production,
 )
+from thermorun.cycles.mixture import Mixture
 from thermorun.cycles.model import Model
 from thermorun.cycles.result import StudyResult
 from thermorun.cycles.sampling import Fantasies, sample
@@ -16,13 +18,17 @@ from thermorun.cycles.spec import CycleStudy
 from thermorun.cycles.training import extend, train
 
 __all__ = [
+    "CeilingResult",
+    "CycleCeiling",
     "CycleStudy",
     "Diagnostics",
     "Fantasies",
+    "Mixture",
     "Model",
     "StudyResult",
     "analyse_models",
     "autocorrelation",
+    "ceiling",
     "chain_likelihood",
     "exact",
     "extend",

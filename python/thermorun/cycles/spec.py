@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from thermorun import datasets, specs
-from thermorun.cycles.model import ENCODINGS, KernelOptions, kernel_options, require_sizes
+from thermorun.cycles.model import ENCODINGS, MAX_STATES, KernelOptions, kernel_options, require_sizes, state_count
 from thermorun.datasets import Dataset
 from thermorun.errors import InputError, require_count, require_number, short
 from thermorun.specs import Parameter, Spec
@@ -44,6 +44,33 @@ def _class(name: str, value: Any) -> int | str:
     return value if isinstance(value, str) and value else require_count(name, value, -(2**63), 2**63 - 1)
 
 
+DATASET = Parameter(_place, f"a name ({', '.join(datasets.NAMES)}), a file of bits or grey images, or a folder of them")
+CLASSES = Parameter(specs.several(_class), "only these classes of the data set")
+THRESHOLD = Parameter(specs.number, "grey values above it are ones, in the data's own units; not needed for bits")
+FINGERPRINT = Parameter(specs.count(0, 2**32 - 1), "of the data, filled in when they are read")
+
+
+def require_same(fingerprint: int | None, data: Dataset) -> None:
+    """Raises InputError for other data than those that a run was begun with."""
+    if fingerprint not in (None, data.fingerprint):
+        raise InputError(
+            f"dataset {data.name} is not the one of this study: its fingerprint is {data.fingerprint}, and the"
+            f" study's is {fingerprint}."
+        )
+
+
+def from_arrays(X: ArrayLike | None, y: ArrayLike | None, fields: dict[str, Any]) -> Dataset | None:
+    """The data set of arrays that take the place of the one that ``fields`` name, which then name it; None without."""
+    if X is None:
+        if y is not None:
+            raise InputError("y is given without X; give the points that it labels.")
+        return None
+    data = datasets.from_arrays(X, y, threshold=fields["threshold"])
+    classes = fields["classes"]
+    fields["dataset"] = datasets.ARRAY
+    return data if classes is None else data.only(CLASSES.check("classes", classes))
+
+
 @dataclass(frozen=True)
 class CycleStudy(Spec):
     """Models trained side by side on one data set, each a pure function of its own seed (Baiesi & Rosso, Sect. IV).
@@ -58,17 +85,9 @@ class CycleStudy(Spec):
     runner = "thermorun.cycles.training"
     grows = ("epochs",)
 
-    dataset: Annotated[
-        str,
-        Parameter(_place, f"a name ({', '.join(datasets.NAMES)}), a file of bits or grey images, or a folder of them"),
-    ] = "digits"
-    classes: Annotated[
-        tuple[int | str, ...] | None, Parameter(specs.several(_class), "only these classes of the data set")
-    ] = None
-    threshold: Annotated[
-        float | None,
-        Parameter(specs.number, "grey values above it are ones, in the data's own units; not needed for bits"),
-    ] = None
+    dataset: Annotated[str, DATASET] = "digits"
+    classes: Annotated[tuple[int | str, ...] | None, CLASSES] = None
+    threshold: Annotated[float | None, THRESHOLD] = None
     encoding: Annotated[str, Parameter(specs.Choice(*ENCODINGS), "of the hidden states")] = "softmax"
     hidden: Annotated[int, Parameter(specs.count(), "hidden units: states, or bits of a state")] = 6
     tied: Annotated[
@@ -99,12 +118,13 @@ class CycleStudy(Spec):
     count_steps: Annotated[
         int, Parameter(specs.count(2, 2**34), "double steps a model whose transitions are counted at the end")
     ] = 100_000
+    ceiling: Annotated[
+        int, Parameter(specs.count(0, 1024), "random starts of EM, beside one from the best model; 0 for no ceiling")
+    ] = 3
     keep_every: Annotated[
         int | None, Parameter(specs.count(), f"epochs between kept parameters; by default {_KEPT} are kept")
     ] = None
-    fingerprint: Annotated[
-        int | None, Parameter(specs.count(0, 2**32 - 1), "of the data, filled in when they are read")
-    ] = None
+    fingerprint: Annotated[int | None, FINGERPRINT] = None
 
     def validate(self) -> None:
         if self.seed + self.models > 2**64:
@@ -131,17 +151,18 @@ class CycleStudy(Spec):
     def on(self, data: Dataset) -> Self:
         """The same study on these data, every number set.  Raises InputError where they cannot be its data."""
         require_sizes(self.encoding, self.hidden, data.x.shape[1], self.tied)
-        if self.fingerprint not in (None, data.fingerprint):
-            raise InputError(
-                f"dataset {data.name} is not the one of this study: its fingerprint is {data.fingerprint}, and the"
-                f" study's is {self.fingerprint}."
-            )
+        require_same(self.fingerprint, data)
         return self.replace(
             dataset=data.source,
             fingerprint=data.fingerprint,
             keep_every=self.keep_every or -(-self.epochs // _KEPT),
             grow_epochs=min(self.grow_epochs or self.epochs, self.epochs),
         )
+
+    def has_ceiling(self, points: int) -> bool:
+        """Whether EM finds what models of this kind can attain on so many points: of one-hot states, not too many."""
+        states = state_count(self.encoding, self.hidden)
+        return self.ceiling > 0 and self.encoding != "bits" and states <= min(points, MAX_STATES)
 
     @property
     def steps(self) -> int:

@@ -1,17 +1,17 @@
 """Ascent of the likelihood itself of one-hot latent cycles, through their stationary occupancy.
 
-The likelihood of Eq. 5 depends on the parameters through p(x | z), and through pbar with pbar M = pbar, M = A Abar.  The
-two-step rule (Eqs. 16, 17) leaves out how pbar answers: a change dM shifts it by
+The likelihood of Eq. 5 depends on the parameters through p(x | z), and through pbar with pbar M = pbar, M = A Abar.
+The two-step rule (Eqs. 16, 17) leaves out how pbar answers: a change dM shifts it by
 
     dpbar = pbar dM (1 - M + 1 pbar)^-1,
 
 and what a shift is worth is g_z = d log p / d pbar_z, the mean over data of p(x | z) / p(x).  So with v the solution of
 (1 - M + 1 pbar) v = g the gradient is that of sum_z pbar_z M_zz' v_z', pbar and v held fixed, beside the direct one.
-M comes from images drawn from every state, p(z' | x) averaged over them: no state is too rare to be seen.  All is compared
-with enumeration (tests/kernels/test_exact_rule.py; `thermorun.cycles.exact.likelihood_gradient`).
+M comes from images drawn from every state, p(z' | x) averaged over them: no state is too rare to be seen.  All is
+compared with enumeration (tests/kernels/test_exact_rule.py; `thermorun.cycles.exact.likelihood_gradient`).
 
-Arrays and options are those of `latent_cycle`; of the chain's stream 0 is not used, and image k of state z at gradient step
-n is drawn from stream 1 + z, step n S + k.
+Arrays and options are those of `latent_cycle`; the persistent chain is not used, and image k of state z at gradient
+step n is drawn from stream 1 + z of the chain's, step n S + k.
 """
 
 import math
@@ -131,7 +131,7 @@ def _draw_images(row, options, mean, room, seed, step):
     """Fills ``room``: images of every state, p(z' | x) of each, M and pbar."""
     hidden, size = options.hidden, mean.size
     each = room.images.shape[0] // hidden
-    w, wbar, a, abar = parts(row, hidden, size)
+    w, wbar, _, abar = parts(row, hidden, size)
     shift = np.empty(hidden, row.dtype)
     h = np.empty(hidden, row.dtype)
     limits = np.empty(size, np.uint32)
@@ -230,8 +230,11 @@ def _gradient(row, options, mean, room, batch, gradient):
 
 @serial_kernel
 def exact_gradient(row, options, mean, seed, step, batch, gradient):
-    """Gradient of the mean log-likelihood of ``batch`` (N, D) from images drawn at gradient step ``step``; returns that
-    mean.  ``row``, ``batch`` and ``gradient`` have one dtype; a is taken for zero, and its component is left at zero."""
+    """Gradient of the mean log-likelihood of ``batch`` (N, D) from images drawn at gradient step ``step``.
+
+    Returns that mean.  ``row``, ``batch`` and ``gradient`` have one dtype; a is taken for zero, and its component is
+    left at zero.
+    """
     room = _room(options, mean.size, row.reshape((1, row.size)))
     _draw_images(row, options, mean, room, seed, step)
     return _gradient(row, options, mean, room, batch, gradient)
@@ -252,7 +255,7 @@ def train_exactly(state, data, mean, sizes, first, options, seeds, trace):
     is divided by what it would be for squares of one: it starts at zero, and a memory of a hundred steps would make the
     first ones ten times too long.
     """
-    theta, square, visible, status = state
+    theta, square, _, status = state
     models, points, size = theta.shape[0], data.shape[0], mean.size
     n_w = options.hidden * size
     limit = math.log(2.0 * points - 1.0)
@@ -279,8 +282,6 @@ def train_exactly(state, data, mean, sizes, first, options, seeds, trace):
                 continue
             rate = options.rate * math.sqrt(1.0 - options.decay ** (step + 1.0))
             rmsprop(row[:n_w], square[m, :n_w], gradient[:n_w], rate, options.decay, options.floor)
-            rmsprop(
-                row[n_w:], square[m, n_w:], gradient[n_w:], _HIDDEN_RATE * rate, options.decay, options.floor
-            )
+            rmsprop(row[n_w:], square[m, n_w:], gradient[n_w:], _HIDDEN_RATE * rate, options.decay, options.floor)
             _bound(row[:n_w], limit)
         copy(theta[m], row)

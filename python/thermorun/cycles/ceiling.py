@@ -323,6 +323,6 @@ def lay_out(file: RunFile, spec: CycleCeiling, data: Dataset) -> None:
 def read(file: RunFile, spec: CycleCeiling) -> CeilingResult:
     """What is in a file, complete or not."""
     rows, stored = file.committed("climb"), file.read("climb")
-    kept = {name: stored[name][:rows] for name in (*_KEPT, "trace")}
+    kept: dict[str, Any] = {name: stored[name][:rows] for name in (*_KEPT, "trace")}
     mixtures = [Mixture(weights, means) for weights, means in zip(stored["weights"], stored["means"], strict=True)]
     return CeilingResult(**origin(file, spec), data=layout.read_data(file), mixtures=mixtures[:rows], **kept)

@@ -1,8 +1,8 @@
 """Mixtures of Bernoulli products, and expectation-maximisation for them: what one-hot states can attain.
 
-The stationary law of a latent cycle with L one-hot states is such a mixture (Baiesi & Rosso, Eq. 5), and every mixture is
-that of a reversible softmax model: its posterior p(z | x) is a softmax of h = w x + a constant.  So the likelihood of the
-best mixture is that of the best model; EM climbs to a local maximum of it.
+The stationary law of a latent cycle with L one-hot states is such a mixture (Baiesi & Rosso, Eq. 5), and every mixture
+is that of a reversible softmax model: its posterior p(z | x) is a softmax of h = w x + a constant.  So the likelihood
+of the best mixture is that of the best model; EM climbs to a local maximum of it.
 """
 
 from collections.abc import Callable

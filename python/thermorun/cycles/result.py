@@ -53,8 +53,9 @@ class StudyResult(Result):
     where an epoch is not done; ``theta`` (models, parameters) the last parameters, ``square`` RMSProp's memory;
     ``visible`` uint8 (models, D) where the chains are; ``mean`` (D,) that of the data; ``stopped`` int64 (models,) the
     gradient step at which a model's likelihood was no longer finite, or -1.  ``diagnostics`` are estimates by name,
-    with models along the first dimension: see ``diagnostics.TABLE``.  ``ceiling`` holds arrays (starts,) under the names
-    of ``layout.CEILING``: what EM for a mixture of as many states reached, first from the best model; empty for bits.
+    with models along the first dimension: see ``diagnostics.TABLE``.  ``ceiling`` holds arrays (starts,) under the
+    names of ``layout.CEILING``: what EM for a mixture of as many states reached, first from the best model; empty for
+    bits.
 
     ``sigma`` names the entropy production that tables sort by and pictures show, ``drawn`` the models of which there
     are pictures (none by default).
@@ -223,7 +224,8 @@ class StudyResult(Result):
                 cells.insert(1, f"{self['log_likelihood'].mean[m] - top['log_likelihood']:.3f}")
             rows.append((str(m), *cells))
         tied = ", tied" if spec.tied else ""
-        title = f"Latent cycles on {self.data.name}: {spec.encoding}{tied}, {spec.hidden} hidden"
+        rule = ", exact gradient" if spec.rule == "exact" else ""
+        title = f"Latent cycles on {self.data.name}: {spec.encoding}{tied}, {spec.hidden} hidden{rule}"
         headings = list(columns)
         if top:
             headings.insert(1, "to ceiling")

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,18 @@ from thermorun.specs import Parameter, Spec
 _KEPT = 10
 # Steps of a random stream, and where the final samples of M begin among them (cycles/diagnostics.py).
 _STEPS, _FINAL = 2**32, 2**31
+
+
+class Rule(NamedTuple):
+    """What a rule of learning takes where nothing else is said: see `CycleStudy`; ``fall`` is of the rate."""
+
+    decay: float
+    minibatch: tuple[int, int]
+    fall: float
+
+
+# Why the exact rule wants another memory, larger minibatches and a falling rate: docs/notes/ceiling.md.
+RULES = {"two-step": Rule(0.9, (16, 160), 1.0), "exact": Rule(0.99, (16, 1600), 0.01)}
 
 
 def _place(name: str, value: Any) -> str:
@@ -93,19 +105,44 @@ class CycleStudy(Spec):
     tied: Annotated[
         bool, Parameter(specs.flag, "the equilibrium baseline, wbar = w, by persistent contrastive divergence")
     ] = False
+    rule: Annotated[
+        str,
+        Parameter(
+            specs.Choice(*RULES),
+            "of learning: the paper's two steps back, or the likelihood's exact gradient, for one-hot states",
+        ),
+    ] = "two-step"
     models: Annotated[int, Parameter(specs.count(1, 2**20), "trained side by side, of seeds from seed upwards")] = 36
     epochs: Annotated[int, Parameter(specs.count(), "of all models")] = 120
     steps_per_epoch: Annotated[int, Parameter(specs.count(), "gradient steps an epoch")] = 30
-    chain_steps: Annotated[int, Parameter(specs.count(2), "double steps of the chain before a gradient step")] = 48
-    learning_rate: Annotated[float, Parameter(specs.positive, "of RMSProp")] = 0.1
-    decay: Annotated[float, Parameter(_decay, "RMSProp's memory of the squared gradient, a step")] = 0.9
+    chain_steps: Annotated[
+        int,
+        Parameter(specs.count(2), "double steps of the chain before a gradient step; images drawn with rule exact"),
+    ] = 48
+    learning_rate: Annotated[float, Parameter(specs.positive, "of RMSProp, at first")] = 0.1
+    final_rate: Annotated[
+        float | None,
+        Parameter(
+            specs.positive,
+            "of RMSProp in the last epoch, geometric between; by default learning_rate, with rule exact a hundredth",
+        ),
+    ] = None
+    decay: Annotated[
+        float | None,
+        Parameter(_decay, "RMSProp's memory of the squared gradient, a step; by default 0.9, with rule exact 0.99"),
+    ] = None
     floor: Annotated[float, Parameter(specs.positive, "RMSProp's addition to the root of the squared gradient")] = 1e-8
     minibatch: Annotated[
-        tuple[int, int], Parameter(_pair, "points of a gradient step, in the first epoch and the last, linear between")
-    ] = (16, 160)
+        tuple[int, int] | None,
+        Parameter(
+            _pair,
+            "points of a gradient step, in the first epoch and the last, linear between; by default 16 to 160, with"
+            " rule exact 16 to 1600",
+        ),
+    ] = None
     grow_epochs: Annotated[
         int | None,
-        Parameter(specs.count(), "epochs over which the minibatch grows, then it stays; by default all of them"),
+        Parameter(specs.count(), "epochs over which the minibatch and the rate change, then they stay; by default all"),
     ] = None
     precision: Annotated[str, specs.PRECISION] = "float32"
     epoch_samples: Annotated[
@@ -130,6 +167,11 @@ class CycleStudy(Spec):
         if self.seed + self.models > 2**64:
             raise InputError(f"seed is {self.seed}; with {self.models} models it must stay below 2^64.")
         require_sizes(self.encoding, self.hidden, 1, self.tied)
+        if self.rule == "exact" and (self.encoding == "bits" or self.tied):
+            kind = "bits" if self.encoding == "bits" else "tied weights"
+            raise InputError(
+                f"rule is 'exact', which needs one-hot states and free weights; with {kind} take 'two-step'."
+            )
         if self.steps * self.chain_steps >= _STEPS:
             raise InputError(
                 f"epochs is {short(self.epochs)}, of {short(self.steps_per_epoch)} gradient steps of chain_steps"
@@ -156,6 +198,9 @@ class CycleStudy(Spec):
             dataset=data.source,
             fingerprint=data.fingerprint,
             keep_every=self.keep_every or -(-self.epochs // _KEPT),
+            decay=self.memory,
+            final_rate=self.rates[1],
+            minibatch=self.growth,
             grow_epochs=min(self.grow_epochs or self.epochs, self.epochs),
         )
 
@@ -183,15 +228,38 @@ class CycleStudy(Spec):
     def options(self) -> KernelOptions:
         """For kernels."""
         return kernel_options(
-            self.encoding, self.tied, self.chain_steps, self.learning_rate, self.decay, self.floor, hidden=self.hidden
+            self.encoding, self.tied, self.chain_steps, self.learning_rate, self.memory, self.floor, hidden=self.hidden
         )
+
+    @property
+    def memory(self) -> float:
+        """RMSProp's, of the squared gradient."""
+        return self.decay if self.decay is not None else RULES[self.rule].decay
+
+    @property
+    def growth(self) -> tuple[int, int]:
+        """Points of a gradient step, at first and at the end."""
+        return self.minibatch or RULES[self.rule].minibatch
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """RMSProp's, at first and at the end."""
+        return self.learning_rate, self.final_rate or self.learning_rate * RULES[self.rule].fall
+
+    def rate(self, epoch: int) -> float:
+        """RMSProp's, in an epoch."""
+        first, last = self.rates
+        return float(first * (last / first) ** self._share(epoch))
+
+    def _share(self, epoch: int) -> float:
+        """How much of the way from the first minibatch to the last, and of the rates', is done."""
+        growing = self.grow_epochs or self.epochs
+        return min(1.0, epoch / (growing - 1)) if growing > 1 else float(epoch > 0)
 
     def sizes(self, epoch: int) -> NDArray[np.intp]:
         """The minibatch of every gradient step of an epoch, intp (steps_per_epoch,)."""
-        first, last = self.minibatch
-        growing = self.grow_epochs or self.epochs
-        share = min(1.0, epoch / (growing - 1)) if growing > 1 else float(epoch > 0)
-        return np.full(self.steps_per_epoch, round(first + (last - first) * share), np.intp)
+        first, last = self.growth
+        return np.full(self.steps_per_epoch, round(first + (last - first) * self._share(epoch)), np.intp)
 
     def kept_epochs(self) -> list[int]:
         """The epochs whose parameters are kept: each ``keep_every``-th and the last, counted from 1."""
@@ -200,4 +268,5 @@ class CycleStudy(Spec):
 
     def file_name(self) -> str:
         tied = "-tied" if self.tied else ""
-        return f"cycles-{Path(self.dataset).stem}-{self.encoding}{self.hidden}{tied}-seed{self.seed}"
+        rule = "-exact" if self.rule == "exact" else ""
+        return f"cycles-{Path(self.dataset).stem}-{self.encoding}{self.hidden}{tied}{rule}-seed{self.seed}"

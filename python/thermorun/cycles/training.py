@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from thermokernels import two_step
+from thermokernels import exact_rule, two_step
 from thermorun.arrays import Array
 from thermorun.cycles import layout, markov
 from thermorun.cycles.diagnostics import (
@@ -49,14 +49,16 @@ def train(
     encoding: str = "softmax",
     hidden: int = 6,
     tied: bool = False,
+    rule: str = "two-step",
     models: int = 36,
     epochs: int = 120,
     steps_per_epoch: int = 30,
     chain_steps: int = 48,
     learning_rate: float = 0.1,
-    decay: float = 0.9,
+    final_rate: float | None = None,
+    decay: float | None = None,
     floor: float = 1e-8,
-    minibatch: tuple[int, int] = (16, 160),
+    minibatch: tuple[int, int] | None = None,
     grow_epochs: int | None = None,
     precision: str = "float32",
     epoch_samples: int = 64,
@@ -274,9 +276,10 @@ class _Study:
         """Trains one epoch, and writes what is recorded of it."""
         spec, began = self.spec, clock.perf_counter()
         trace = np.empty((spec.models, spec.steps_per_epoch))
-        two_step.train(
+        train = exact_rule.train_exactly if spec.rule == "exact" else two_step.train
+        train(
             two_step.State(**self._state()), self.data.x, self.mean, spec.sizes(epoch), epoch * spec.steps_per_epoch,
-            spec.options, spec.seeds, trace,
+            spec.options._replace(rate=spec.rate(epoch)), spec.seeds, trace,
         )  # fmt: skip
         row = dict.fromkeys(SERIES, np.full(spec.models, np.nan)) | {"minibatch_log_likelihood": trace.mean(axis=1)}
         if state_count(spec.encoding, spec.hidden) <= MAX_STATES:

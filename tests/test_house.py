@@ -30,6 +30,7 @@ FUNCTIONS = {
     "free-energy": "free_energy.measure",
     "cycles": "cycles.train",
     "cycles-ceiling": "cycles.ceiling",
+    "cycles-circulation": "cycles.circulation",
     "computer": "computer.train",
     "computer-classify": "computer.classify",
     "computer-sweep": "computer.sweep",

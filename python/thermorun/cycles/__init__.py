@@ -2,7 +2,7 @@
 
 from thermorun.cycles import exact, markov
 from thermorun.cycles.autocorrelation import autocorrelation
-from thermorun.cycles.ceiling import CeilingResult, CycleCeiling, ceiling
+from thermorun.cycles.climbs import CeilingResult, CycleCeiling, ceiling
 from thermorun.cycles.diagnostics import (
     Diagnostics,
     analyse_models,
@@ -10,6 +10,7 @@ from thermorun.cycles.diagnostics import (
     nearest_class,
     path_entropy_production,
 )
+from thermorun.cycles.family import CirculationResult, CycleCirculation, circulation
 from thermorun.cycles.mixture import Mixture
 from thermorun.cycles.model import Model
 from thermorun.cycles.result import StudyResult
@@ -19,7 +20,9 @@ from thermorun.cycles.training import extend, train
 
 __all__ = [
     "CeilingResult",
+    "CirculationResult",
     "CycleCeiling",
+    "CycleCirculation",
     "CycleStudy",
     "Diagnostics",
     "Fantasies",
@@ -30,6 +33,7 @@ __all__ = [
     "autocorrelation",
     "ceiling",
     "chain_likelihood",
+    "circulation",
     "exact",
     "extend",
     "markov",

@@ -36,6 +36,18 @@ class Mixture:
         expectation(np.ascontiguousarray(x), *self.terms(dtype), *nothing, out)
         return out
 
+    def bound_cost(self, points: int) -> float:
+        """What the bounds of ``bounded`` cost the likelihood, at most: -log(1 - 1/2N) for every bit that lies there."""
+        edge = 0.5 / points
+        there = (self.means <= edge * (1 + 1e-9)) | (self.means >= 1.0 - edge * (1 + 1e-9))
+        return float(-np.log1p(-edge) * (self.weights @ there.sum(axis=1)))
+
+    def log_forward(self, x: Array) -> Array:
+        """log p(x | z) of every state, float64 (L, points)."""
+        logits = np.log(self.means) - np.log1p(-self.means)
+        found: Array = logits @ x.T.astype(float) + np.log1p(-self.means).sum(axis=1)[:, None]
+        return found
+
     def terms(self, dtype: Any) -> tuple[Array, Array]:
         """The logits (L, D), of that dtype, and the constants (L,) that kernels take."""
         with np.errstate(divide="ignore"):

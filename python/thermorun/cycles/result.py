@@ -326,7 +326,7 @@ def read(file: RunFile, spec: CycleStudy) -> StudyResult:
         visible=chain["visible"], mean=file.read("data")["mean"].astype(spec.dtype),
         stopped=chain["stopped"] if finished else np.full(spec.models, -1), diagnostics=diagnostics,
         train_seconds=float(file.read("timing")["seconds"][0]),
-        ceiling=file.read("ceiling") if finished and spec.has_ceiling(len(data.x)) else {},
+        ceiling=_ceiling(file) if finished and spec.has_ceiling(len(data.x)) else {},
     )  # fmt: skip
 
 
@@ -335,3 +335,8 @@ def _cell(estimate: Estimate) -> str:
     if 0 < estimate.stderr < 5e-5:
         return f"{estimate.mean:.4f} ± {estimate.stderr:.0e}"
     return str(estimate)
+
+
+def _ceiling(file: RunFile) -> dict[str, Array]:
+    stored = file.read("ceiling")
+    return {name: stored[name] for name in layout.CEILING}

@@ -32,7 +32,8 @@ class Rule(NamedTuple):
 RULES = {"two-step": Rule(0.9, (16, 160), 1.0), "exact": Rule(0.99, (16, 1600), 0.01)}
 
 
-def _place(name: str, value: Any) -> str:
+def place(name: str, value: Any) -> str:
+    """A name, or a path as text."""
     return specs.text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
@@ -56,7 +57,7 @@ def _class(name: str, value: Any) -> int | str:
     return value if isinstance(value, str) and value else require_count(name, value, -(2**63), 2**63 - 1)
 
 
-DATASET = Parameter(_place, f"a name ({', '.join(datasets.NAMES)}), a file of bits or grey images, or a folder of them")
+DATASET = Parameter(place, f"a name ({', '.join(datasets.NAMES)}), a file of bits or grey images, or a folder of them")
 CLASSES = Parameter(specs.several(_class), "only these classes of the data set")
 THRESHOLD = Parameter(specs.number, "grey values above it are ones, in the data's own units; not needed for bits")
 FINGERPRINT = Parameter(specs.count(0, 2**32 - 1), "of the data, filled in when they are read")

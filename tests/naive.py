@@ -367,6 +367,57 @@ def train(row, hidden, encoding, data, mean, x, sizes, options, seed, batches):
     return row, square, x, trace
 
 
+def expectation(x, weights, means):
+    """One pass of EM, one point after the other: log p(x) of each, summed responsibilities, and sum_n r_nz x_n."""
+    log_p, shares, sums = [], np.zeros(len(weights)), np.zeros(np.shape(means))
+    for point in x:
+        terms = []
+        for weight, mean in zip(weights, means, strict=True):
+            p = weight
+            for bit, q in zip(point, mean, strict=True):
+                p *= q if bit else 1.0 - q
+            terms.append(p)
+        log_p.append(math.log(sum(terms)))
+        for z, term in enumerate(terms):
+            shares[z] += term / sum(terms)
+            sums[z] += term / sum(terms) * point
+    return np.array(log_p), shares, sums
+
+
+def exact_gradient(row, hidden, encoding, mean, batch, images, seed, step):
+    """The likelihood's gradient through pbar, from ``images`` drawn of each state; returns it and the likelihood."""
+    visible = len(mean)
+    x = [
+        [visible_draw(row, hidden, encoding, visible, z, cycle_words(seed, 1 + z, step * images + k, visible))
+         for k in range(images)] for z in range(hidden)
+    ]  # fmt: skip
+    p = np.array([[hidden_probabilities(row, hidden, encoding, mean, one) for one in each] for each in x])
+    matrix = p.mean(axis=1)
+    values, vectors = np.linalg.eig(matrix.T)
+    occupancy = np.abs(vectors[:, np.argmax(values.real)].real)
+    occupancy /= occupancy.sum()
+    forward = np.exp([[log_forward(row, hidden, encoding, z, point) for z in range(hidden)] for point in batch])
+    total = forward @ occupancy
+    worth = (forward / total[:, None]).mean(axis=0)
+    v = np.linalg.solve(np.eye(hidden) - matrix + occupancy[None, :], worth)
+    gradient = np.zeros_like(row)
+    g_w, g_wbar, _, g_abar = parts(gradient, hidden, visible)
+    w, _, _, _ = parts(row, hidden, visible)
+    for z in range(hidden):
+        mu = np.array([sigmoid(f) for f in w[z]])
+        for point, a, t in zip(batch, forward, total, strict=True):
+            g_w[z] += a[z] * occupancy[z] / t * (point - mu) / len(batch)
+        values = p[z] @ v
+        for k in range(images):
+            g_w[z] += occupancy[z] * (values[k] - values.mean()) * np.array(x[z][k]) / (images - 1)
+            for y in range(hidden):
+                slope = np.array(log_derivative(row, hidden, encoding, mean, x[z][k], y))
+                slope = occupancy[z] / images * p[z, k, y] * v[y] * slope
+                g_abar += slope
+                g_wbar += slope[:, None] * (np.array(x[z][k]) - mean)[None, :]
+    return gradient, float(np.log(total).mean())
+
+
 # --- Thermodynamic computer: a trajectory a row, numbers in the precision of x ----------------------------------------
 TILE = 64
 GROUP = 16

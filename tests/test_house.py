@@ -29,6 +29,8 @@ FUNCTIONS = {
     "metric-drive": "metric.drive",
     "free-energy": "free_energy.measure",
     "cycles": "cycles.train",
+    "cycles-ceiling": "cycles.ceiling",
+    "cycles-circulation": "cycles.circulation",
     "computer": "computer.train",
     "computer-classify": "computer.classify",
     "computer-sweep": "computer.sweep",

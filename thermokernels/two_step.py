@@ -38,7 +38,7 @@ from thermokernels.products import add_rows, aligned, aligned_copy, copy
 
 # Weights and gradients below this are set to zero: products of numbers so small leave the normal range of float32,
 # where processors take a hundred times as long.  RMSProp's floor makes gradients a billion times larger harmless.
-_NEGLIGIBLE = 1e-18
+NEGLIGIBLE = 1e-18
 
 
 State = namedtuple("State", "theta square visible status")
@@ -96,7 +96,7 @@ def _support(options, states, support, log_weights, visits):
 
 
 @serial_kernel
-def _responsibilities(fields, constants, log_weights, batch, by_point, whole):
+def responsibilities(fields, constants, log_weights, batch, by_point, whole):
     """r_n(z) / N for every point, and summed over points; returns the mean log-likelihood of ``batch``."""
     count, points = by_point.shape
     products = np.empty(count, fields.dtype)
@@ -107,7 +107,7 @@ def _responsibilities(fields, constants, log_weights, batch, by_point, whole):
         likelihood += log_p
         for k in range(count):
             r = math.exp(logs[k] - log_p) / points
-            if r < _NEGLIGIBLE:
+            if r < NEGLIGIBLE:
                 r = 0.0
             whole[k] += r
             by_point[k, n] = r
@@ -115,7 +115,7 @@ def _responsibilities(fields, constants, log_weights, batch, by_point, whole):
 
 
 @serial_kernel
-def _visible_gradient(options, states, fields, by_point, whole, batch, g_w, g_a):
+def visible_gradient(options, states, fields, by_point, whole, batch, g_w, g_a):
     """Eqs. 16a and b: data minus model for every state, handed on to the rows of w that the state turns on."""
     count, size = fields.shape
     one_hot = options.encoding != BITS
@@ -124,7 +124,7 @@ def _visible_gradient(options, states, fields, by_point, whole, batch, g_w, g_a)
     mu = np.empty(size, g_w.dtype)
     for k in range(count):
         sigmoids(fields[k], mu)
-        _subtract(by_state[k], mu, whole[k])
+        subtract_row(by_state[k], mu, whole[k])
     if not one_hot:
         bits = np.empty((options.hidden, count), g_w.dtype)
         for b in range(options.hidden):
@@ -146,16 +146,16 @@ def _hidden_gradient(options, scratch, mean, whole, visits, g_wbar, g_abar):
         field_gradient(states[t], scratch.probabilities[t], scratch.sigmoids[t], options.encoding, gradients)
         for b in range(hidden):
             factor = q * gradients[b]
-            if abs(factor) < _NEGLIGIBLE:
+            if abs(factor) < NEGLIGIBLE:
                 factor = 0.0
             factors[b, t] = factor
             total[b] += factor
     add_rows(factors, scratch.fantasies[: states.size], g_wbar)
     for b in range(hidden):
-        if abs(total[b]) < _NEGLIGIBLE:
+        if abs(total[b]) < NEGLIGIBLE:
             total[b] = 0.0
         g_abar[b] = total[b]
-        _subtract(g_wbar[b], mean, total[b])
+        subtract_row(g_wbar[b], mean, total[b])
 
 
 @serial_kernel
@@ -174,20 +174,20 @@ def _gradient(row, options, mean, scratch, batch, gradient):
     state_fields(w, a, support, options.encoding, scratch.on, fields, constants)
     by_point = np.empty((count, batch.shape[0]), row.dtype)
     whole = np.zeros(count)
-    likelihood = _responsibilities(fields, constants, log_weights, batch, by_point, whole)
+    likelihood = responsibilities(fields, constants, log_weights, batch, by_point, whole)
     for i in range(gradient.size):
         gradient[i] = 0
     if options.tied:
         _joint_gradient(row, options, mean, scratch, batch, gradient)
         return likelihood
     g_w, g_wbar, g_a, g_abar = parts(gradient, hidden, size)
-    _visible_gradient(options, states, fields, by_point, whole, batch, g_w, g_a)
+    visible_gradient(options, states, fields, by_point, whole, batch, g_w, g_a)
     _hidden_gradient(options, scratch, mean, whole, visits, g_wbar, g_abar)
     return likelihood
 
 
 @serial_kernel
-def _subtract(out, row, factor):
+def subtract_row(out, row, factor):
     """out -= factor row."""
     wide_vectors()
     factor = out.dtype.type(factor)
@@ -213,34 +213,34 @@ def _joint_gradient(row, options, mean, scratch, batch, gradient):
         hidden_fields(wbar, shift, batch[n], h)
         hidden_probabilities(h, options.encoding, p, s)
         for b in range(hidden):
-            factor = 0.0 if p[b] < _NEGLIGIBLE else p[b] / points
+            factor = 0.0 if p[b] < NEGLIGIBLE else p[b] / points
             factors[b, n] = factor
             totals[b] += factor
     add_rows(factors, batch, g_w)
     model = np.empty((hidden, steps), row.dtype)
     for t in range(steps):
         for b in range(hidden):
-            factor = 0.0 if probabilities[t, b] < _NEGLIGIBLE else probabilities[t, b] / steps
+            factor = 0.0 if probabilities[t, b] < NEGLIGIBLE else probabilities[t, b] / steps
             model[b, t] = -factor
             totals[b] -= factor
     add_rows(model, fantasies[:steps], g_w)
     for b in range(hidden):
         g_abar[b] = totals[b]
-        _subtract(g_w[b], mean, totals[b])
+        subtract_row(g_w[b], mean, totals[b])
     if options.encoding == BITS:
         add_rows(np.full((1, points), 1.0 / points).astype(row.dtype), batch, g_a.reshape((1, size)))
         add_rows(np.full((1, steps), -1.0 / steps).astype(row.dtype), fantasies[:steps], g_a.reshape((1, size)))
 
 
 @serial_kernel
-def _climb(row, square, gradient, rate, decay, floor):
+def rmsprop(row, square, gradient, rate, decay, floor):
     """RMSProp ascent: v = decay v + (1 - decay) g^2, theta += rate g / (sqrt(v) + floor).
 
     v is kept above 1e-36, far below floor^2, lest it decay into the slow numbers near zero.
     """
     wide_vectors()
     least, zero = row.dtype.type(1e-36), row.dtype.type(0.0)
-    negligible = row.dtype.type(_NEGLIGIBLE)
+    negligible = row.dtype.type(NEGLIGIBLE)
     rate, floor = row.dtype.type(rate), row.dtype.type(floor)
     keep, take = row.dtype.type(decay), row.dtype.type(1.0 - decay)
     for i in range(row.size):
@@ -319,7 +319,7 @@ def train(state, data, mean, sizes, first, options, seeds, trace):
                 continue
             if options.encoding != BITS:
                 gradient[2 * n_w : 2 * n_w + size] = 0
-            _climb(row, square[m], gradient, options.rate, options.decay, options.floor)
+            rmsprop(row, square[m], gradient, options.rate, options.decay, options.floor)
             if options.tied:
                 copy(row[n_w:], row[:n_w])
             copy(fantasies[0], fantasies[steps])

@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
-from thermorun.cli.options import Count, Counts, chosen, run_options, spec_options
+from thermorun.cli.options import Count, Counts, Numbers, chosen, run_options, spec_options
 from thermorun.cli.run import execute, show
+from thermorun.cycles.climbs import CycleCeiling
+from thermorun.cycles.family import CycleCirculation
 from thermorun.cycles.spec import CycleStudy
 from thermorun.errors import InputError
 
@@ -55,6 +57,29 @@ def train(out: Path | None, resume: bool, threads: int | None, as_json: bool, **
     in a subfolder a class); grey values need a --threshold.
     """
     execute(CycleStudy(**chosen(given)), out, resume, threads, as_json)
+
+
+@cycles.command(short_help="The likelihood that one-hot states can attain.")
+@spec_options(CycleCeiling, kinds={"classes": _Classes()}, without=("fingerprint",))
+@run_options
+def ceiling(out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
+    """The best mixture of Bernoulli products that expectation-maximisation finds, from several starts.
+
+    The stationary law of a model with one-hot states is such a mixture: its likelihood is what training can hope for.
+    """
+    execute(CycleCeiling(**chosen(given)), out, resume, threads, as_json)
+
+
+@cycles.command(short_help="What circulation does to a model's chains.")
+@_FILE
+@spec_options(CycleCirculation, kinds={"production": Numbers()}, without=("file",))
+@run_options
+def circulation(file: Path, out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
+    """Models with the stationary law of the one in FILE, and entropy production from none to the largest.
+
+    FILE holds a study with one-hot states, or a ceiling.  All members have the same likelihood; how well do they mix?
+    """
+    execute(CycleCirculation(file=str(file), **chosen(given)), out, resume, threads, as_json)
 
 
 @cycles.command("continue", short_help="Train the models of a file further.")

@@ -2,6 +2,7 @@
 
 from thermorun.cycles import exact, markov
 from thermorun.cycles.autocorrelation import autocorrelation
+from thermorun.cycles.climbs import CeilingResult, CycleCeiling, ceiling
 from thermorun.cycles.diagnostics import (
     Diagnostics,
     analyse_models,
@@ -9,6 +10,8 @@ from thermorun.cycles.diagnostics import (
     nearest_class,
     path_entropy_production,
 )
+from thermorun.cycles.family import CirculationResult, CycleCirculation, circulation
+from thermorun.cycles.mixture import Mixture
 from thermorun.cycles.model import Model
 from thermorun.cycles.result import StudyResult
 from thermorun.cycles.sampling import Fantasies, sample
@@ -16,14 +19,21 @@ from thermorun.cycles.spec import CycleStudy
 from thermorun.cycles.training import extend, train
 
 __all__ = [
+    "CeilingResult",
+    "CirculationResult",
+    "CycleCeiling",
+    "CycleCirculation",
     "CycleStudy",
     "Diagnostics",
     "Fantasies",
+    "Mixture",
     "Model",
     "StudyResult",
     "analyse_models",
     "autocorrelation",
+    "ceiling",
     "chain_likelihood",
+    "circulation",
     "exact",
     "extend",
     "markov",

@@ -225,12 +225,12 @@ def _classes_and_worth(
     drawn, worth = np.empty(occupancy.shape, np.int64), np.empty(occupancy.shape)
     for m, row in enumerate(theta):
         log_a = _log_forward(Model(spec.encoding, spec.hidden, row, mean, spec.tied), x)
-        drawn[m] = _classes(log_a, labels, classes)
+        drawn[m] = classes_of_states(log_a, labels, classes)
         worth[m] = _worth_of(log_a, occupancy[m])
     return drawn, worth
 
 
-def _classes(log_a: Array, labels: Array, classes: Array) -> Array:
+def classes_of_states(log_a: Array, labels: Array, classes: Array) -> Array:
     """The class each state draws: that of most of the points nearest to it, classes of unequal size weighed equally.
 
     A state that is nearest to no point draws the class whose points it explains best.

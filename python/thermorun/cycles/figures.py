@@ -56,6 +56,11 @@ def likelihood(ax: "Axes", result: StudyResult) -> None:
     if np.isfinite(done).any():
         # The rise of the first tenth would leave no room for what follows.
         top, low = float(np.nanmax(done)), float(np.nanmin(done[len(done) // 10 :]))
+        if attainable := result.attainable:
+            ceiling = attainable["log_likelihood"]
+            top = max(top, ceiling)
+            plots.exact(ax, [1, len(shown)], [ceiling] * 2, f"ceiling (EM), {ceiling:.2f}")
+            plots.legend(ax, loc="lower right", fontsize="small")
         room = 0.06 * (top - low) or 1.0
         ax.set_ylim(low - room, top + room)
 

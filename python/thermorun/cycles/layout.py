@@ -21,6 +21,11 @@ SERIES = {
     "mean_diagonal": ("1", "Tr(M) / L, Eq. 24"),
     "second_eigenvalue": ("1", "|lambda_2| of M"),
 }
+# What EM for a mixture of as many states reached, from each of its starts.
+CEILING = {
+    "log_likelihood": ("nat", "mean log p(x) of all data, that EM of a mixture of as many states reached"),
+    "held_out_log_likelihood": ("nat", "the same of the points held out, NaN where there are none"),
+}
 _INTEGERS = ("counts", "state_class")
 _WEIGHTS = {
     "w": (("model", "hidden", "pixel"), "from a hidden unit to a visible one"),
@@ -91,10 +96,10 @@ def lay_out(file: RunFile, spec: CycleStudy, data: Dataset) -> None:
     file.add_section("timing", [Axis("part", np.array(["train"]), "1", "part")],
                      [Variable("seconds", ("part",), "s", "time spent")])  # fmt: skip
     _lay_out_analysis(file, spec, data, model)
-    parts = _lay_out_data(file, data, pixel)
-    file.write_whole("data", {"mean": data.x.mean(axis=0)})
-    for section, (x, labels) in parts.items():
-        file.write_whole(section, {"bits": np.packbits(x, axis=1), "label": labels})
+    if spec.has_ceiling(len(data.x)):
+        start = Axis("start", np.arange(spec.ceiling + 1), "1", "0 from the best model, others at random")
+        file.add_section("ceiling", [start], [Variable(name, ("start",), *about) for name, about in CEILING.items()])
+    store_data(file, data)
     file.publish({"training": spec.epochs, "parameters": len(kept.values), "analysis": spec.models})
 
 
@@ -113,8 +118,9 @@ def _lay_out_analysis(file: RunFile, spec: CycleStudy, data: Dataset, model: Axi
     file.add_section("analysis", axes, variables)
 
 
-def _lay_out_data(file: RunFile, data: Dataset, pixel: Axis) -> dict[str, tuple[Array, Array]]:
-    """Sections of the data, and of those held out, and what goes into them."""
+def store_data(file: RunFile, data: Dataset) -> None:
+    """Sections of the data, and of those held out, and what is in them."""
+    pixel = Axis("pixel", np.arange(data.x.shape[1]), "1", "visible unit")
     facts: dict[str, Any] = {"name": data.name, "shape": data.shape, "names": data.names, "source": data.source}
     facts["held_out"] = data.test_x is not None
     file.note(data=json.dumps(facts))
@@ -130,11 +136,13 @@ def _lay_out_data(file: RunFile, data: Dataset, pixel: Axis) -> dict[str, tuple[
         ]
         more = [Variable("mean", ("pixel",), "1", "mean of the data")] if section == "data" else []
         file.add_section(section, [point, byte, *([pixel] if more else [])], variables + more)
-    return parts
+    file.write_whole("data", {"mean": data.x.mean(axis=0)})
+    for section, (x, labels) in parts.items():
+        file.write_whole(section, {"bits": np.packbits(x, axis=1), "label": labels})
 
 
-def read_data(file: RunFile, spec: CycleStudy) -> Dataset:
-    """The data in a study's file."""
+def read_data(file: RunFile) -> Dataset:
+    """The data in a file."""
     facts, stored = json.loads(file.noted("data")), file.read("data")
     size = len(stored["mean"])
 
@@ -149,12 +157,16 @@ def read_data(file: RunFile, spec: CycleStudy) -> Dataset:
     )  # fmt: skip
 
 
-def write_end(file: RunFile, spec: CycleStudy, trained: Trained, diagnostics: Diagnostics) -> None:
+def write_end(
+    file: RunFile, spec: CycleStudy, trained: Trained, diagnostics: Diagnostics, ceiling: dict[str, Array] | None
+) -> None:
     """Writes what is known when training is done."""
     models = [Model(spec.encoding, spec.hidden, row, trained.mean, spec.tied) for row in trained.theta]
     file.write_whole("weights", {name: np.stack([getattr(model, name) for model in models]) for name in _WEIGHTS})
     file.write_whole("chain", {"visible": trained.visible, "stopped": trained.status - 1, "square": trained.square})
     file.write_whole("timing", {"seconds": np.array([trained.seconds])})
+    if ceiling is not None:
+        file.write_whole("ceiling", ceiling)
     rows = {name: estimate.mean for name, estimate in diagnostics.items()}
     rows |= {f"{name}_stderr": one.stderr for name, one in diagnostics.items() if TABLE[name].error}
     file.write("analysis", 0, rows)

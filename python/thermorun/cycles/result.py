@@ -1,7 +1,7 @@
 """What a study gave."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -53,7 +53,9 @@ class StudyResult(Result):
     where an epoch is not done; ``theta`` (models, parameters) the last parameters, ``square`` RMSProp's memory;
     ``visible`` uint8 (models, D) where the chains are; ``mean`` (D,) that of the data; ``stopped`` int64 (models,) the
     gradient step at which a model's likelihood was no longer finite, or -1.  ``diagnostics`` are estimates by name,
-    with models along the first dimension: see ``diagnostics.TABLE``.
+    with models along the first dimension: see ``diagnostics.TABLE``.  ``ceiling`` holds arrays (starts,) under the
+    names of ``layout.CEILING``: what EM for a mixture of as many states reached, first from the best model; empty for
+    bits.
 
     ``sigma`` names the entropy production that tables sort by and pictures show, ``drawn`` the models of which there
     are pictures (none by default).
@@ -70,6 +72,7 @@ class StudyResult(Result):
     stopped: Array
     diagnostics: Diagnostics
     train_seconds: float
+    ceiling: dict[str, Array] = field(default_factory=dict)
     sigma: str = "averaged"
     drawn: tuple[int, ...] = ()
 
@@ -126,6 +129,15 @@ class StudyResult(Result):
         for index in chosen:
             self.model(index)
         return replace(self, drawn=chosen)
+
+    @property
+    def attainable(self) -> dict[str, float]:
+        """The largest likelihood that EM found for as many states, and what that mixture gives points held out."""
+        known = self.ceiling.get("log_likelihood", np.array([]))
+        if not np.isfinite(known).any():
+            return {}
+        best = int(np.nanargmax(known))
+        return {name: float(values[best]) for name, values in self.ceiling.items() if np.isfinite(values[best])}
 
     def best(self) -> int:
         """The model with the largest log-likelihood."""
@@ -194,11 +206,12 @@ class StudyResult(Result):
             "train_seconds": finite_or_none(self.train_seconds),
             "precision": self.spec.precision,
             "sigma": self.shown_sigma[1],
+            "ceiling": self.attainable or None,
             "notes": self.notes(),
         }  # fmt: skip
 
     def tables(self) -> list[Table]:
-        spec, sigma = self.spec, self.shown_sigma[0].mean
+        spec, sigma, top = self.spec, self.shown_sigma[0].mean, self.attainable
         columns = {heading: of for heading, of in _COLUMNS.items() if self._tells(of[0])}
         rows = []
         for m in np.argsort(np.nan_to_num(sigma, nan=np.inf), kind="stable"):
@@ -207,10 +220,16 @@ class StudyResult(Result):
                 estimate = self.estimate(name, m)
                 unknown = np.isnan(estimate.mean)
                 cells.append("?" if unknown else format(estimate.mean, digits) if digits else _cell(estimate))
+            if top:
+                cells.insert(1, f"{self['log_likelihood'].mean[m] - top['log_likelihood']:.3f}")
             rows.append((str(m), *cells))
         tied = ", tied" if spec.tied else ""
-        title = f"Latent cycles on {self.data.name}: {spec.encoding}{tied}, {spec.hidden} hidden"
-        return [Table(title, ("model", *columns), rows, [*self._about(), *self.notes()])]
+        rule = ", exact gradient" if spec.rule == "exact" else ""
+        title = f"Latent cycles on {self.data.name}: {spec.encoding}{tied}, {spec.hidden} hidden{rule}"
+        headings = list(columns)
+        if top:
+            headings.insert(1, "to ceiling")
+        return [Table(title, ("model", *headings), rows, [*self._about(), *self.notes()])]
 
     def _tells(self, name: str) -> bool:
         """Whether a diagnostic has its place in the table."""
@@ -224,6 +243,13 @@ class StudyResult(Result):
             f"{len(data.x):,} points of {data.x.shape[1]} bits; {spec.models} models x {spec.steps:,} gradient steps in"
             f" {self.train_seconds:.1f} s on {self.threads} threads"
         ]
+        if top := self.attainable:
+            held = top.get("held_out_log_likelihood")
+            starts = len(self.ceiling["log_likelihood"])
+            about.append(
+                f"ceiling: {top['log_likelihood']:.4f} nat{'' if held is None else f', held out {held:.4f}'}, the best"
+                f" mixture of {spec.hidden} states of {starts} climbs of EM"
+            )
         if self.states:
             about.append(
                 "sigma: entropy production a double step, M averaged (Rao-Blackwell); counted: half a count added to"
@@ -283,7 +309,7 @@ class StudyResult(Result):
 
 def read(file: RunFile, spec: CycleStudy) -> StudyResult:
     """The study in a file, complete or not."""
-    data, stored, chain = layout.read_data(file, spec), file.read("analysis"), file.read("chain")
+    data, stored, chain = layout.read_data(file), file.read("analysis"), file.read("chain")
     finished = file.committed("analysis") >= spec.models
     diagnostics = {}
     for name in diagnostics_of(spec, data.test_x is not None):
@@ -300,6 +326,7 @@ def read(file: RunFile, spec: CycleStudy) -> StudyResult:
         visible=chain["visible"], mean=file.read("data")["mean"].astype(spec.dtype),
         stopped=chain["stopped"] if finished else np.full(spec.models, -1), diagnostics=diagnostics,
         train_seconds=float(file.read("timing")["seconds"][0]),
+        ceiling=_ceiling(file) if finished and spec.has_ceiling(len(data.x)) else {},
     )  # fmt: skip
 
 
@@ -308,3 +335,8 @@ def _cell(estimate: Estimate) -> str:
     if 0 < estimate.stderr < 5e-5:
         return f"{estimate.mean:.4f} ± {estimate.stderr:.0e}"
     return str(estimate)
+
+
+def _ceiling(file: RunFile) -> dict[str, Array]:
+    stored = file.read("ceiling")
+    return {name: stored[name] for name in layout.CEILING}

@@ -8,15 +8,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from thermokernels import two_step
-from thermorun import datasets
+from thermokernels import exact_rule, two_step
 from thermorun.arrays import Array
 from thermorun.cycles import layout, markov
-from thermorun.cycles.diagnostics import CHAINS, analyse_models, groups, occupancy_likelihood, transition_blocks
+from thermorun.cycles.diagnostics import (
+    CHAINS,
+    Diagnostics,
+    analyse_models,
+    groups,
+    occupancy_likelihood,
+    transition_blocks,
+)
 from thermorun.cycles.layout import SERIES
-from thermorun.cycles.model import MAX_STATES, initial_row, initial_visible, parameter_count, state_count
+from thermorun.cycles.mixture import Mixture, bounded, climb, random_start
+from thermorun.cycles.model import MAX_STATES, Model, initial_row, initial_visible, parameter_count, state_count
 from thermorun.cycles.result import StudyResult, read
-from thermorun.cycles.spec import CycleStudy
+from thermorun.cycles.spec import CycleStudy, from_arrays
 from thermorun.datasets import Dataset
 from thermorun.errors import InputError
 from thermorun.estimates import jackknife
@@ -25,6 +32,8 @@ from thermorun.specs import documented, given
 from thermorun.store import RunFile, read_spec
 
 _EPOCH_BLOCKS = 4
+# EM steps of a climb to the ceiling at most, and the gain, in nat a point, that ends it.
+_CLIMB, _GAIN = 100, 1e-5
 
 __all__ = ["extend", "read", "run", "train"]
 
@@ -40,19 +49,22 @@ def train(
     encoding: str = "softmax",
     hidden: int = 6,
     tied: bool = False,
+    rule: str = "two-step",
     models: int = 36,
     epochs: int = 120,
     steps_per_epoch: int = 30,
     chain_steps: int = 48,
     learning_rate: float = 0.1,
-    decay: float = 0.9,
+    final_rate: float | None = None,
+    decay: float | None = None,
     floor: float = 1e-8,
-    minibatch: tuple[int, int] = (16, 160),
+    minibatch: tuple[int, int] | None = None,
     grow_epochs: int | None = None,
     precision: str = "float32",
     epoch_samples: int = 64,
     samples: int = 2000,
     count_steps: int = 100_000,
+    ceiling: int = 3,
     keep_every: int | None = None,
     fingerprint: int | None = None,
     seed: int = 0,
@@ -98,13 +110,7 @@ def train(
     (2,)
     """
     fields = given(CycleStudy, locals())
-    if X is None and y is not None:
-        raise InputError("y is given without X; give the points that it labels.")
-    data = None
-    if X is not None:
-        data = datasets.from_arrays(X, y, threshold=threshold)
-        data = data if classes is None else data.only(CycleStudy(**fields).classes or ())
-        fields["dataset"] = datasets.ARRAY
+    data = from_arrays(X, y, fields)
     spec = CycleStudy(**fields)
     result: StudyResult = spec.run(out=out, resume=resume, threads=threads, show_progress=show_progress, data=data)
     return result
@@ -169,7 +175,7 @@ def extend(
 def _data(spec: CycleStudy, under_way: Session) -> Dataset:
     """From the file where a study goes on as it was, else from where the spec says."""
     if under_way.resuming and under_way.out is not None and under_way.out.exists() and spec.fingerprint is not None:
-        return load(under_way.out, CycleStudy, lambda file, stored: layout.read_data(file, stored))
+        return load(under_way.out, CycleStudy, lambda file, stored: layout.read_data(file))
     return spec.data()
 
 
@@ -195,6 +201,11 @@ def _require_memory(under_way: Session, spec: CycleStudy, data: Dataset) -> None
         f"models is {spec.models}, of {row // spec.dtype.itemsize} parameters, kept {len(spec.kept_epochs())} times",
     )
     states = min(state_count(spec.encoding, spec.hidden), MAX_STATES)
+    if spec.has_ceiling(len(data.x)):
+        under_way.require_memory(
+            64 * 8.0 * states * data.x.shape[1],
+            f"hidden is {spec.hidden}, and ceiling {spec.ceiling} of mixtures of so many states",
+        )
     under_way.require_memory(
         8.0 * states**2 * (3 * CHAINS + 10.0 * spec.models), f"models is {spec.models}, of {states} hidden states"
     )
@@ -265,9 +276,10 @@ class _Study:
         """Trains one epoch, and writes what is recorded of it."""
         spec, began = self.spec, clock.perf_counter()
         trace = np.empty((spec.models, spec.steps_per_epoch))
-        two_step.train(
+        train = exact_rule.train_exactly if spec.rule == "exact" else two_step.train
+        train(
             two_step.State(**self._state()), self.data.x, self.mean, spec.sizes(epoch), epoch * spec.steps_per_epoch,
-            spec.options, spec.seeds, trace,
+            spec.options._replace(rate=spec.rate(epoch)), spec.seeds, trace,
         )  # fmt: skip
         row = dict.fromkeys(SERIES, np.full(spec.models, np.nan)) | {"minibatch_log_likelihood": trace.mean(axis=1)}
         if state_count(spec.encoding, spec.hidden) <= MAX_STATES:
@@ -310,4 +322,25 @@ def _finish(study: _Study, under_way: Session) -> None:
     under_way.stage("diagnostics", 0, "models")
     with under_way.unsaved():
         diagnostics = analyse_models(study.theta, spec, study.data, study.mean)
-    layout.write_end(file, spec, study, diagnostics)
+        ceiling = _ceiling(study, diagnostics) if spec.has_ceiling(len(study.data.x)) else None
+    layout.write_end(file, spec, study, diagnostics, ceiling)
+
+
+def _ceiling(study: _Study, diagnostics: Diagnostics) -> dict[str, Array]:
+    """What EM reaches from the best model, so that it lies above all of them, and from random starts."""
+    spec, x, held_out = study.spec, study.data.x, study.data.test_x
+    starts = [random_start(x, spec.hidden, spec.seed, number) for number in range(spec.ceiling)]
+    known = diagnostics["log_likelihood"].mean
+    if np.isfinite(known).any():
+        best = int(np.nanargmax(known))
+        model = Model(spec.encoding, spec.hidden, study.theta[best], study.mean, spec.tied)
+        means = bounded(model.expected(model.states()), len(x))
+        starts.insert(0, Mixture(diagnostics["occupancy"].mean[best], means))
+    else:
+        starts.insert(0, random_start(x, spec.hidden, spec.seed, spec.ceiling))
+    climbs = [climb(x, start, _CLIMB, _GAIN, spec.precision) for start in starts]
+    others = [np.nan if held_out is None else one.mixture.log_p(held_out, spec.precision).mean() for one in climbs]
+    return {
+        "log_likelihood": np.array([one.log_likelihood for one in climbs]),
+        "held_out_log_likelihood": np.array(others),
+    }

@@ -18,7 +18,8 @@ from thermorun.errors import InputError
 from thermorun.potentials.sources import definition_of, from_text
 
 Function = Callable[..., Any]
-# The argument that a derivative is by, and which element of it where it is a tuple.
+# The argument that a derivative is by, and which element of it where it is a tuple; _ALL along a tuple of their own.
+_ALL = -1
 Seed = tuple[str, int | None]
 
 # Derivatives of functions of one number u, and of two, u and v; others of their names are constant in steps.
@@ -74,6 +75,27 @@ def partial(function: Function, seed: Seed) -> Function:
     return made
 
 
+def along(function: Function, dimension: int, elements: int) -> Function:
+    """The derivative of ``function(x, theta)`` by x along v, compiled where it is called: ``along(x, theta, v)``.
+
+    v is of the kind of x; ``elements`` of a tuple that the function returns, 0 where it returns a float.  Raises
+    InputError for what cannot be differentiated.
+    """
+    argument = _definition(function).args.args[0].arg
+    if dimension > 1:
+        return partial(function, (argument, _ALL))
+    slope = partial(function, (argument, None))
+    result = "d * v" if not elements else "".join(f"d[{j}] * v, " for j in range(elements))
+    text = f"def function(x, theta, v):\n    d = slope(x, theta)\n    return {result}\n"
+    made: Function = device_of(from_text(text, {"slope": slope}))
+    return made
+
+
+def arguments(function: Function) -> list[str]:
+    """The names of a function's arguments.  Raises InputError where its source is not at hand."""
+    return [one.arg for one in _definition(function).args.args]
+
+
 def _definition(function: Function) -> ast.FunctionDef | ast.Lambda:
     node = definition_of(function)
     if node is None:
@@ -106,7 +128,8 @@ class _Tangent:
         used = {one.id for one in ast.walk(self.node) if isinstance(one, ast.Name)} - local
         space = {name: self.known[name] for name in used if name in self.known} | self.space
         text = "\n".join("    " + line for line in lines)
-        return from_text(f"def function({ast.unparse(self.node.args)}):\n{text}\n", space)
+        arguments = ast.unparse(self.node.args) + (f", {self.argument}__d" if self.index == _ALL else "")
+        return from_text(f"def function({arguments}):\n{text}\n", space)
 
     def refuse(self, node: ast.AST) -> InputError:
         return InputError(
@@ -122,7 +145,8 @@ class _Tangent:
     def statement(self, node: ast.stmt) -> list[str]:
         match node:
             case ast.Return(value=ast.expr() as value):
-                return [f"return {self.tangent(value) or '0.0'}"]
+                none = f"({'0.0, ' * len(value.elts)})" if isinstance(value, ast.Tuple) else "0.0"
+                return [f"return {self.tangent(value) or none}"]
             case ast.AugAssign(target=ast.Name() as target):
                 whole = ast.BinOp(ast.Name(target.id), node.op, node.value)
                 return self.assign([(target, whole)], f"{target.id} = {ast.unparse(whole)}")
@@ -204,6 +228,8 @@ class _Tangent:
             return f"{name}__d[{ast.unparse(index)}]" if name in self.active else None
         if self.index is None:
             raise self.refuse(ast.Subscript(ast.Name(name), index))
+        if self.index == _ALL:
+            return f"{name}__d[{ast.unparse(index)}]"
         if isinstance(index, ast.Constant):
             return "1.0" if index.value == self.index else None
         return f"(1.0 if {ast.unparse(index)} == {self.index} else 0.0)"
@@ -273,7 +299,8 @@ class _Tangent:
                 seed = (parameter.arg, self.index if passed_on else None)
                 name = f"_d{len(self.space)}"
                 self.space[name] = partial(function, seed)
-                terms.append(_times(slope, f"{name}{whole}"))
+                every = passed_on and self.index == _ALL
+                terms.append(_times(slope, f"{name}{whole[:-1]}, {self.argument}__d)" if every else f"{name}{whole}"))
         return reduce(_sum, terms, None)
 
 

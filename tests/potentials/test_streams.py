@@ -71,6 +71,8 @@ def test_tables_of_all_subjects_are_disjoint():
     drives = [streams.metric_drive(3, n) for n in (0, 1, 2**30 - 1)]
     assert disjoint(halves(points + drives))
     assert disjoint(halves(streams.free_energy(3, direction) for direction in (0, 1)))
+    purposes = ("search", "check", "result", "target", "waves")
+    assert disjoint(halves(streams.protocol(3, purpose, n) for purpose in purposes for n in (0, 1, 2**28 - 1)))
     assert disjoint(whole(streams.watch(3), streams.portrait(3), *(streams.shot(3, n) for n in (0, 1, 2**32 - 1))))
     cycles = ("chain", "batch", "start", "markov", "diagnostics", "fantasies", "portrait")
     assert disjoint(whole(*(streams.cycles(3, purpose) for purpose in cycles)))

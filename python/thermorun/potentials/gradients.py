@@ -8,7 +8,7 @@ for its owner to write.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,41 +52,97 @@ class PathGradient:
 
 def path_gradient(
     system: "System", start: Array, path: ArrayLike, dt: ArrayLike, integrator: str, noise: Noise,
-    objective: Objective,
+    objective: Objective, mirrored: bool = False,
 ) -> PathGradient:  # fmt: skip
-    """See ``System.path_gradient``; the objective is one of arrays."""
-    potential = system.potential
-    require_choice("integrator", integrator, INTEGRATORS)
-    thetas = np.ascontiguousarray(potential.require_valid(path, "path"))
-    x = np.array(start, order="C")
-    if x.shape[:2] != (1, potential.dimension) or thetas.ndim != 2 or len(thetas) < 2:
-        raise InputError(
-            f"start has shape {x.shape} and path {thetas.shape}; they must be (1, {potential.dimension}, particles) and"
-            f" (steps + 1, {len(potential.parameters)})."
-        )
-    steps = len(thetas) - 1
-    times = dynamics.filled(np.asarray(dt, float), (steps,))
-    table = dynamics.coefficients(system, integrator, times, thetas[None, 1:])
-    table = dynamics.filled(table, (1, steps, table.shape[-1]))
-    forward, backward = kernels(potential, integrator)
-    kept = np.empty((math.isqrt(steps - 1) + 1, *x.shape[1:]), x.dtype)
-    work, status = np.zeros((1, x.shape[2])), dynamics.new_status(1, x.shape[2])
-    own = noise.dynamics.take(potential.dimension)
-    forward(x, work, 0, table, thetas[None], own, kept, status)
-    dynamics.require_converged(potential, x, status, float(times.max()))
+    """See ``System.path_gradient``; the objective is one of arrays.
+
+    ``mirrored`` turns the sign of the noise for the second half of the particles, which take that of the first half:
+    antithetic pairs, of which the mean of all that is odd in the noise has no error.
+    """
+    trip = _Trip(system, start, path, dt, integrator, noise, mirrored)
+    x, work = trip.forward()
     value, by_x, by_work = objective(x[0], work[0])
-    slope, weight = dynamics.filled(by_x, (1, *x.shape[1:])), dynamics.filled(by_work, work.shape)
+    slope, weight = dynamics.filled(by_x, x.shape), dynamics.filled(by_work, work.shape)
     if not (math.isfinite(value) and np.all(np.isfinite(slope)) and np.all(np.isfinite(weight))):
         raise RunError(f"the objective is {value:g}; it and its derivatives must be finite where the particles end.")
-    count = len(potential.parameters)
-    more = table.shape[-1] if integrator == "exact" else 0
-    sums = np.empty((adjoint_path.TASKS, steps + 1, count + more))
-    backward(kept, slope, weight, 0, table, thetas[None], own, sums)
-    total = sums.sum(axis=0)
-    by_path = total[:, :count].copy()
-    if more:
-        by_path[1:] += _through_coefficients(system, thetas[1:], times, total[1:, count:])
+    by_path = trip.backward(slope, weight)
     return PathGradient(float(value), by_path, slope[0], x[0], work[0])
+
+
+def ends(
+    system: "System",
+    start: Array,
+    path: ArrayLike,
+    dt: ArrayLike,
+    integrator: str,
+    noise: Noise,
+    mirrored: bool = False,
+) -> tuple[Array, Array]:
+    """Where the ensemble of `path_gradient` ends: x (1, d, particles) and work (1, particles)."""
+    return _Trip(system, start, path, dt, integrator, noise, mirrored).forward()
+
+
+class _Trip:
+    """An ensemble on its way along a path, and back."""
+
+    def __init__(
+        self, system: "System", start: Array, path: ArrayLike, dt: ArrayLike, integrator: str, noise: Noise,
+        mirrored: bool,
+    ) -> None:  # fmt: skip
+        potential = system.potential
+        require_choice("integrator", integrator, INTEGRATORS)
+        self.thetas = np.ascontiguousarray(potential.require_valid(path, "path"))
+        self.x = np.array(start, order="C")
+        if self.x.shape[:2] != (1, potential.dimension) or self.thetas.ndim != 2 or len(self.thetas) < 2:
+            raise InputError(
+                f"start has shape {self.x.shape} and path {self.thetas.shape}; they must be (1,"
+                f" {potential.dimension}, particles) and (steps + 1, {len(potential.parameters)})."
+            )
+        self.system, self.integrator = system, integrator
+        steps, particles = len(self.thetas) - 1, self.x.shape[2]
+        self.times = dynamics.filled(np.asarray(dt, float), (steps,))
+        self.table = dynamics.coefficients(system, integrator, self.times, self.thetas[1:])[None]
+        self.noise = noise.dynamics.take(potential.dimension)
+        # What multiplies the noise comes last in a row of coefficients.
+        d = potential.dimension
+        turned = np.ones(self.table.shape[-1])
+        turned[d + d * d if integrator == "exact" else 1 :] = -1.0
+        half = particles // 2
+        self.parts = [(slice(0, half), np.ones_like(turned)), (slice(half, particles), turned)]
+        self.parts = self.parts if mirrored else [(slice(0, particles), np.ones_like(turned))]
+        self.kept: list[Array] = []
+
+    def forward(self) -> tuple[Array, Array]:
+        """Positions (1, d, particles) and works (1, particles) at the end.  Raises RunError where particles diverge."""
+        potential, work = self.system.potential, np.zeros((1, self.x.shape[2]))
+        advance, _ = kernels(potential, self.integrator)
+        for part, signs in self.parts:
+            x, own = np.ascontiguousarray(self.x[..., part]), np.zeros((1, part.stop - part.start))
+            status = dynamics.new_status(1, x.shape[2])
+            kept = np.empty((math.isqrt(len(self.times) - 1) + 1, *x.shape[1:]), x.dtype)
+            advance(x, own, 0, self.table * signs, self.thetas[None], self.noise, kept, status)
+            dynamics.require_converged(potential, x, status, float(self.times.max()))
+            self.x[..., part], work[..., part] = x, own
+            self.kept.append(kept)
+        return self.x, work
+
+    def backward(self, slope: Array, weight: Array) -> Array:
+        """dJ/dtheta along the path (steps + 1, p), of dJ/dx (1, d, particles), which becomes that at the start, and
+        dJ/dW."""
+        count, by_path = len(self.system.potential.parameters), np.zeros(self.thetas.shape)
+        _, retreat = kernels(self.system.potential, self.integrator)
+        more = self.table.shape[-1] if self.integrator == "exact" else 0
+        for (part, signs), kept in zip(self.parts, self.kept, strict=True):
+            sums = np.empty((adjoint_path.TASKS, len(self.thetas), count + more))
+            own, table = np.ascontiguousarray(slope[..., part]), self.table * signs
+            retreat(kept, own, np.ascontiguousarray(weight[..., part]), 0, table, self.thetas[None], self.noise, sums)
+            slope[..., part] = own
+            total = sums.sum(axis=0)
+            by_path += total[:, :count]
+            if more:
+                by_table = total[1:, count:] * signs
+                by_path[1:] += _through_coefficients(self.system, self.thetas[1:], self.times, by_table)
+        return by_path
 
 
 def _through_coefficients(system: "System", thetas: Array, times: Array, by_coefficients: Array) -> Array:
@@ -112,21 +168,23 @@ def kernels(potential: Potential, integrator: str) -> tuple[Any, Any]:
     """
     d, p = potential.dimension, len(potential.parameters)
     functions = potential.energy, potential.force, potential.gradient
-    return compilation.path_gradient(functions, second(potential), d, p, integrator, potential.domain.plain)
+    made: tuple[Any, Any] = compilation.path_gradient(
+        functions, second(potential), d, p, integrator, potential.domain.plain
+    )
+    return made
 
 
 def second(potential: Potential) -> tuple[Any, Any]:
     """The derivatives of force and dE/dtheta by x along v; where their sources do not tell, from that of the energy."""
     d, p = potential.dimension, len(potential.parameters)
+
+    def both(force: Any, gradient: Any) -> tuple[Any, Any]:
+        return derivatives.along(force, d, 0 if d == 1 else d), derivatives.along(gradient, d, p)
+
     try:
-        return tuple(map(partial(_along, d), (potential.force, potential.gradient), (0 if d == 1 else d, p)))
+        return both(potential.force, potential.gradient)
     except InputError:
-        made = derivatives.of(potential.energy, d, p)
-        return tuple(map(partial(_along, d), made, (0 if d == 1 else d, p)))
-
-
-def _along(dimension: int, function: Any, elements: int) -> Any:
-    return derivatives.along(function, dimension, elements)
+        return both(*derivatives.of(potential.energy, d, p))
 
 
 def mean_of(function: Callable[..., float], dimension: int) -> Objective:

@@ -11,6 +11,7 @@ import math
 import types
 from collections.abc import Callable
 from functools import reduce
+from itertools import count
 from typing import Any
 
 from thermokernels.langevin import device_of
@@ -115,6 +116,12 @@ class _Tangent:
         self.known = self.plain.__globals__ | {name: cell.cell_contents for name, cell in cells}
         self.space: dict[str, Any] = {}
         self.active: set[str] = set()
+        # What the name of a variable's tangent ends with: a derivative of a derivative holds such names already.
+        names = [one.id for one in ast.walk(self.node) if isinstance(one, ast.Name)]
+        names += [one.arg for one in self.node.args.args]
+        self.mark = "__d"
+        while any(name.endswith(self.mark) for name in names):
+            self.mark += "d"
 
     def made(self) -> Function:
         given = self.node.body
@@ -128,7 +135,7 @@ class _Tangent:
         used = {one.id for one in ast.walk(self.node) if isinstance(one, ast.Name)} - local
         space = {name: self.known[name] for name in used if name in self.known} | self.space
         text = "\n".join("    " + line for line in lines)
-        arguments = ast.unparse(self.node.args) + (f", {self.argument}__d" if self.index == _ALL else "")
+        arguments = ast.unparse(self.node.args) + (f", {self.argument}{self.mark}" if self.index == _ALL else "")
         return from_text(f"def function({arguments}):\n{text}\n", space)
 
     def refuse(self, node: ast.AST) -> InputError:
@@ -185,7 +192,7 @@ class _Tangent:
             if tangent is not None:
                 self.active.add(target.id)
             if target.id in self.active:
-                left.append(f"{target.id}__d")
+                left.append(f"{target.id}{self.mark}")
                 right.append(tangent or "0.0")
         return [f"{', '.join(left)} = {', '.join(right)}", line] if left else [line]
 
@@ -199,7 +206,7 @@ class _Tangent:
             case ast.Name(id=name):
                 if name == self.argument and self.index is not None:
                     raise self.refuse(node)
-                return "1.0" if name == self.argument else f"{name}__d" if name in self.active else None
+                return "1.0" if name == self.argument else f"{name}{self.mark}" if name in self.active else None
             case ast.Subscript(value=ast.Name(id=name), slice=index):
                 return self.element(name, index)
             case ast.UnaryOp(op=op, operand=operand):
@@ -225,11 +232,11 @@ class _Tangent:
 
     def element(self, name: str, index: ast.expr) -> str | None:
         if name != self.argument:
-            return f"{name}__d[{ast.unparse(index)}]" if name in self.active else None
+            return f"{name}{self.mark}[{ast.unparse(index)}]" if name in self.active else None
         if self.index is None:
             raise self.refuse(ast.Subscript(ast.Name(name), index))
         if self.index == _ALL:
-            return f"{name}__d[{ast.unparse(index)}]"
+            return f"{name}{self.mark}[{ast.unparse(index)}]"
         if isinstance(index, ast.Constant):
             return "1.0" if index.value == self.index else None
         return f"(1.0 if {ast.unparse(index)} == {self.index} else 0.0)"
@@ -297,10 +304,12 @@ class _Tangent:
             slope = "1.0" if passed_on else self.tangent(argument)
             if slope is not None:
                 seed = (parameter.arg, self.index if passed_on else None)
-                name = f"_d{len(self.space)}"
+                name = next(free for n in count() if (free := f"_d{n}") not in self.space and free not in self.known)
                 self.space[name] = partial(function, seed)
                 every = passed_on and self.index == _ALL
-                terms.append(_times(slope, f"{name}{whole[:-1]}, {self.argument}__d)" if every else f"{name}{whole}"))
+                terms.append(
+                    _times(slope, f"{name}{whole[:-1]}, {self.argument}{self.mark})" if every else f"{name}{whole}")
+                )
         return reduce(_sum, terms, None)
 
 

@@ -167,6 +167,43 @@ def drive_any(integrator, functions, x, first, coefficients, theta, seed, stream
     return x, work, heat, sums
 
 
+def path_gradient(integrator, functions, second, x, coefficients, theta, seed, stream, objective, noise=normals):
+    """Derivatives of objective(x, work) -> (value, by x, by work) at the end of a path, by theta and by coefficients.
+
+    ``second`` are the matrices d2E/dx2 (d, d, particles) and d2E/dtheta dx (p, d, particles).
+    """
+    energy, force, gradient = functions
+    curvature, mixed = second
+    (d, count), steps = x.shape, len(coefficients)
+    draws = [np.stack([noise(seed, stream + k, n, count) for k in range(d)]) for n in range(steps)]
+    states, work = [x], 0.0
+    for n, c in enumerate(coefficients):
+        work = work + energy(states[n], theta[n + 1]) - energy(states[n], theta[n])
+        states.append(relax(integrator, states[n], force, theta[n + 1], c, draws[n], None))
+    value, v, weight = objective(states[-1], work)
+    by_theta, by_coefficients = np.zeros_like(theta), []
+    for n in range(steps - 1, -1, -1):
+        x, z, c, new, old = states[n], draws[n], coefficients[n], theta[n + 1], theta[n]
+        before = v
+        if integrator == "exact":
+            by_coefficients.append(np.concatenate([v.sum(axis=1), (v @ x.T).ravel(), (v @ z.T).ravel()]))
+            before = c[d : d + d * d].reshape(d, d).T @ v
+        else:
+            here = c[0] * v
+            if integrator == "heun":
+                y = x + c[0] * force(x, new) + c[1] * z
+                there = 0.5 * c[0] * v
+                back = -np.einsum("jkn,jn->kn", curvature(y, new), there)
+                by_theta[n + 1] -= np.einsum("pkn,kn->p", mixed(y, new), there)
+                here, before = 0.5 * c[0] * v + c[0] * back, v + back
+            before = before - np.einsum("jkn,jn->kn", curvature(x, new), here)
+            by_theta[n + 1] -= np.einsum("pkn,kn->p", mixed(x, new), here)
+        v = before - weight * (force(x, new) - force(x, old))
+        by_theta[n + 1] += gradient(x, new) @ weight
+        by_theta[n] -= gradient(x, old) @ weight
+    return value, by_theta, np.array(by_coefficients[::-1]), v
+
+
 def correlate(
     integrator, force, gradient, x, coefficients, theta, centre, stretch, levels, top, seed, stream, noise=normals
 ):

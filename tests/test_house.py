@@ -27,6 +27,7 @@ FUNCTIONS = {
     "learn": "learning.learn",
     "metric": "metric.measure",
     "metric-drive": "metric.drive",
+    "protocol": "protocol.find",
     "free-energy": "free_energy.measure",
     "cycles": "cycles.train",
     "cycles-ceiling": "cycles.ceiling",

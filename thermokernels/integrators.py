@@ -93,14 +93,28 @@ def _mirror(side, v):
     return "1.0" if periodic else f"(-1.0 if {v} < {low!r} or {v} > {high!r} else 1.0)".replace("inf", "math.inf")
 
 
+def folding(d, domain):
+    """Three device functions for x at or beyond the sides of a domain.
+
+    ``image(x)`` is x folded into it, ``mirror(x)`` the sign that a mirrored coordinate turns the derivative by, +1 or
+    -1, and ``turned(sign, v)`` their products.  Without a domain they leave all as it is.
+    """
+    x, v = (["x"], ["v"]) if d == 1 else ([f"x[{k}]" for k in range(d)], [f"v[{k}]" for k in range(d)])
+    if not domain:
+        same = _compiled("def function(x):\n    return x\n")
+        return same, same, _compiled("def function(sign, v):\n    return v\n")
+    sign = ["sign"] if d == 1 else [f"sign[{k}]" for k in range(d)]
+    image = unrolled("x", [_folded(domain[k], x[k]) for k in range(d)], d)
+    mirror = unrolled("x", [_mirror(domain[k], x[k]) for k in range(d)], d)
+    return image, mirror, unrolled("sign, v", [f"{sign[k]} * {v[k]}" for k in range(d)], d)
+
+
 def _at_image(force, d, domain):
     """The force of the energy that is mirrored at walls and goes on over periods: (x, theta) -> force."""
     if not domain:
         return force
-    x, f = (["x"], ["f"]) if d == 1 else ([f"x[{k}]" for k in range(d)], [f"f[{k}]" for k in range(d)])
-    image = unrolled("x", [_folded(domain[k], x[k]) for k in range(d)], d)
-    mirror = unrolled("x, f", [f"{_mirror(domain[k], x[k])} * {f[k]}" for k in range(d)], d)
-    return device(lambda x, theta: mirror(x, force(image(x), theta)))
+    image, mirror, turned = folding(d, domain)
+    return device(lambda x, theta: turned(mirror(x), force(image(x), theta)))
 
 
 def relaxed(integrator, d, force, domain=()):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from thermorun import computer, cycles, free_energy, learning, metric, potentials
+    from thermorun import computer, cycles, free_energy, learning, metric, potentials, protocol
     from thermorun.cluster import workers
     from thermorun.estimates import Estimate
     from thermorun.potentials import Potential, System
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # are about a time slice's hundredth.  It must be said before the library is loaded; a user's own setting stands.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-SUBJECTS = ("learning", "metric", "free_energy", "cycles", "computer")
+SUBJECTS = ("learning", "metric", "protocol", "free_energy", "cycles", "computer")
 _HOMES = {
     "System": "potentials",
     "Potential": "potentials",
@@ -31,7 +31,7 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022  in the order of a newcomer's reading
-    "learning", "metric", "free_energy", "cycles", "computer", "potentials",
+    "learning", "metric", "protocol", "free_energy", "cycles", "computer", "potentials",
     "System", "Potential", "Estimate", "Result", "load", "resume", "extend", "workers",
 ]  # fmt: skip
 

@@ -133,6 +133,14 @@ def free_energy(seed: int, direction: int) -> Noise:
     return Noise.of(Streams(seed).part(direction, 2**32))
 
 
+_PROTOCOL = {"search": 0, "check": 1, "result": 2, "target": 3, "waves": 4}
+
+
+def protocol(seed: int, purpose: str, number: int) -> Noise:
+    """Of one round of a search for a protocol, of its check, of a row of its result; or of what describes a target."""
+    return Noise.of(Streams(seed).part(_PROTOCOL[purpose], 2**60).part(number, 2**32))
+
+
 def shot(seed: int, number: int) -> Streams:
     """Of one noisy trajectory of every image."""
     return Streams(seed).part(0, 2**32).part(number, 1)

@@ -13,10 +13,11 @@ import thermorun as package
 from helpers import refused, thermorun, z_score
 from thermorun import learning
 from thermorun.errors import InputError
-from thermorun.learning.driven.exact import means
-from thermorun.learning.driven.spec import Drive, staircase
+from thermorun.learning.driven.spec import Drive
 from thermorun.learning.trap import exact, protocols
 from thermorun.potentials import NAMES, Periodic, Potential, System
+from thermorun.potentials.path_means import means
+from thermorun.potentials.staircase import staircase
 
 SMALL = {"particles": 8192, "threads": 1}
 # Each potential is compiled once more: a quadratic one and one in one dimension stand for the rest.

@@ -7,8 +7,8 @@ from scipy.integrate import quad
 from thermorun.errors import InputError
 from thermorun.learning.trap import exact
 from thermorun.metric.geodesic import Geodesic, geodesic, smoothed
-from thermorun.metric.least_work import least
 from thermorun.potentials.fokker_planck import FokkerPlanck
+from thermorun.potentials.least_work import least
 
 
 def flat(beta, mu):

@@ -8,7 +8,7 @@ from numba import njit
 
 from textbook import CASES
 from thermorun.errors import InputError
-from thermorun.potentials import NAMES, Potential, check, derivatives, load
+from thermorun.potentials import NAMES, Potential, check, derivatives, gradients, load
 
 SCALE = 0.7
 
@@ -100,6 +100,22 @@ def test_a_potential_of_one_function_runs():
     assert half.gradients([2.0], (1.0,)) == 16.0
     assert mine.fingerprint != half.fingerprint
     assert "def ring" in mine.source
+
+
+@pytest.mark.parametrize(("energy", "dimension"), [(several, 1), (ring, 2)])
+def test_derivatives_of_derivatives(energy, dimension):
+    """Of force and dE/dtheta, along v: both were made from the energy, with functions and variables of their own."""
+    mine = Potential("mine", energy, parameters=("a", "b"), theta=(0.8, 1.3), dimension=dimension)
+    along = gradients.second(mine)
+    theta, x, v = (0.8, 1.3), (0.4, -0.7)[:dimension], (0.9, -0.5)[:dimension]
+    for made, function in zip(along, (mine.force, mine.gradient), strict=True):
+
+        def moved(step, function=function):
+            point = tuple(a + step * b for a, b in zip(x, v, strict=True))
+            return np.asarray(function(point[0] if dimension == 1 else point, theta))
+
+        found = made(*(x if dimension == 1 else (x,)), theta, *(v if dimension == 1 else (v,)))
+        np.testing.assert_allclose(found, quotient(moved, 0.0), rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,8 @@ def test_tables_of_all_subjects_are_disjoint():
     teaching = [streams.teaching(3, n) for n in (0, 1, 2**31)]
     others = [streams.watch(3), streams.portrait(3), streams.adjoint(3, "start")]
     assert disjoint(whole(*others, *shots, *devices, *adjoint, *teaching))
+    purposes = ("search", "check", "result", "target", "waves")
+    assert disjoint(halves(streams.protocol(3, purpose, n) for purpose in purposes for n in (0, 1, 2**28 - 1)))
     cycles = ("chain", "batch", "start", "markov", "diagnostics", "fantasies", "portrait")
     assert disjoint(whole(*(streams.cycles(3, purpose) for purpose in cycles)))
     updates = itertools.product(("noise", "distortion", "start"), (0, 1, 2**32 - 1))

@@ -19,6 +19,7 @@ _COMMANDS = {
     "learn": ("learn", "Any potential learned in closed loop."),
     "drive": ("drive", "Work of any potential along a path."),
     "metric": ("metric", "Fisher metric, friction tensor, geodesics."),
+    "protocol": ("protocol", "Protocols of least work, by gradients."),
     "free-energy": ("free_energy", "Free-energy differences, works both ways."),
     "cycles": ("cycles", "Latent-cycle models: train, sample, analyse."),
     "computer": ("computer", "Thermodynamic computers: train, classify."),

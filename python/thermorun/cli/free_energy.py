@@ -29,9 +29,9 @@ def free_energy(
     """Free-energy difference between two parameter points, from forward and reverse ensembles.
 
     Each ensemble starts in equilibrium at its end and is driven to the other along a straight line, or along the rows
-    of theta in the text file --path; by default a double well is tilted.  Delta F by Bennett's acceptance ratio, the
-    crossing of Crooks and Jarzynski both ways, beside the exact value where there is one.  Writes an HDF5 file with
-    every work, and a picture.
+    of theta, or of time and theta, in the text file --path; by default a double well is tilted.  Delta F by Bennett's
+    acceptance ratio, the crossing of Crooks and Jarzynski both ways, beside the exact value where there is one.
+    Writes an HDF5 file with every work, and a picture.
 
     With --works nothing is simulated: forward works (and reverse ones, in a second column) come from a file.
     """

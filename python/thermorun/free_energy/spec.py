@@ -9,6 +9,8 @@ from thermorun import specs
 from thermorun.arrays import Array
 from thermorun.errors import InputError, words
 from thermorun.potentials import INTEGRATORS, Potential, PotentialSpec, System, midpoints
+from thermorun.potentials.fokker_planck import middles
+from thermorun.potentials.staircase import path_rows
 from thermorun.specs import Parameter, several
 
 Point = tuple[float, ...]
@@ -52,7 +54,9 @@ class FreeEnergy(PotentialSpec):
     path: Annotated[
         tuple[Point, ...] | None,
         Parameter(
-            several(several(specs.number), 2), "theta at equal times from start to end, linear between; else straight"
+            several(several(specs.number), 2),
+            "theta at equal times from start to end, or rows of time and theta, as drive takes them, whose times are"
+            " stretched to the duration; linear between; else straight",
         ),
     ] = None
     fingerprint: Annotated[str | None, specs.FINGERPRINT] = None
@@ -64,12 +68,24 @@ class FreeEnergy(PotentialSpec):
             )
 
     @property
+    def timed(self) -> bool:
+        """Whether the rows of the path begin with a time."""
+        return self.path is not None and len(self.path[0]) == 1 + len(self.system.potential.parameters)
+
+    @property
+    def _thetas(self) -> tuple[Point, ...]:
+        """theta at the rows of the path."""
+        return tuple(row[1:] for row in self.path or ()) if self.timed else self.path or ()
+
+    @property
     def ends(self) -> dict[str, Point]:
         """theta at the start and at the end: of the path or the potential, where they are not given."""
         ends = {"start": self.start, "end": self.end}
         if None in ends.values():
             potential = self.system.potential
-            usual = (potential.theta, potential.target) if self.path is None else (self.path[0], self.path[-1])
+            usual = (potential.theta, potential.target)
+            if self.path is not None:
+                usual = (self._thetas[0], self._thetas[-1])
             ends = {name: point or other for (name, point), other in zip(ends.items(), usual, strict=True)}
         for name, point in ends.items():
             if point is None:
@@ -93,7 +109,9 @@ class FreeEnergy(PotentialSpec):
     def _check_path(self, system: System) -> None:
         if self.path is None:
             return
-        path = system.potential.require_valid(self.path, "path")
+        if self.timed:
+            path_rows("path", self.path)
+        path = system.potential.require_valid(self._thetas, "path")
         for (name, point), row in zip(self.ends.items(), (0, -1), strict=True):
             if np.any(np.abs(path[row] - point) > 1e-12 * np.abs(path).max(axis=0)):
                 ends = "begins" if row == 0 else "ends"
@@ -106,13 +124,19 @@ def along(spec: FreeEnergy, s: Array) -> Array:
     """theta (n, p) at fractions s of the duration."""
     knots = np.array(list(spec.ends.values()) if spec.path is None else spec.path)
     times = np.linspace(0.0, 1.0, len(knots))
+    if spec.path is not None and spec.timed:
+        times, knots = knots[:, 0] / knots[-1, 0], knots[:, 1:]
     return np.stack([np.interp(s, times, column) for column in knots.T], axis=1)
 
 
 def thetas(spec: FreeEnergy, direction: str = "forward") -> Array:
     """theta before the first jump and after each, (steps + 2, p), of a resolved spec."""
     steps = int(spec.steps or 0)
-    path, _ = midpoints(along(spec, np.linspace(0.0, 1.0, steps + 1)), spec.duration / steps)
+    if spec.timed:  # which may jump, where the mean of a wait's ends is not its middle
+        first, last = spec.ends.values()
+        path = np.concatenate([[first], along(spec, middles(steps)), [last]])
+    else:
+        path, _ = midpoints(along(spec, np.linspace(0.0, 1.0, steps + 1)), spec.duration / steps)
     return path if direction == "forward" else np.ascontiguousarray(path[::-1])
 
 

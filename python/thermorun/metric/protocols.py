@@ -21,7 +21,6 @@ from thermorun.errors import InputError, words
 from thermorun.estimates import Estimate
 from thermorun.metric.friction import BATCH, Measured
 from thermorun.metric.geodesic import Geodesic, geodesic, smoothed
-from thermorun.metric.least_work import LeastWork, least, shares
 from thermorun.metric.points import begin, exact_values, lay_out_points, measure_points, read_points
 from thermorun.metric.result import PROTOCOLS, DriveResult, Work
 from thermorun.metric.spec import Axis as GridAxis
@@ -29,6 +28,7 @@ from thermorun.metric.spec import Drive
 from thermorun.potentials import Potential, System, midpoints
 from thermorun.potentials.exact import Theory, functions
 from thermorun.potentials.fokker_planck import FokkerPlanck
+from thermorun.potentials.least_work import LeastWork, least, shares
 from thermorun.results import origin
 from thermorun.runs import Session
 from thermorun.specs import documented, given

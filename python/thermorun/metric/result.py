@@ -13,8 +13,8 @@ from thermorun.arrays import Array
 from thermorun.estimates import Estimate, finite_or_none
 from thermorun.metric.friction import Measured, Windows
 from thermorun.metric.geodesic import Geodesic
-from thermorun.metric.least_work import LeastWork
 from thermorun.metric.spec import Drive, Metric
+from thermorun.potentials.least_work import LeastWork
 from thermorun.results import Result
 from thermorun.tables import Table
 

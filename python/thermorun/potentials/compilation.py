@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import thermokernels
-from thermokernels import correlations, langevin
+from thermokernels import adjoint_path, correlations, langevin
 from thermorun.potentials.sources import fingerprint
 
 Function = Callable[..., Any]
@@ -42,6 +42,17 @@ def correlate(
     """The kernel of `thermokernels.correlations`, the same one at every call."""
     described = (energy, force, gradient, dimension, parameters, integrator)
     return correlations.correlate(*described, _name(described, domain), domain)
+
+
+@functools.cache
+def path_gradient(
+    functions: tuple[Function, Function, Function], along: tuple[Function, Function], dimension: int, parameters: int,
+    integrator: str, domain: Plain = (),
+) -> Any:  # fmt: skip
+    """The kernels of `thermokernels.adjoint_path`, the same ones at every call."""
+    described = (*functions, *along, dimension, parameters, integrator)
+    shape = (dimension, parameters, integrator)
+    return adjoint_path.kernels(functions, along, *shape, _name(described, domain), domain)
 
 
 def _name(described: tuple[Any, ...], domain: Plain) -> str:

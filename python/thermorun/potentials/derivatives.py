@@ -11,6 +11,7 @@ import math
 import types
 from collections.abc import Callable
 from functools import reduce
+from itertools import count
 from typing import Any
 
 from thermokernels.langevin import device_of
@@ -18,7 +19,8 @@ from thermorun.errors import InputError
 from thermorun.potentials.sources import definition_of, from_text
 
 Function = Callable[..., Any]
-# The argument that a derivative is by, and which element of it where it is a tuple.
+# The argument that a derivative is by, and which element of it where it is a tuple; _ALL along a tuple of their own.
+_ALL = -1
 Seed = tuple[str, int | None]
 
 # Derivatives of functions of one number u, and of two, u and v; others of their names are constant in steps.
@@ -74,6 +76,27 @@ def partial(function: Function, seed: Seed) -> Function:
     return made
 
 
+def along(function: Function, dimension: int, elements: int) -> Function:
+    """The derivative of ``function(x, theta)`` by x along v, compiled where it is called: ``along(x, theta, v)``.
+
+    v is of the kind of x; ``elements`` of a tuple that the function returns, 0 where it returns a float.  Raises
+    InputError for what cannot be differentiated.
+    """
+    argument = _definition(function).args.args[0].arg
+    if dimension > 1:
+        return partial(function, (argument, _ALL))
+    slope = partial(function, (argument, None))
+    result = "d * v" if not elements else "".join(f"d[{j}] * v, " for j in range(elements))
+    text = f"def function(x, theta, v):\n    d = slope(x, theta)\n    return {result}\n"
+    made: Function = device_of(from_text(text, {"slope": slope}))
+    return made
+
+
+def arguments(function: Function) -> list[str]:
+    """The names of a function's arguments.  Raises InputError where its source is not at hand."""
+    return [one.arg for one in _definition(function).args.args]
+
+
 def _definition(function: Function) -> ast.FunctionDef | ast.Lambda:
     node = definition_of(function)
     if node is None:
@@ -93,6 +116,12 @@ class _Tangent:
         self.known = self.plain.__globals__ | {name: cell.cell_contents for name, cell in cells}
         self.space: dict[str, Any] = {}
         self.active: set[str] = set()
+        # What the name of a variable's tangent ends with: a derivative of a derivative holds such names already.
+        names = [one.id for one in ast.walk(self.node) if isinstance(one, ast.Name)]
+        names += [one.arg for one in self.node.args.args]
+        self.mark = "__d"
+        while any(name.endswith(self.mark) for name in names):
+            self.mark += "d"
 
     def made(self) -> Function:
         given = self.node.body
@@ -106,7 +135,8 @@ class _Tangent:
         used = {one.id for one in ast.walk(self.node) if isinstance(one, ast.Name)} - local
         space = {name: self.known[name] for name in used if name in self.known} | self.space
         text = "\n".join("    " + line for line in lines)
-        return from_text(f"def function({ast.unparse(self.node.args)}):\n{text}\n", space)
+        arguments = ast.unparse(self.node.args) + (f", {self.argument}{self.mark}" if self.index == _ALL else "")
+        return from_text(f"def function({arguments}):\n{text}\n", space)
 
     def refuse(self, node: ast.AST) -> InputError:
         return InputError(
@@ -122,7 +152,8 @@ class _Tangent:
     def statement(self, node: ast.stmt) -> list[str]:
         match node:
             case ast.Return(value=ast.expr() as value):
-                return [f"return {self.tangent(value) or '0.0'}"]
+                none = f"({'0.0, ' * len(value.elts)})" if isinstance(value, ast.Tuple) else "0.0"
+                return [f"return {self.tangent(value) or none}"]
             case ast.AugAssign(target=ast.Name() as target):
                 whole = ast.BinOp(ast.Name(target.id), node.op, node.value)
                 return self.assign([(target, whole)], f"{target.id} = {ast.unparse(whole)}")
@@ -161,7 +192,7 @@ class _Tangent:
             if tangent is not None:
                 self.active.add(target.id)
             if target.id in self.active:
-                left.append(f"{target.id}__d")
+                left.append(f"{target.id}{self.mark}")
                 right.append(tangent or "0.0")
         return [f"{', '.join(left)} = {', '.join(right)}", line] if left else [line]
 
@@ -175,7 +206,7 @@ class _Tangent:
             case ast.Name(id=name):
                 if name == self.argument and self.index is not None:
                     raise self.refuse(node)
-                return "1.0" if name == self.argument else f"{name}__d" if name in self.active else None
+                return "1.0" if name == self.argument else f"{name}{self.mark}" if name in self.active else None
             case ast.Subscript(value=ast.Name(id=name), slice=index):
                 return self.element(name, index)
             case ast.UnaryOp(op=op, operand=operand):
@@ -201,9 +232,11 @@ class _Tangent:
 
     def element(self, name: str, index: ast.expr) -> str | None:
         if name != self.argument:
-            return f"{name}__d[{ast.unparse(index)}]" if name in self.active else None
+            return f"{name}{self.mark}[{ast.unparse(index)}]" if name in self.active else None
         if self.index is None:
             raise self.refuse(ast.Subscript(ast.Name(name), index))
+        if self.index == _ALL:
+            return f"{name}{self.mark}[{ast.unparse(index)}]"
         if isinstance(index, ast.Constant):
             return "1.0" if index.value == self.index else None
         return f"(1.0 if {ast.unparse(index)} == {self.index} else 0.0)"
@@ -271,9 +304,12 @@ class _Tangent:
             slope = "1.0" if passed_on else self.tangent(argument)
             if slope is not None:
                 seed = (parameter.arg, self.index if passed_on else None)
-                name = f"_d{len(self.space)}"
+                name = next(free for n in count() if (free := f"_d{n}") not in self.space and free not in self.known)
                 self.space[name] = partial(function, seed)
-                terms.append(_times(slope, f"{name}{whole}"))
+                every = passed_on and self.index == _ALL
+                terms.append(
+                    _times(slope, f"{name}{whole[:-1]}, {self.argument}{self.mark})" if every else f"{name}{whole}")
+                )
         return reduce(_sum, terms, None)
 
 

@@ -1,15 +1,17 @@
 """A potential in contact with a bath: what exact values, equilibrium, time step and dynamics need together."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
 from thermorun.arrays import Array
 from thermorun.errors import require_count, require_positive
-from thermorun.potentials import dynamics, exact, sampling
+from thermorun.potentials import dynamics, exact, gradients, sampling
 from thermorun.potentials.by_name import resolve
 from thermorun.potentials.dynamics import Driven
 from thermorun.potentials.exact import Exact
+from thermorun.potentials.gradients import PathGradient
 from thermorun.potentials.potential import Potential
 from thermorun.streams import Noise
 
@@ -88,6 +90,34 @@ class System:
         Raises InputError for a path that leaves the valid region, RunError for particles that diverge.
         """
         return dynamics.drive(self, start, path, dt, integrator, _noise(seed), rows, kT)
+
+    def path_gradient(
+        self, start: Array, path: ArrayLike, objective: Callable[..., float], *, dt: ArrayLike,
+        integrator: str = "heun", seed: int | Noise = 0,
+    ) -> PathGradient:  # fmt: skip
+        """How an objective at the end of a path of theta changes with every theta on it, jumps at both ends included.
+
+        The steps, their noise and ``start`` (1, d, particles), ``path`` (steps + 1, p), ``dt`` and ``seed`` are those
+        of `drive`, with the integrators euler-maruyama, heun and exact.  ``objective(x, work)`` is a scalar function
+        that Numba compiles, of where a particle ends and its work; the mean over the particles is meant.
+
+        The derivatives are those of the steps that are taken, exact to rounding: the discrete adjoint, which keeps
+        sqrt(steps) states and draws the noise again.  Raises InputError for a potential or an objective whose source
+        cannot be differentiated, RunError for particles that diverge and objectives that are not finite.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import thermorun as tr
+        >>> system = tr.System("double-well")
+        >>> path = np.linspace((1, 0), (1, 1), 51)
+        >>> x = system.equilibrium(path[0], 4096)
+        >>> found = system.path_gradient(x, path, lambda x, work: work, dt=0.02)
+        >>> found.by_path.shape
+        (51, 2)
+        """
+        whole = gradients.mean_of(objective, self.potential.dimension)
+        return gradients.path_gradient(self, start, path, dt, integrator, _noise(seed), whole)
 
 
 def _noise(seed: int | Noise) -> Noise:

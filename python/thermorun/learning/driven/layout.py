@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from thermorun.arrays import Array
-from thermorun.learning.driven import exact
-from thermorun.learning.driven.spec import ROW, Drive, Stairs
-from thermorun.potentials import System
+from thermorun.learning.driven.spec import ROW, Drive
+from thermorun.potentials import System, path_means
+from thermorun.potentials.staircase import Stairs
 from thermorun.store import Axis, RunFile, Variable
 
 # What is noted of the whole run, where it is known.
@@ -58,7 +58,7 @@ def lay_out(file: RunFile, spec: Drive, system: System, stairs: Stairs, edges: A
     """Makes every section of a new file, notes what is known beforehand, and publishes it."""
     clock = np.append(0.0, np.cumsum(stairs.waits))
     times = clock[stairs.reached(spec.at)]
-    known = exact.means(system, spec.rows, times, edges)
+    known = path_means.means(system, spec.rows, times, edges)
     _note(file, spec, system, known)
     row = Axis("row", np.arange(rows(spec)), "1", f"independent groups of {ROW} particles")
     particle = Axis("particle", np.arange(ROW), "1", "particle of a row; in the last row some may be missing (NaN)")
@@ -84,9 +84,11 @@ def lay_out(file: RunFile, spec: Drive, system: System, stairs: Stairs, edges: A
     file.publish({"particles": rows(spec)})
 
 
-def _note(file: RunFile, spec: Drive, system: System, known: exact.Known | None) -> None:
+def _note(file: RunFile, spec: Drive, system: System, known: path_means.Known | None) -> None:
     path = spec.rows
-    ends = [exact.free_energy(System(system.potential, 1 / kt), theta) for *theta, kt in path[[0, -1], 1:].tolist()]
+    ends = [
+        path_means.free_energy(System(system.potential, 1 / kt), theta) for *theta, kt in path[[0, -1], 1:].tolist()
+    ]
     if ends[0] is not None and ends[1] is not None:
         if spec.kT is None:
             file.note(delta_f=ends[1] - ends[0])
@@ -98,7 +100,7 @@ def _note(file: RunFile, spec: Drive, system: System, known: exact.Known | None)
             file.note(exact_reduced_work=known.reduced_work)
 
 
-def _lay_out_histograms(file: RunFile, axes: list[Axis], edges: Array, known: exact.Known | None) -> None:
+def _lay_out_histograms(file: RunFile, axes: list[Axis], edges: Array, known: path_means.Known | None) -> None:
     edge = Axis("side", np.arange(edges.shape[1]), "1", "between bins")
     variables = [
         Variable("edge", ("dimension", "side"), "length", "edges of the bins"),

@@ -17,8 +17,9 @@ from thermorun.cluster import UnderWay
 from thermorun.estimates import over_samples
 from thermorun.learning.driven import layout
 from thermorun.learning.driven.result import DriveResult
-from thermorun.learning.driven.spec import ROW, Drive, Row, Stairs, staircase
+from thermorun.learning.driven.spec import ROW, Drive
 from thermorun.potentials import Driven, Potential, System, dynamics
+from thermorun.potentials.staircase import Row, Stairs, staircase
 from thermorun.results import origin
 from thermorun.runs import Session
 from thermorun.specs import documented, given

@@ -18,9 +18,11 @@ from scipy.interpolate import CubicSpline
 from scipy.special import logsumexp, ndtr
 
 from thermorun.arrays import Array
-from thermorun.learning.driven.spec import Stairs, staircase, with_stops
-from thermorun.potentials import Potential, System, quadrature
+from thermorun.potentials import quadrature
 from thermorun.potentials.fokker_planck import Step, grid
+from thermorun.potentials.potential import Potential
+from thermorun.potentials.staircase import Stairs, staircase, with_stops
+from thermorun.potentials.system import System
 
 # Stairs of the coarser of two staircases, the other has twice as many; points of the coarser grid.
 _STAIRS, _POINTS = 200, 300

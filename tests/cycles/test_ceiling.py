@@ -171,7 +171,7 @@ def test_images_a_step_and_walks_agree_with_long_chains():
     alone = np.tile(mixture.weights, (4, 1))
     assert turns.effective_samples(alone, mixture.weights, mixture.means) == pytest.approx(1)
     divergence, covered = turns.walk(alone, mixture.weights, classes, 1000, 20_000, 4000, (0, 0))
-    # Independent draws: KL of K classes from n of them is (K - 1) / 2 n, and the collector's time is a sum over subsets.
+    # Independent draws: KL of K classes from n of them is (K - 1) / 2 n; the collector's time is a sum over subsets.
     assert abs(divergence.mean() - 1e-3) < 4 * divergence.std() / 63 + 3e-5
     p = np.bincount(classes, mixture.weights)
     known = sum(1 / q for q in p) - sum(1 / (1 - q) for q in p) + 1

@@ -73,7 +73,7 @@ class Descent:
             decay = spec.weight_decay if name in self.objective.allowed else 0.0
             self._move(name, g, self.objective.rates[name] * left, decay)
             if spec.bound is not None and name in ("W", "b", "J"):
-                np.clip(p[name], -spec.bound, spec.bound, out=p[name])
+                np.clip(self.parameters[name], -spec.bound, spec.bound, out=self.parameters[name])
         return value
 
     def _move(self, name: str, g: Array, rate: float, decay: float) -> None:

@@ -142,7 +142,7 @@ class EndState:
         fields = np.matmul(inputs, W.T, out=self._room("fields", len(chosen), self.units))
         fields += b
         marks = self._room("marks", adjoint.segments(self.spec.training_steps), len(chosen), self.units)
-        run = Trajectories(fields, J, self.physics, self.spec.training_steps, noise, marks)
+        run = Adjoint(fields, J, self.physics, self.spec.training_steps, noise, marks)
         value, slopes, of_gain = cross_entropy(run.end[:, -self.outputs :], self.labels[chosen], float(gain[0]))
         at_end = np.zeros_like(run.end)
         at_end[:, -self.outputs :] = slopes
@@ -168,7 +168,7 @@ class EndState:
         fields = inputs @ parameters["W"].T + parameters["b"]
         steps = self.spec.training_steps
         marks = np.empty((adjoint.segments(steps), *fields.shape), fields.dtype)
-        run = Trajectories(fields, parameters["J"], self.physics, steps, noise, marks)
+        run = Adjoint(fields, parameters["J"], self.physics, steps, noise, marks)
         return float(np.mean(np.abs(run.marks) >= self.physics.limit))
 
     def fall(self, progress: float) -> float:
@@ -176,7 +176,7 @@ class EndState:
         return 0.5 * (1.0 + float(np.cos(np.pi * progress)))
 
 
-class Trajectories:
+class Adjoint:
     """Noisy trajectories from x = 0 in ``fields`` (trajectories, units), and the way back (`thermokernels.adjoint`).
 
     ``marks`` (segments(steps), trajectories, units) is written; ``end`` (trajectories, units), its last row, is where

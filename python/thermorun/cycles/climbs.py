@@ -45,7 +45,6 @@ class CycleCeiling(Spec):
 
     command = "cycles-ceiling"
     runner = "thermorun.cycles.climbs"
-    grows = ("restarts",)
 
     dataset: Annotated[str, DATASET] = "digits"
     classes: Annotated[tuple[int | str, ...] | None, CLASSES] = None
@@ -269,8 +268,7 @@ def ceiling(
 
 def run(spec: CycleCeiling, under_way: Session, data: Dataset | None = None) -> CeilingResult:
     """Runs a spec: see `ceiling`.  ``data`` replaces those it names."""
-    going_on = under_way.smaller is not None or under_way.resuming
-    if data is None and going_on and under_way.out is not None and under_way.out.exists():
+    if data is None and under_way.resuming and under_way.out is not None and under_way.out.exists():
         data = load(under_way.out, CycleCeiling, lambda file, stored: layout.read_data(file))
     data = spec.data() if data is None else data
     spec = spec.on(data)
@@ -297,11 +295,6 @@ def run(spec: CycleCeiling, under_way: Session, data: Dataset | None = None) -> 
         under_way.advance(1)
         under_way.pause()
     return read(file, spec)
-
-
-def extended(spec: CycleCeiling, smaller: CycleCeiling) -> dict[str, int]:
-    """Rows of each section that are the same with more starts."""
-    return {"climb": smaller.restarts}
 
 
 def lay_out(file: RunFile, spec: CycleCeiling, data: Dataset) -> None:

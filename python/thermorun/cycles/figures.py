@@ -82,7 +82,10 @@ def _curves(ax: "Axes", result: StudyResult, shown: Array) -> None:
 
 
 def plane(ax: "Axes", result: StudyResult) -> None:
-    """Log-likelihood against entropy production at the end, with one standard error; drawn models are numbered."""
+    """Log-likelihood against entropy production at the end, with one standard error; drawn models are numbered.
+
+    Open markers are the likelihoods of points held out.
+    """
     sigma, final = result.shown_sigma[0], result["log_likelihood"]
     known = np.isfinite(sigma.mean) & np.isfinite(final.mean)
     ax.errorbar(
@@ -90,6 +93,10 @@ def plane(ax: "Axes", result: StudyResult) -> None:
         ecolor="0.6", linewidth=0.8, zorder=1,
     )  # fmt: skip
     ax.scatter(sigma.mean[known], final.mean[known], c=sigma.mean[known], cmap=_MAP, norm=_norm(result), s=26, zorder=2)
+    if "held_out_log_likelihood" in result.diagnostics:
+        others = result["held_out_log_likelihood"].mean[known]
+        ax.scatter(sigma.mean[known], others, facecolor="none", edgecolor="0.4", s=26, label="held out")
+        plots.legend(ax, fontsize="small")
     for index in result.drawn:
         if known[index]:
             ax.annotate(

@@ -83,7 +83,7 @@ def turn(weights: Array, round_the_circle: Array, angle: float) -> Array:
     for whole in (-1.0, 0.0, 1.0):
         low = np.maximum(starts[:, None] + angle, starts[None, :] + whole)
         high = np.minimum(ends[:, None] + angle, ends[None, :] + whole)
-        shares += np.maximum(high - low, 0.0)
+        shares += np.where(high - low > _RECURRENT, high - low, 0.0)  # what is less comes from rounding
     c = np.empty_like(shares)
     c[np.ix_(round_the_circle, round_the_circle)] = shares / shares.sum(axis=1, keepdims=True)
     return c

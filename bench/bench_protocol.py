@@ -5,7 +5,8 @@
 
 Every entry takes the same Euler-Maruyama steps in E = barrier (x^2 - 1)^2 + tilt x while the tilt goes from 0 to 1, in
 float64, draws its own noise, and gives the mean work and its derivative by theta at every step.  JAX's is a scan,
-differentiated in reverse and compiled, once as it comes (it stores all states) and once with checkpoints of sqrt(steps).  "one drive" is the forward pass that the cost of a gradient is counted in.
+differentiated in reverse and compiled, once as it comes (it stores all states), once with checkpoints of sqrt(steps).
+"one drive" is the forward pass that the cost of a gradient is counted in.
 """
 
 import argparse

@@ -118,7 +118,8 @@ def forward(start, marks, status, fields, couplings, physics, span, noise):
     tasks = tasks_of(tiles)
     matrix = pad_couplings(couplings, start)
     for task in prange(tasks):
-        x, force, field = aligned(size, TILE, start), aligned(size, TILE, start), aligned(size, TILE, start)
+        x, new = aligned(size, TILE, start), aligned(size, TILE, start)
+        force, field = aligned(size, TILE, start), aligned(size, TILE, start)
         normals, words = np.empty(size * TILE, np.float32), np.empty((2, LANES), np.uint64)
         for tile in range(task * tiles // tasks, (task + 1) * tiles // tasks):
             mine = slice(tile * TILE, min((tile + 1) * TILE, trajectories))
@@ -126,7 +127,9 @@ def forward(start, marks, status, fields, couplings, physics, span, noise):
             _load(fields[mine], field)
             for n in range(steps):
                 place = (noise[0], noise[1], tile * (size // GROUP), first + n)
-                _advance(x, x, force, field, matrix, normals, words, place, units, physics)
+                # Not in place: loops over one array that is read and written as two would not vectorise.
+                _advance(x, new, force, field, matrix, normals, words, place, units, physics)
+                x, new = new, x
                 if (n + 1) % length == 0 or n == steps - 1:
                     _transpose(x, marks[n // length, mine])
                     _check(marks[n // length, mine], status[mine], first + n + 1)

@@ -9,7 +9,7 @@ from machines import images_of, two_classes
 from scipy import special
 
 import thermorun
-from thermorun import computer
+from thermorun import computer, datasets
 from thermorun.computer import ComputerTraining, Machine, Physics, Pixels, adjoint
 from thermorun.computer.images import Arrays
 from thermorun.computer.task import Task
@@ -215,6 +215,22 @@ def test_digits(tmp_path):
     other = computer.classify(tmp_path / "machine.h5", dataset="digits", dt=5e-4).score.accuracy
     # The same images: only the noise differs.
     assert abs(other.mean - share.mean) < 4 * np.hypot(share.stderr_noise, other.stderr_noise)
+
+
+def test_the_machine_of_the_package(mnist, tmp_path, monkeypatch):
+    """By its name, where there is no such file: at MNIST's test images, at half the time step, and at a user's own."""
+    monkeypatch.chdir(tmp_path)
+    first = computer.classify("mnist", shots=1).score
+    assert first.images == 10_000
+    assert first.accuracy.mean >= 0.98
+    half = computer.classify("mnist", shots=1, dt=5e-4).score
+    assert abs(half.accuracy.mean - first.accuracy.mean) < 4 * np.hypot(first.accuracy.stderr, half.accuracy.stderr)
+    images = datasets.load_images("mnist", None)
+    answers = computer.classify("mnist", images.test_x[:20].reshape(20, 28, 28), shots=9).answers
+    assert np.mean(answers == images.test_labels[:20]) >= 0.9
+    (tmp_path / "mnist").write_text("1 2 3")
+    with pytest.raises(InputError, match="make no machine"):
+        computer.load_machine("mnist")
 
 
 @pytest.mark.slow

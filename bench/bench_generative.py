@@ -14,6 +14,7 @@ STEPS is a tenth of the paper's 2,500: all that is timed is proportional to it.
 
 import argparse
 import functools
+import os
 import resource
 import time
 
@@ -52,12 +53,13 @@ def ours_pictures():
     return run
 
 
-def torch_pictures():
+def torch_pictures(threads):
     import torch
 
     j = torch.tensor(couplings())
 
     def run():
+        torch.set_num_threads(threads)
         with torch.no_grad():
             x, z, g = (torch.zeros(PICTURES, UNITS) for _ in range(3))
             for step in range(2 * STEPS):
@@ -145,7 +147,11 @@ def torch_lesson_autograd():
 
 
 JOBS = {
-    "pictures": {"ours": ours_pictures, "PyTorch": torch_pictures, "NumPy": numpy_pictures},
+    "pictures": {
+        "ours": ours_pictures,
+        **{f"PyTorch, {n}": functools.partial(torch_pictures, n) for n in (1, os.cpu_count() or 1)},
+        "NumPy": numpy_pictures,
+    },
     "lesson": {
         "ours": ours_lesson,
         "ours, online": functools.partial(ours_lesson, True),

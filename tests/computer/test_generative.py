@@ -203,6 +203,17 @@ def test_resumed_runs_give_the_same_bits(tmp_path, monkeypatch, stop):
     same(whole, thermorun.load(tmp_path / "a.h5"))
 
 
+def test_a_file_without_a_machine_says_so(tmp_path, monkeypatch):
+    def killed(self):
+        raise SystemExit
+
+    monkeypatch.setattr(descent.Descent, "step", killed)
+    with pytest.raises(SystemExit):
+        run(rules="published", out=tmp_path / "a.h5")
+    with pytest.raises(InputError, match="holds no complete machine; go on with"):
+        thermorun.load(tmp_path / "a.h5")
+
+
 def test_the_first_law_and_stages_of_a_machine_in_double_precision():
     result = run(precision="float64", pictures=5)
     assert np.abs(result.residual).max() < 1e-9
@@ -280,3 +291,24 @@ def test_images_without_contrast_and_halves_without_pixels_are_refused():
 def test_a_rate_that_is_too_large_is_told():
     with pytest.raises(RunError, match="the online rule diverged at trajectory"):
         run(rules="online", rate=50.0)
+
+
+@pytest.mark.slow
+def test_three_digits_of_mnist_come_the_right_way_up(mnist):
+    """Full size, closed form: at least 95 of 100 signed correlations of 0.7 or more, none negative."""
+    result = computer.generate(dataset="mnist", hidden=512)
+    quality = result.quality("closed-form")
+    assert quality["good"].mean >= 0.95
+    assert quality["inverted"].mean == 0
+    assert quality["prototypes"].mean > 2.5
+    assert np.abs(result.residual).max() < 1e-5 * np.abs(result.heat).max()
+
+
+@pytest.mark.slow
+def test_the_published_machine_gives_off_the_published_heat(mnist):
+    """Whitelam 2026: 1,200 to 1,400 kT a picture; and without anything that breaks the evenness, half are inverted."""
+    published = {"codes": "pixels", "biases": "hidden", "field": 0.0}
+    result = computer.generate(dataset="mnist", hidden=512, rules="published", **published)
+    heat = result.energies("published")["heat of generating"]
+    assert 1200 - 4 * heat.stderr < -heat.mean < 1400 + 4 * heat.stderr
+    assert 0.2 < result.quality("published")["inverted"].mean < 0.8

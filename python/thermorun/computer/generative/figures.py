@@ -107,7 +107,7 @@ def fields(result: GenerationResult) -> "Figure":
     limit = max(float(np.nanquantile(np.abs(tiles), 0.99)), 1e-12)
     image = ax.imshow(tiles, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
     ax.set_axis_off()
-    ax.set_title(f"$-J$ of {shown} of {hidden} hidden units, {result.rules[0]} rule")
+    ax.set_title(f"$-J$ of {shown} of {hidden} hidden units\n{result.rules[0]} rule")
     figure.colorbar(image, ax=ax, shrink=0.8, extend="both").set_label("energy")
     return figure
 

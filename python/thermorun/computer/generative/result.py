@@ -27,7 +27,12 @@ _ENERGIES = {
     "heat of preparing": ("heat", 0), "work of switching on": ("work", 1), "heat of generating": ("heat", 2),
     "work of switching off": ("work", 3), "heat of resetting": ("heat", 3),
 }  # fmt: skip
-_SHORT = ("Q preparing", "W on", "Q generating", "W off", "Q resetting")
+_ENERGY_HEADS = ("rule", "Q prepare", "W on", "Q generate", "W off", "Q reset")
+_HEADS = {
+    "correlation": "correlation", "good": ">= 0.7 / %", "inverted": "inverted / %", "diversity": "diversity",
+    "obeyed": "as asked / %",
+}  # fmt: skip
+_SHARES = ("good", "inverted", "obeyed")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -153,7 +158,7 @@ class GenerationResult(Result):
                 {"rule": rule, "machines": chosen.stop - chosen.start}
                 | {name.replace(" ", "_").replace("_/_", "_"): one.to_dict() for name, one in numbers.items()}
                 | {"classes": [{"class": k, "share": frequencies[i].to_dict()} for i, k in enumerate(self.classes)]}
-                | {"gain": over_replicas(self.gain[chosen]).to_dict(), "seconds": float(self.seconds[chosen].mean())}
+                | {"gain": over_replicas(self.gain[chosen]).to_dict(), "seconds": float(self.seconds[chosen].max())}
             )
         return found
 
@@ -165,27 +170,16 @@ class GenerationResult(Result):
 
     def tables(self) -> list[Table]:
         spec, steps = self.spec, self.spec.physics.steps
-        images = f"{len(self.labels)} image{'s' if len(self.labels) > 1 else ''}"
+        images = f"{len(self.labels):,} image{'s' if len(self.labels) > 1 else ''}"
         title = f"Pictures of {images} of {stem(spec.dataset)}, {spec.pictures} by each machine"
-        names = {"correlation": "correlation", "good": ">= 0.7 / %", "inverted": "inverted / %",
-                 "diversity": "diversity", "prototypes": "found", "obeyed": "as asked / %"}  # fmt: skip
-        percent = ("good", "inverted", "obeyed")
-        rows, costs, shares = [], [], []
-        for rule in self.rules:
-            quality = self.quality(rule)
-            cells = (_scaled(one, 100.0 if name in percent else 1.0) for name, one in quality.items())
-            rows.append((rule, *map(str, cells)))
-            costs.append((rule, *map(str, self.energies(rule).values())))
-            chosen, frequencies = self.of_rule(rule), self.frequencies(rule)
-            shares.append(
-                (
-                    rule, *(str(_scaled(frequencies[k], 100.0)) for k in range(len(self.classes))),
-                    str(over_replicas(self.gain[chosen])).removesuffix(" ± ?"), f"{self.seconds[chosen].mean():.1f}",
-                )
-            )  # fmt: skip
+        quality = {rule: self.quality(rule) for rule in self.rules}
+        rows = [
+            (rule, *(str(_scaled(found[name], 100.0 if name in _SHARES else 1.0)) for name in _HEADS if name in found))
+            for rule, found in quality.items()
+        ]
+        costs = [(rule, *map(str, self.energies(rule).values())) for rule in self.rules]
         notes = [
-            "correlation: signed, with the nearest image; found: so many of them, exp of the entropy of the nearest;"
-            " ± ?: all pictures are alike in it",
+            "correlation: signed, with the nearest image; ± ?: all pictures are alike in it",
             f"{spec.hidden} hidden units, codes {spec.codes}, biases {spec.biases}, fixed field {spec.field:g};"
             f" machines of each rule: {spec.machines}",
         ]
@@ -194,18 +188,30 @@ class GenerationResult(Result):
             f"kT = {spec.kT:g}, every stage {steps:,} steps of dt = {spec.dt:g}; first law of each picture within"
             f" {residual:.1e} kT"
         ]
-        judged = [
-            f"by nearest neighbours among images not learned, right in {100 * self.judge_accuracy:.1f} % held-out ones",
-            "gain: how far the exact mean action of a trajectory falls by learning",
-        ]
-        heads = ("rule", *(names[name] for name in self.quality(self.rules[0])))
-        energies = ("rule", *_SHORT)
-        classes = ("rule", *(f"{k} / %" for k in self.classes), "gain", "learning / s")
+        heads = ("rule", *(head for name, head in _HEADS.items() if name in quality[self.rules[0]]))
         return [
             Table(title, heads, rows, notes),
-            Table("Heat absorbed and work done in the stages of a picture, kT", energies, costs, below),
-            Table("Classes", classes, shares, judged),
+            Table("Heat absorbed (Q) and work done (W) in the stages of a picture, kT", _ENERGY_HEADS, costs, below),
+            self._classes(),
         ]
+
+    def _classes(self) -> Table:
+        """Classes of the pictures, and what learning gained, rule by rule."""
+        frequencies = [self.frequencies(rule) for rule in self.rules]
+        rows = [
+            (f"{name} / %", *(str(_scaled(one[k], 100.0)) for one in frequencies))
+            for k, name in enumerate(self.classes)
+        ]
+        parts = [self.of_rule(rule) for rule in self.rules]
+        rows.append(("images found", *(str(self.quality(rule)["prototypes"]) for rule in self.rules)))
+        rows.append(("gain", *(str(over_replicas(self.gain[part])).removesuffix(" ± ?") for part in parts)))
+        rows.append(("learning / s", *(f"{self.seconds[part].max():.1f}" for part in parts)))
+        notes = [
+            f"by nearest neighbours among images not learned, right in {100 * self.judge_accuracy:.1f} % held-out ones",
+            "images found: exp of the entropy of which image is nearest",
+            "gain: how far the exact mean action of a trajectory falls by learning",
+        ]
+        return Table("Classes of the pictures", ("class", *self.rules), rows, notes)
 
     def figures(self) -> "dict[str, Figure]":
         from thermorun.computer.generative import figures

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from thermorun.arrays import Array
-from thermorun.computer.generative import closed_form, layout, stages
-from thermorun.computer.generative.descent import Descent
+from thermorun.computer.generative import layout, stages
+from thermorun.computer.generative.descent import BATCH, Descent
 from thermorun.computer.generative.result import GenerationResult
 from thermorun.computer.generative.spec import Generation
 from thermorun.computer.generative.task import Task
 from thermorun.computer.images import Arrays, arrays
 from thermorun.computer.training import as_stored, finished
 from thermorun.datasets import ARRAY
-from thermorun.errors import RunError
+from thermorun.errors import InputError, RunError
 from thermorun.results import origin
 from thermorun.runs import Session
 from thermorun.specs import documented, given
@@ -106,25 +106,18 @@ def run(spec: Generation, under_way: Session, data: Arrays | None = None) -> Gen
         spec = task.spec
         rows = len(spec.rules) * spec.machines
         need = 8.0 * task.units**2 * (6 + rows) + 4.0 * rows * spec.pictures * task.visible.shape[1]
+        if {"published", "online"} & set(spec.rules):
+            need += spec.dtype.itemsize * BATCH * (spec.physics.steps + 1) * task.units
         under_way.require_memory(need, f"hidden is {spec.hidden}")
         _ = task.wells  # refuses a dt that is too large
     file = under_way.open(spec, lambda file: layout.lay_out(file, task))
-    exact: tuple[Array, Array] | None = None
     for row in range(file.committed(layout.SECTION), rows):
-        rule, _ = spec.part(row)
-        began = clock.perf_counter()
-        loss = np.full(spec.rounds, np.nan)
-        if rule in ("published", "online"):
-            J, b = _descend(task, row, loss, under_way)
-        elif rule == "untrained":
-            J, b = np.zeros((task.units, task.units)), np.zeros((task.design.shape[1], task.units))
-        else:
-            with under_way.unsaved():
-                exact = J, b = exact or closed_form.minimise(task.sums, spec.hidden, task.free)
-        machine = stages.machine_of(task, J, b)
+        began, loss = clock.perf_counter(), np.full(spec.rounds, np.nan)
+        J, b = _learn(task, row, loss, under_way)
         seconds = clock.perf_counter() - began
-        under_way.stage(f"pictures of {rule}", 1, "machines")
+        under_way.stage(f"pictures of {spec.rule_of(row)}", 1, "machines")
         with under_way.unsaved():
+            machine = stages.machine_of(task, J, b)
             made = stages.generate(task, machine, row, layout.SHOWN, layout.FRAMES)
             values = {
                 "couplings": machine.couplings[:, : spec.hidden], "bias": b, "loss": loss,
@@ -140,14 +133,27 @@ def run(spec: Generation, under_way: Session, data: Arrays | None = None) -> Gen
 
 
 def read(file: RunFile, spec: Generation) -> GenerationResult:
-    """The results in a file, of the machines that are complete."""
+    """The results in a file, of the machines that are complete.  Raises InputError where there are none yet."""
+    if not file.committed(layout.SECTION):
+        raise InputError(f"{file.path} holds no complete machine; go on with 'thermorun resume {file.path}'.")
     return GenerationResult.of(file, spec, origin(file, spec))
+
+
+def _learn(task: Task, row: int, loss: Array, under_way: Session) -> tuple[Array, Array]:
+    """Couplings and biases of the machine of this row, by its rule; fills the losses of its rounds, if it has some."""
+    rule = task.spec.rule_of(row)
+    if rule in ("published", "online"):
+        return _descend(task, row, loss, under_way)
+    if rule == "untrained":
+        return np.zeros((task.units, task.units)), np.zeros((task.design.shape[1], task.units))
+    with under_way.unsaved():
+        return task.minimum
 
 
 def _descend(task: Task, row: int, loss: Array, under_way: Session) -> tuple[Array, Array]:
     """The machine of this row by its rule, from the start or from the checkpoint; fills the losses of its rounds."""
     spec = task.spec
-    descent = Descent(task, spec.part(row)[0], row)
+    descent = Descent(task, spec.rule_of(row), row)
     stored = under_way.file.load_checkpoint() if under_way.resuming else None
     if stored is not None and int(stored["row"]) == row:
         descent.couplings[:], descent.biases[:], loss[:] = stored["couplings"], stored["biases"], stored["loss"]

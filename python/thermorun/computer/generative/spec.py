@@ -106,9 +106,9 @@ class Generation(Spec):
         """The rate, or the paper's."""
         return self.dt / self.duration if self.rate is None else self.rate
 
-    def part(self, machine: int) -> tuple[str, int]:
-        """The rule of a machine, and its number among those of this rule."""
-        return self.rules[machine // self.machines], machine % self.machines
+    def rule_of(self, machine: int) -> str:
+        """The rule of a machine: those of one rule stand one after the other."""
+        return self.rules[machine // self.machines]
 
     def file_name(self) -> str:
         return f"computer-generate-{stem(self.dataset)}-seed{self.seed}"

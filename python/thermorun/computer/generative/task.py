@@ -10,6 +10,7 @@ import numpy as np
 from thermokernels.random import fill_normals
 from thermorun import streams
 from thermorun.arrays import Array
+from thermorun.computer.generative import closed_form
 from thermorun.computer.generative.closed_form import Sums
 from thermorun.computer.generative.noising import Law, laws
 from thermorun.computer.generative.spec import Generation
@@ -103,6 +104,11 @@ class Task:
     def sums(self) -> Sums:
         """Over all images and times."""
         return Sums.of(self.spec.physics, self.codes, self.spec.hidden, self.design, self.wells)
+
+    @cached_property
+    def minimum(self) -> tuple[Array, Array]:
+        """Couplings and biases of least mean action."""
+        return closed_form.minimise(self.sums, self.spec.hidden, self.free)
 
     @cached_property
     def judge(self) -> "Judge":

@@ -119,6 +119,7 @@ class GenerationResult(Result):
         ``correlation`` with the nearest prototype, the one of largest |correlation|, with its sign; ``good``: the share
         of pictures whose largest correlation is at least 0.7; ``inverted``: the share of negative ones; ``diversity``:
         one less the mean correlation of two pictures; ``prototypes``: exp of the entropy of the nearest ones;
+        ``agreement``: the share whose class by the classifier is that of the nearest image;
         ``obeyed``: where an image is to be completed, the share whose own half is nearest to it; where a class is asked
         for, the share in which the classifier sees it.
         """
@@ -130,6 +131,7 @@ class GenerationResult(Result):
             "correlation": _mean(signed), "good": _mean(c.max(axis=-1) >= GOOD), "inverted": _mean(signed < 0),
             "diversity": _diversity(self.x[chosen]),
             "prototypes": _found(nearest, len(self.labels)),
+            "agreement": _mean(self.answer[chosen] == self.labels[nearest]),
         }  # fmt: skip
         if self.spec.clamped:
             found["obeyed"] = _mean(c.argmax(axis=-1) == self.asked[0])
@@ -204,11 +206,13 @@ class GenerationResult(Result):
         ]
         parts = [self.of_rule(rule) for rule in self.rules]
         rows.append(("images found", *(str(self.quality(rule)["prototypes"]) for rule in self.rules)))
+        agreement = (_scaled(self.quality(rule)["agreement"], 100.0) for rule in self.rules)
+        rows.append(("agreement / %", *map(str, agreement)))
         rows.append(("gain", *(str(over_replicas(self.gain[part])).removesuffix(" ± ?") for part in parts)))
         rows.append(("learning / s", *(f"{self.seconds[part].max():.1f}" for part in parts)))
         notes = [
             f"by nearest neighbours among images not learned, right in {100 * self.judge_accuracy:.1f} % held-out ones",
-            "images found: exp of the entropy of which image is nearest",
+            "images found: exp of the entropy of which image is nearest; agreement: it is of that class",
             "gain: how far the exact mean action of a trajectory falls by learning",
         ]
         return Table("Classes of the pictures", ("class", *self.rules), rows, notes)
@@ -275,4 +279,8 @@ def _found(nearest: Array, images: int) -> Estimate:
     def effective(shares: Array) -> Array:
         return np.asarray(np.exp(special.entr(shares).sum(axis=-1)))
 
-    return over_replicas(effective(hits.mean(axis=1))) if len(hits) > 1 else jackknife(hits[0] * 1.0, effective)
+    if len(hits) > 1:
+        return over_replicas(effective(hits.mean(axis=1)))
+    one = jackknife(hits[0] * 1.0, effective)
+    # Where each is the nearest equally often, leaving one out changes nothing: that tells no error.
+    return one if one.stderr > 1e-9 else Estimate(one.mean, np.nan)

@@ -121,6 +121,6 @@ def minimise(sums: Sums, hidden: int, free: Array) -> tuple[Array, Array]:
     direct = sums.direct - np.where(free[:, None], sums.pulls.T @ sums.inverse @ sums.means, 0.0)
     kinds = [biased for biased in (True, False) if np.any(free == biased)]
     groups = [_Group(np.flatnonzero(free == biased), sums, biased) for biased in kinds]
-    J = solve_pairs(groups, direct, allowed, 0.0, _TOLERANCE)
+    J = solve_pairs(groups, direct, allowed, np.zeros((units, units)), _TOLERANCE)
     b = -sums.inverse @ (sums.pulls + sums.means @ J)
     return J, np.asarray(np.where(free, b, 0.0))

@@ -585,3 +585,56 @@ def adam(value, gradient, allowed, first, second, rate, decay, memories, floor):
     first = memories[0] * first + (1 - memories[0]) * g
     second = memories[1] * second + (1 - memories[1]) * g**2
     return value - rate * first / (np.sqrt(second) + floor), first, second
+
+
+# --- Generative computer ----------------------------------------------------------------------------------------------
+def noise_units(x, forces, tilt, amplitude, physics, first, seed, stream, noise=normals):
+    """Uncoupled units under forces: returns heat and the paths (steps + 1, trajectories, units)."""
+    pull, kick = physics.mobility * physics.dt, math.sqrt(2 * physics.mobility * physics.kT * physics.dt)
+    heat, states = np.zeros(len(x)), [x]
+    nothing = np.zeros((x.shape[1], x.shape[1]))
+    for n, a in enumerate(amplitude):
+        z = unit_normals(seed, stream, first + n, *x.shape, noise)
+        fields = tilt - a * forces
+        before = network_energy(x, fields, nothing, physics)
+        x = x - pull * network_gradient(x, fields, nothing, physics) + kick * z
+        heat += network_energy(x, fields, nothing, physics) - before
+        states.append(x)
+    return heat, np.array(states)
+
+
+def unit_moments(force, amplitude, tilt, physics, grid):
+    """Mean, variance and <x^3> of one unit at every step, (3, steps + 1), by a dense matrix for each step."""
+    low, spacing, points = grid
+    x = low + spacing * np.arange(points)
+    sigma = math.sqrt(2 * physics.mobility * physics.kT * physics.dt)
+    mass = (np.arange(points) == round(-low / spacing)).astype(float)
+    found = []
+    for a in [*amplitude, 0.0]:
+        mean = mass @ x / mass.sum()
+        found.append((mean, mass @ x**2 / mass.sum() - mean**2, mass @ x**3 / mass.sum()))
+        slope = 2 * physics.J2 * x + 4 * physics.J4 * x**3 + tilt - a * force
+        centre = x - physics.mobility * physics.dt * slope
+        law = np.exp(-((x[:, None] - centre) ** 2) / (2 * sigma**2)) * spacing / math.sqrt(2 * math.pi) / sigma
+        mass = law @ mass
+    return np.array(found).T
+
+
+def learn_reversed(path, field, free, couplings, hidden, physics, rate, online):
+    """Down the gradient along one trajectory: returns the change of J, the sum of r, and the loss."""
+    units = path.shape[1]
+    learned, h = couplings.copy(), field.copy()
+    allowed = 1.0 - np.eye(units)
+    allowed[hidden:, hidden:] = 0.0
+    change, sums, loss = np.zeros_like(couplings), np.zeros(units), 0.0
+    for before, x in itertools.pairwise(path):
+        slope = network_gradient(x, h, learned, physics)
+        r = (before - x + physics.mobility * physics.dt * slope) / (2 * physics.kT)
+        loss += np.sum(r**2) * physics.kT / (physics.mobility * physics.dt)
+        sums += r
+        step = -rate * allowed * (np.outer(r, x) + np.outer(x, r))
+        change += step
+        if online:
+            learned = learned + step
+            h = h - rate * free * r
+    return change, sums, loss

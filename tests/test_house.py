@@ -38,6 +38,7 @@ FUNCTIONS = {
     "computer-energy": "computer.energy",
     "computer-devices": "computer.devices",
     "computer-compare": "computer.compare",
+    "computer-generate": "computer.generate",
 }
 
 

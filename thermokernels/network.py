@@ -21,7 +21,7 @@ from numba import prange
 
 from thermokernels._jit import device, kernel, wide_vectors
 from thermokernels.blocks import TASKS, share
-from thermokernels.products import add_product, aligned, copy_rows
+from thermokernels.products import LINE, ROWS, add_product, aligned, copy_rows
 from thermokernels.random import BLOCK, LANES, fill_block
 
 TILE = 64
@@ -43,6 +43,25 @@ def pad_couplings(couplings, like):
         for j in range(couplings.shape[0]):
             matrix[i, j] = couplings[i, j]
     return matrix
+
+
+@device
+def reaches(matrix):
+    """How many columns, at most, the couplings of each eight rows reach: products with zeros beyond are not taken."""
+    reach = np.zeros(matrix.shape[0] // ROWS, np.intp)
+    for i in range(matrix.shape[0]):
+        for j in range(matrix.shape[1]):
+            if matrix[i, j] != matrix.dtype.type(0.0):
+                reach[i // ROWS] = max(reach[i // ROWS], j + 1)
+    return reach
+
+
+@device
+def add_pairs(gradient, matrix, reach, position):
+    """gradient += J x, row by row as far as J goes."""
+    for group in range(reach.size):
+        rows, columns = slice(group * ROWS, (group + 1) * ROWS), reach[group]
+        add_product(gradient[rows], matrix[rows, :columns], position[:columns])
 
 
 @device
@@ -88,7 +107,7 @@ def _last_pairs(gradient, field, last_move, units, change):
 
 
 @device
-def _load(rows, tile):
+def load(rows, tile):
     """``rows`` (trajectories, units) of a tile, to (units, TILE)."""
     tile[:] = tile.dtype.type(0.0)
     for lane in range(rows.shape[0]):
@@ -97,7 +116,7 @@ def _load(rows, tile):
 
 
 @device
-def _unload(tile, rows):
+def unload(tile, rows):
     for lane in range(rows.shape[0]):
         for i in range(rows.shape[1]):
             rows[lane, i] = tile[i, lane]
@@ -125,6 +144,7 @@ def simulate(x, heat, status, fields, couplings, physics, span, noise, recorded,
     size, tiles = padded(units), -(-trajectories // TILE)
     groups = size // GROUP
     matrix = pad_couplings(couplings, x)
+    reach, line = reaches(matrix), LINE // x.itemsize
     for task in prange(TASKS):
         position, gradient = aligned(size, TILE, x), aligned(size, TILE, x)
         field, last_move = aligned(size, TILE, x), aligned(size, TILE, x)
@@ -134,16 +154,17 @@ def simulate(x, heat, status, fields, couplings, physics, span, noise, recorded,
         for tile in share(task, tiles):
             mine = slice(tile * TILE, min((tile + 1) * TILE, trajectories))
             lanes = mine.stop - mine.start
-            _load(x[mine], position)
-            _load(fields[mine], field)
+            wide = -(-lanes // line) * line  # trajectories in whole cache lines: a tile may be half empty
+            load(x[mine], position)
+            load(fields[mine], field)
             last_move[:] = x.dtype.type(0.0)
             row = 0
             for n in range(steps + 1):
                 while row < recorded.size and recorded[row] == n:
-                    _unload(position, paths[row, mine])
+                    unload(position, paths[row, mine])
                     row += 1
                 copy_rows(gradient, field)
-                add_product(gradient, matrix, position)
+                add_pairs(gradient[:, :wide], matrix, reach, position[:, :wide])
                 if n == steps:
                     _last_pairs(gradient, field, last_move, units, change)
                 else:
@@ -155,4 +176,4 @@ def simulate(x, heat, status, fields, couplings, physics, span, noise, recorded,
                     heat[mine.start + lane] += np.float64(change[lane])
                     if status[mine.start + lane] == 0 and not math.isfinite(change[lane]):
                         status[mine.start + lane] = first + n + 1
-            _unload(position, x[mine])
+            unload(position, x[mine])

@@ -182,6 +182,15 @@ def device(seed: int, purpose: str, number: int) -> Streams:
     return Streams(seed).part(_DEVICES[purpose], 2**32).part(number, 2**20)
 
 
+# computer generate: ranges of 2^32 as those of the computer's other purposes above, from the 64th on.
+_GENERATIVE = {"codes": 64, "noising": 65, "preparing": 66, "generating": 67, "resetting": 68, "film": 69}
+
+
+def generative(seed: int, purpose: str, machine: int = 0) -> Streams:
+    """Of one machine that makes pictures: of its training's trajectories, and of each stage of its pictures."""
+    return Streams(seed).part(_GENERATIVE[purpose], 2**32).part(machine, 1)
+
+
 # cycles: the high half of a stream's number says what for.  Kernels know the same numbers: of the persistent chain, of
 # minibatches, of samples of M from state z (in the low half).  "start" seeds NumPy's generator of first parameters and
 # points.  "sample" is cut into chains: of diagnostics (their double steps are cut too: counting and paths begin at 0,

@@ -75,7 +75,9 @@ def test_tables_of_all_subjects_are_disjoint():
     shots = [streams.shot(3, n) for n in (0, 1, 2**32 - 1)]
     adjoint = [streams.adjoint(3, one, n) for one in ("noise", "distortion", "parameters") for n in (0, 1, 2**31)]
     teaching = [streams.teaching(3, n) for n in (0, 1, 2**31)]
-    others = [streams.watch(3), streams.portrait(3), streams.adjoint(3, "start")]
+    purposes = ("codes", "noising", "preparing", "generating", "resetting", "film")
+    generative = [streams.generative(3, purpose, n) for purpose in purposes for n in (0, 1, 2**32 - 1)]
+    others = [streams.watch(3), streams.portrait(3), streams.adjoint(3, "start"), *generative]
     assert disjoint(whole(*others, *shots, *devices, *adjoint, *teaching))
     purposes = ("search", "check", "result", "target", "waves")
     assert disjoint(halves(streams.protocol(3, purpose, n) for purpose in purposes for n in (0, 1, 2**28 - 1)))

@@ -8,6 +8,7 @@ import click
 from thermorun.cli.options import Numbers, chosen, run_options, spec_options, worker_options
 from thermorun.cli.run import execute
 from thermorun.computer.experiments.spec import Comparison, Devices, Energy
+from thermorun.computer.generative.spec import Generation
 from thermorun.computer.spec import Classification, ComputerTraining, Sweep
 
 _WITHOUT = ("fingerprint", "file")
@@ -53,6 +54,24 @@ def classify(file: Path, out: Path | None, resume: bool, threads: int | None, as
     paper's published code: numbers alone.
     """
     execute(Classification(file=str(file), **chosen(given)), out, resume, threads, as_json)
+
+
+@computer.command("generate", short_help="Make pictures out of noise.")
+@spec_options(Generation, without=_WITHOUT)
+@click.option("--animate", type=click.Path(path_type=Path), help="Also an animated .gif or .png of pictures that come.")
+@run_options
+def generate(
+    out: Path | None, resume: bool, threads: int | None, as_json: bool, animate: Path | None, **given: Any
+) -> None:
+    """Teach machines to undo the loss of images to noise, and have them make pictures.
+
+    By default a machine learns three of scikit-learn's bundled 8x8 digits in closed form.  --rules all sets the rules
+    beside each other and beside a machine that has learned nothing.  The paper's own: --dataset mnist --hidden 512
+    --rules published --codes pixels --biases hidden --field 0.
+    """
+    result = execute(Generation(**chosen(given)), out, resume, threads, as_json)
+    if animate is not None:
+        result.animate(animate)  # type: ignore[attr-defined]
 
 
 @computer.command("sweep", short_help="Measure a machine at many values.")

@@ -11,6 +11,9 @@ from thermorun.computer.experiments.spec import Comparison, Devices, Energy
 from thermorun.computer.files import load as load_machine
 from thermorun.computer.files import save as save_machine
 from thermorun.computer.files import write_text
+from thermorun.computer.generative.result import GenerationResult
+from thermorun.computer.generative.run import generate
+from thermorun.computer.generative.spec import Generation
 from thermorun.computer.machine import Machine, Physics, Pixels, Trajectories, connectivity
 from thermorun.computer.result import ClassificationResult, SweepResult, TrainingResult
 from thermorun.computer.score import Accuracy, Score
@@ -29,6 +32,8 @@ __all__ = [
     "DevicesResult",
     "Energy",
     "EnergyResult",
+    "Generation",
+    "GenerationResult",
     "Machine",
     "Physics",
     "Pixels",
@@ -42,6 +47,7 @@ __all__ = [
     "connectivity",
     "devices",
     "energy",
+    "generate",
     "load_machine",
     "save_machine",
     "sweep",

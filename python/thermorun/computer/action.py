@@ -8,8 +8,9 @@ so the mean action over the data is a quadratic form in (W, b, J).  What it need
 x over time and, summed over the data, of x x^T (`thermokernels.onsager_machlup.teach`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.linalg
@@ -144,7 +145,7 @@ def minimise(
         groups.append(_Group(rows, columns, statistics.gram - by_sum[columns].T @ to_sum / steps, to_sum))
 
     squares = np.diag(statistics.gram)
-    J = _solve_pairs(
+    J = solve_pairs(
         groups, direct, mask[:, inputs:], weight_decay / scale + parameter_noise**2 * np.add.outer(squares, squares)
     )
     for each in groups:
@@ -161,6 +162,30 @@ class _Group:
     S: Array
     to_sum: Array
 
+    @property
+    def diagonal(self) -> Array:
+        """Of S, (units,)."""
+        return np.diag(self.S)
+
+    def times(self, J: Array) -> Array:
+        """J S, for rows (n, units) of J."""
+        return np.asarray(J @ self.S)
+
+
+class PairGroup(Protocol):
+    """Units whose couplings J_i obey equations with one matrix S (units, units): what `solve_pairs` asks of them."""
+
+    @property
+    def rows(self) -> Array:
+        """Which units they are."""
+
+    @property
+    def diagonal(self) -> Array:
+        """Of S, (units,)."""
+
+    def times(self, J: Array) -> Array:
+        """J S, for rows (n, units) of J."""
+
 
 def _cholesky(block: Array) -> tuple[Any, float]:
     """The Cholesky factor, and the relative ridge without which there would be none."""
@@ -175,16 +200,19 @@ def _cholesky(block: Array) -> tuple[Any, float]:
     return scipy.linalg.cho_factor(block + _RIDGE * mean * np.eye(len(block)), lower=True), _RIDGE
 
 
-def _solve_pairs(groups: list[_Group], direct: Array, allowed: Array, decays: Array) -> Array:
+def solve_pairs(
+    groups: Sequence[PairGroup], direct: Array, allowed: Array, decays: Array, tolerance: float = _TOLERANCE
+) -> Array:
     """Symmetric J, zero where not ``allowed``: (J S)_ij + (J S)_ji + decays_ij J_ij + direct_ij + direct_ji = 0,
-    where row i of J S is J_i times the S of its group."""
+    where row i of J S is J_i times the S of its group.  Conjugate gradients, until the residual is ``tolerance`` of the
+    right side.  Raises RunError where that does not come."""
     units = len(direct)
     i, j = np.nonzero(np.tril(allowed, -1))
     if not len(i):
         return np.zeros((units, units))
     diagonals = np.empty((units, units))
     for group in groups:
-        diagonals[group.rows] = np.diag(group.S)
+        diagonals[group.rows] = group.diagonal
     stiffness = diagonals[i, j] + diagonals[j, i] + decays[i, j]
     # A unit that never moves does not matter: its pairs are left at zero.
     moving = stiffness > 1e-14 * stiffness.max()
@@ -199,7 +227,7 @@ def _solve_pairs(groups: list[_Group], direct: Array, allowed: Array, decays: Ar
     def gradient_of(pairs: Array) -> Array:
         J, each = symmetric(pairs), np.empty((units, units))
         for group in groups:
-            each[group.rows] = J[group.rows] @ group.S
+            each[group.rows] = group.times(J[group.rows])
         both: Array = each[i, j] + each[j, i] + decay * pairs.ravel()
         return both
 
@@ -207,7 +235,7 @@ def _solve_pairs(groups: list[_Group], direct: Array, allowed: Array, decays: Ar
     pairs, failed = scipy.sparse.linalg.cg(
         scipy.sparse.linalg.LinearOperator(size, gradient_of, dtype=float),
         -(direct[i, j] + direct[j, i]),
-        rtol=_TOLERANCE,
+        rtol=tolerance,
         maxiter=_MOST_ITERATIONS,
         M=scipy.sparse.linalg.LinearOperator(size, lambda v: v.ravel() / stiffness, dtype=float),
     )

@@ -1,0 +1,90 @@
+"""What a run of the generative computer keeps in its file: prototypes, machines row by row, films."""
+
+import json
+
+import numpy as np
+
+from thermorun.computer.generative.spec import Generation
+from thermorun.computer.generative.stages import STAGES, frames, noising_film
+from thermorun.computer.generative.task import Task
+from thermorun.store import Axis, RunFile, Variable
+
+SECTION = "machines"
+# Pictures and images of the film strips, and their frames.
+SHOWN, SHOWN_IMAGES, FRAMES = 10, 3, 51
+_UNIT = "length"
+
+
+def lay_out(file: RunFile, task: Task) -> None:
+    """Allocates all sections, and writes what is known at once."""
+    spec = task.spec
+    _add_prototypes(file, task)
+    _add_noising(file, task)
+    file.add_section(SECTION, *_machines(task, spec))
+    file.note(
+        rows=task.data.shape[0], columns=task.data.shape[1], class_names=json.dumps(list(map(str, task.said))),
+        judge_accuracy=task.judge.accuracy,
+    )  # fmt: skip
+    file.wait()
+    file.publish({SECTION: len(spec.rules) * spec.machines})
+
+
+def _add_prototypes(file: RunFile, task: Task) -> None:
+    axes = [
+        Axis("image", np.arange(len(task.labels)), "1", "images to learn"),
+        Axis("pixel", np.arange(task.visible.shape[1]), "1", "row by row"),
+        Axis("class", task.data.classes, "1", "labels of the classes"),
+    ]
+    variables = [
+        Variable("brightness", ("image", "pixel"), "1", "of mean zero and variance one", "float32"),
+        Variable("label", ("image",), "1", "number of the image's class", "int64"),
+    ]
+    file.add_section("prototypes", axes, variables)
+    file.write_whole("prototypes", {"brightness": task.visible.astype(np.float32), "label": task.labels})
+
+
+def _add_noising(file: RunFile, task: Task) -> None:
+    """A film of images that are lost: the first of each of the first classes."""
+    first = np.unique(task.labels, return_index=True)[1][:SHOWN_IMAGES]
+    steps = task.spec.physics.steps
+    axes = [
+        Axis("time", frames(steps, FRAMES) * task.spec.dt, "time", "since the image was prepared"),
+        Axis("image", first, "1", "images to learn"),
+        Axis("pixel", np.arange(task.visible.shape[1]), "1", "row by row"),
+    ]
+    film = Variable("film", ("time", "image", "pixel"), _UNIT, "visible units while the image is lost", "float32")
+    file.add_section("noising", axes, [film])
+    file.write_whole("noising", {"film": noising_film(task, first, FRAMES)})
+
+
+def _machines(task: Task, spec: Generation) -> tuple[list[Axis], list[Variable]]:
+    pixels, units = task.visible.shape[1], task.units
+    rows = len(spec.rules) * spec.machines
+    axes = [
+        Axis("machine", np.arange(rows), "1", "machines, those of one rule one after the other"),
+        Axis("picture", np.arange(spec.pictures), "1", "pictures of a machine"),
+        Axis("pixel", np.arange(pixels), "1", "row by row"),
+        Axis("stage", np.array(STAGES), "1", "of making a picture, in their order"),
+        Axis("unit", np.arange(units), "1", "hidden, then visible"),
+        Axis("hidden_unit", np.arange(spec.hidden), "1", "hidden"),
+        Axis("input", np.arange(task.design.shape[1]), "1", "a constant, or the classes"),
+        Axis("round", np.arange(spec.rounds), "1", "trajectories of every image"),
+        Axis("time", frames(spec.physics.steps, FRAMES) * spec.dt, "time", "since the couplings are on"),
+        Axis("filmed", np.arange(min(SHOWN, spec.pictures)), "1", "the first pictures"),
+    ]
+    staged = ("machine", "picture", "stage")
+    variables = [
+        Variable("couplings", ("machine", "unit", "hidden_unit"), "energy", "J; none between visible units", "float64"),
+        Variable("bias", ("machine", "input", "unit"), "energy", "b, besides the fixed field"),
+        Variable("loss", ("machine", "round"), "1", "mean action of a round; NaN without rounds"),
+        Variable("gain", ("machine",), "1", "of the exact mean action, below that of a machine without couplings"),
+        Variable("seconds", ("machine",), "s", "of learning"),
+        Variable("x", ("machine", "picture", "pixel"), _UNIT, "visible units at the end", "float32"),
+        Variable("answer", ("machine", "picture"), "1", "number of the class, by the nearest neighbours", "int64"),
+        Variable("work", staged, "energy", "done on the machine"),
+        Variable("heat", staged, "energy", "absorbed from the bath"),
+        Variable("energy_change", staged, "energy", "between both ends of a stage"),
+        Variable("first_law_residual", ("machine", "picture"), "energy", "dE - W - Q of all stages"),
+        Variable("film", ("machine", "time", "filmed", "pixel"), _UNIT, "visible units while pictures come", "float32"),
+    ]
+    return axes, variables

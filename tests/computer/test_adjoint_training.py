@@ -87,6 +87,9 @@ def test_images_set_aside_are_not_learned_from():
     x, labels = two_classes(points=300)
     task = Task.of(ComputerTraining(**SMALL, validation=0.1), Arrays(x, labels))
     assert task.watched.sum() == 20
+    assert len(np.unique(np.flatnonzero(task.watched) % 10)) > 5
+    other = Task.of(ComputerTraining(**SMALL, validation=0.1, seed=1), Arrays(x, labels))
+    assert np.any(other.watched != task.watched)
     assert not np.isin(np.flatnonzero(task.watched), task.objective(None).learned).any()
     changed = task.images.x.copy()
     changed[task.watched] = 0.5

@@ -83,8 +83,8 @@ class TrainingResult(Result):
             )
         if facts["cut_share"] > _MANY_CUT:
             notes.append(
-                f"{facts['cut_share']:.2%} of the states in training were cut off, which the machine's are not: more"
-                " training_steps cut fewer"
+                f"{facts['cut_share']:.1%} of the states in training were cut off, as far out as its steps are stable;"
+                " with more training_steps fewer are"
             )
         digital = "a digital network of as many units" if spec.method == "adjoint" else "the digital teacher"
         notes.append(

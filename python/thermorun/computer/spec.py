@@ -19,7 +19,7 @@ OVER = ("observation-time", "temperature", "timestep", "shots", "window", "conne
 # Those of them that train a machine for every value, and those that only read it otherwise.
 TRAINED, READ = ("connectivity", "hidden"), ("shots", "window")
 # By default, of the adjoint: epochs, and how its images are distorted.
-EPOCHS, ROTATION, SHIFT, SCALING = 100, 8.0, 0.04, 0.08
+EPOCHS, ROTATION, SHIFT, SCALING = 60, 8.0, 0.04, 0.08
 # The closed form keeps one matrix of all pairs of units for every unit.
 MOST_HIDDEN = 512
 # Shots that vote on one answer.

@@ -22,6 +22,8 @@ from thermorun.errors import InputError
 
 # The largest class may have so many times the images of the smallest before a note says so.
 _UNEVEN = 20
+# Tells the draw of images that are set aside from the order of an epoch, which has a number below it.
+_SET_ASIDE = 2**40
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,15 @@ class Task:
 
     @cached_property
     def watched(self) -> Array:
-        """The training images that are set aside to watch the adjoint, bool (points,): evenly over the data set."""
-        every = round(1 / self.spec.validation) if self.spec.validation else len(self.images.x) + 1
-        found: Array = np.arange(len(self.images.x)) % every == every - 1
+        """The training images that are set aside to watch the adjoint, bool (points,): drawn by the seed.
+
+        Not every so-manieth: MNIST's images of easy and of difficult hands take turns.
+        """
+        points = len(self.images.x)
+        key = np.random.SeedSequence([self.spec.seed, _SET_ASIDE])
+        order = np.random.Generator(np.random.Philox(key)).permutation(points)
+        found = np.zeros(points, bool)
+        found[order[: round(self.spec.validation * points)]] = True
         return found
 
     def objective(self, network: Teacher | None) -> Objective:

@@ -267,6 +267,8 @@ def test_the_command(machine, tmp_path):
         (("missing.h5",), "does not exist"),
         ((machine.file, "--bits", "1"), "--bits is 1"),
         ((machine.file, "--relative", "-0.1"), "--relative is -0.1"),
+        ((machine.file, "--relative", "0"), "--relative holds 0 alone"),
+        ((machine.file, "--absolute", "0.1,0.2,0.1"), "--absolute holds 0.1, 0.2, 0.1; each must be there once"),
         ((machine.file, "--devices", "1"), "--devices is 1"),
         ((machine.file, "--retrained", "9"), "--retrained is 9; it must be at most the 8 devices"),
         ((machine.file, "--generations", "1e6"), "their product must be at most"),

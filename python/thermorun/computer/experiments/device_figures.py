@@ -17,8 +17,10 @@ _RELATIVE, _ABSOLUTE, _BITS = plots.COLOURS[:3]
 
 def spread(ax: "Axes", result: DevicesResult) -> None:
     """Accuracy against the spread of parameters: means with two standard errors, every device a dot."""
+    every: set[float] = set()
     for how, colour, label in (("relative", _RELATIVE, "in their own size"), ("absolute", _ABSOLUTE, "in the rms")):
         levels = [level for kind, level in result.shares if kind == how and level > 0]
+        every |= set(levels)
         if levels:
             means = [result.accuracy(how, level) for level in levels]
             ax.errorbar(levels, *percent(means), color=colour, marker="o", markersize=4, capsize=2, label=label)
@@ -26,7 +28,10 @@ def spread(ax: "Axes", result: DevicesResult) -> None:
             each = 100 * result.shares[how, level].mean(axis=1)
             ax.plot(np.full(len(each), level), each, ".", color=colour, markersize=3, alpha=0.5)
     _as_trained(ax, result)
-    ax.set_xscale("log")
+    if every:
+        ax.set_xscale("log")
+        ax.set_xticks(sorted(every), [f"{level:g}" for level in sorted(every)])
+        ax.minorticks_off()
     ax.set_xlabel("spread of parameters")
     ax.set_ylabel("right single shots / %")
     plots.legend(ax, loc="lower left")

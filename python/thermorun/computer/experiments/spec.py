@@ -80,6 +80,12 @@ class Devices(Measurement):
     retraining: Annotated[int | None, RETRAINING] = None
 
     def validate(self) -> None:
+        for name in ("relative", "absolute", "bits"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise InputError(f"{name} holds {', '.join(f'{one:g}' for one in values)}; each must be there once.")
+        if self.level == 0:
+            raise InputError("relative holds 0 alone; devices are retrained at the largest, which must be above 0.")
         if self.retrained > self.devices:
             raise InputError(f"retrained is {self.retrained}; it must be at most the {self.devices} devices.")
         if self.generations * self.population > _MOST_TESTS:

@@ -196,10 +196,12 @@ def mean_of(function: Callable[..., float], dimension: int) -> Objective:
     if len(names) != 2:
         raise InputError(f"objective has {len(names)} arguments; it must have two, x and work.")
     places = [None] if dimension == 1 else list(range(dimension))
-    value = device_of(function)
-    slopes = [derivatives.partial(function, (names[0], k)) for k in places]
-    by_work = derivatives.partial(function, (names[1], None))
-    return _averaged(value, tuple(slopes), by_work)
+    try:
+        slopes = [derivatives.partial(function, (names[0], k)) for k in places]
+        by_work = derivatives.partial(function, (names[1], None))
+    except InputError as error:  # whose sentence is about energies
+        raise InputError(str(error).partition(": give")[0].replace("energy", "objective") + ".") from error
+    return _averaged(device_of(function), tuple(slopes), by_work)
 
 
 def _averaged(value: Any, slopes: tuple[Any, ...], by_work: Any) -> Objective:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thermorun import plots
-from thermorun.protocol.objectives import WORK
+from thermorun.protocol.objectives import FREE_ENERGY, WORK
 from thermorun.protocol.result import ProtocolResult, rows_of
 
 if TYPE_CHECKING:
@@ -44,20 +44,29 @@ def path(ax: "Axes", result: ProtocolResult) -> None:
 
 def search(ax: "Axes", result: ProtocolResult) -> None:
     """The objective against iterations, round by round, on each round's own noise."""
+    from matplotlib.ticker import MaxNLocator
+
     spec, begin = result.spec, 0
     shift = spec.beta * (result.delta_f or 0.0) if spec.objective == WORK else 0.0
     scale = spec.beta if spec.objective == WORK else 1.0
+    if spec.objective == WORK and result.values:
+        straight = result.values["straight line"].mean
+        ax.axhline(straight, color=plots.colour(0), linestyle=":", linewidth=1, label="straight line")
     for index, one in enumerate(result.rounds):
         values = one.values[np.isfinite(one.values)]
-        label = f"{one.knots} knots, {one.particles:,} particles"
+        early = spec.objective == FREE_ENERGY and one.knots < spec.knots
+        label = f"{one.knots} knots, {one.particles:,} particles" + (", mean work" if early else "")
         at = begin + 1 + np.arange(len(values))
-        ax.plot(at, (values - shift) / scale, color=plots.colour(index), marker=".", label=label)
+        if len(values):
+            ax.plot(at, (values - shift) / scale, color=plots.colour(index), marker=".", label=label)
         begin += len(values)
     if spec.objective == WORK:
         if result.least is not None:
             ax.axhline(result.least, color=plots.EXACT, linestyle="--", linewidth=1)
         ax.set_ylabel("$W$ / energy" if result.delta_f is None else r"$W_\mathrm{ex}$ / energy")
     else:
-        ax.set_ylabel("objective of the search")
+        ax.set_ylabel("ln(1 + variance / mean$^2$)" if spec.objective == FREE_ENERGY else "distance$^2$")
     ax.set_xlabel("iteration")
+    ax.set_xlim(0, begin + 1)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     plots.legend(ax, fontsize="small")

@@ -88,7 +88,7 @@ class Protocol(PotentialSpec):
             specs.count(4 * int(BLOCK), specs.MOST_PARTICLES),
             "of the last round, in antithetic pairs; earlier take fewer",
         ),
-    ] = 2**17
+    ] = 2**16
     iterations: Annotated[int, Parameter(specs.count(1, 10_000), "of L-BFGS in each round, at most")] = 100
     particles: Annotated[
         int,

@@ -9,7 +9,7 @@ import thermorun as package
 from helpers import refused, thermorun
 from thermorun import cycles
 from thermorun.cycles import climbs, exact, markov, training, turns
-from thermorun.cycles.mixture import Mixture
+from thermorun.cycles.mixture import Mixture, climb, random_start
 from thermorun.errors import InputError, Stopped
 
 FEW = {"states": 3, "restarts": 4, "steps": 60}
@@ -58,6 +58,19 @@ def test_the_mixture_is_the_law_of_a_reversible_model(folder):
     np.testing.assert_allclose(law.visible, np.exp(mixture.log_p(exact.all_visible(8))), rtol=1e-9)
     flow = law.hidden[:, None] * law.matrix
     np.testing.assert_allclose(flow, flow.T, atol=1e-15)
+
+
+def test_both_gradients_vanish_where_em_stays():
+    x, _ = little(400)
+    found = climb(x, random_start(x, 3, 0, 0), 20_000, 1e-15, np.float64)
+    assert found.mixture.means.min() > 0.01  # no bound has stopped it
+    model = turns.reversible(found.mixture)
+    moving = np.ones(model.row.size, bool)
+    moving[2 * 3 * 8 : 2 * 3 * 8 + 8] = False
+    assert np.abs(exact.likelihood_gradient(model, x)[moving]).max() < 1e-4
+    assert np.abs(exact.two_step_gradient(model, x)[moving]).max() < 1e-4
+    model.wbar[0, 0] += 1.0  # off the maximum neither does
+    assert np.abs(exact.likelihood_gradient(model, x)[moving]).max() > 1e-3
 
 
 def test_resume_gives_the_same_bits(folder, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import thermorun as package
 from helpers import refused, thermorun
 from thermorun import cycles
-from thermorun.cycles import climbs, exact, markov, training, turns
+from thermorun.cycles import climbs, exact, family, markov, training, turns
 from thermorun.cycles.mixture import Mixture, climb, random_start
 from thermorun.errors import InputError, Stopped
 
@@ -206,6 +206,28 @@ def test_a_run_of_the_family(folder, tmp_path):
     np.testing.assert_allclose(sigma[:3], np.linspace(0, found.largest, 3), atol=1e-9)
     other = cycles.circulation(folder / "ceiling.h5", production=(0.05,), **fields)
     assert other.measured["entropy_production"].mean[0] == pytest.approx(0.05)
+
+
+def test_a_family_that_was_stopped_goes_on_without_the_file_it_is_of(folder, tmp_path, monkeypatch):
+    fields = {"members": 3, "chains": 16, "steps": 50, "samples": 160}
+    whole = cycles.circulation(folder / "ceiling.h5", **fields)
+    plain, calls = family._measured, []
+
+    def killed(*given):
+        calls.append(0)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return plain(*given)
+
+    monkeypatch.setattr(family, "_measured", killed)
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes((folder / "ceiling.h5").read_bytes())
+    with pytest.raises(Stopped):
+        cycles.circulation(copy, out=tmp_path / "c.h5", **fields)
+    monkeypatch.setattr(family, "_measured", plain)
+    copy.unlink()
+    assert "2 of 7 members are done" in " ".join(package.load(tmp_path / "c.h5").summary().split())
+    assert package.resume(tmp_path / "c.h5", threads=1).rows() == whole.rows()
 
 
 @pytest.mark.parametrize(

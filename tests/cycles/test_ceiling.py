@@ -8,8 +8,8 @@ import pytest
 import thermorun as package
 from helpers import refused, thermorun
 from thermorun import cycles
-from thermorun.cycles import climbs, exact, markov, training, turns
-from thermorun.cycles.mixture import Mixture
+from thermorun.cycles import climbs, exact, family, markov, training, turns
+from thermorun.cycles.mixture import Mixture, climb, random_start
 from thermorun.errors import InputError, Stopped
 
 FEW = {"states": 3, "restarts": 4, "steps": 60}
@@ -58,6 +58,19 @@ def test_the_mixture_is_the_law_of_a_reversible_model(folder):
     np.testing.assert_allclose(law.visible, np.exp(mixture.log_p(exact.all_visible(8))), rtol=1e-9)
     flow = law.hidden[:, None] * law.matrix
     np.testing.assert_allclose(flow, flow.T, atol=1e-15)
+
+
+def test_both_gradients_vanish_where_em_stays():
+    x, _ = little(400)
+    found = climb(x, random_start(x, 3, 0, 0), 20_000, 1e-15, np.float64)
+    assert found.mixture.means.min() > 0.01  # no bound has stopped it
+    model = turns.reversible(found.mixture)
+    moving = np.ones(model.row.size, bool)
+    moving[2 * 3 * 8 : 2 * 3 * 8 + 8] = False
+    assert np.abs(exact.likelihood_gradient(model, x)[moving]).max() < 1e-4
+    assert np.abs(exact.two_step_gradient(model, x)[moving]).max() < 1e-4
+    model.wbar[0, 0] += 1.0  # off the maximum neither does
+    assert np.abs(exact.likelihood_gradient(model, x)[moving]).max() > 1e-3
 
 
 def test_resume_gives_the_same_bits(folder, tmp_path, monkeypatch):
@@ -193,6 +206,28 @@ def test_a_run_of_the_family(folder, tmp_path):
     np.testing.assert_allclose(sigma[:3], np.linspace(0, found.largest, 3), atol=1e-9)
     other = cycles.circulation(folder / "ceiling.h5", production=(0.05,), **fields)
     assert other.measured["entropy_production"].mean[0] == pytest.approx(0.05)
+
+
+def test_a_family_that_was_stopped_goes_on_without_the_file_it_is_of(folder, tmp_path, monkeypatch):
+    fields = {"members": 3, "chains": 16, "steps": 50, "samples": 160}
+    whole = cycles.circulation(folder / "ceiling.h5", **fields)
+    plain, calls = family._measured, []
+
+    def killed(*given):
+        calls.append(0)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return plain(*given)
+
+    monkeypatch.setattr(family, "_measured", killed)
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes((folder / "ceiling.h5").read_bytes())
+    with pytest.raises(Stopped):
+        cycles.circulation(copy, out=tmp_path / "c.h5", **fields)
+    monkeypatch.setattr(family, "_measured", plain)
+    copy.unlink()
+    assert "2 of 7 members are done" in " ".join(package.load(tmp_path / "c.h5").summary().split())
+    assert package.resume(tmp_path / "c.h5", threads=1).rows() == whole.rows()
 
 
 @pytest.mark.parametrize(

@@ -210,12 +210,14 @@ def memories(family: CirculationResult) -> "Figure":
     for number, k in enumerate(shown):
         m = family.matrix @ coupling(CIRCULATING, weights, circle, family.angle[k])
         colour = colormaps["viridis"](number / max(1, len(shown) - 1))
-        label = rf"$\sigma$ = {family.measured['entropy_production'].mean[k]:.3g}"
+        sigma = family.measured["entropy_production"].mean[k]
+        label = rf"$\sigma$ = {sigma if sigma > _ROUNDING else 0.0:.3g}"
         ax.plot(autocorrelation(m, weights, family.mixture.means, _LAGS), color=colour, linewidth=1, label=label)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set_xlabel("double steps")
     ax.set_ylabel("autocorrelation of the states' mean images")
-    plots.legend(ax, fontsize="small", loc="upper right", ncols=2)
+    plots.legend(ax, fontsize="small", loc="upper right", bbox_to_anchor=(1.0, 0.95), ncols=2)
+    figure.suptitle(f"{family.facts['law']}: circulating members", fontsize="medium")
     return figure
 
 

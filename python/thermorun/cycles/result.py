@@ -239,9 +239,10 @@ class StudyResult(Result):
 
     def _about(self) -> list[str]:
         spec, data = self.spec, self.data
+        held_out = "none" if data.test_x is None else f"{len(data.test_x):,}"
         about = [
-            f"{len(data.x):,} points of {data.x.shape[1]} bits; {spec.models} models x {spec.steps:,} gradient steps in"
-            f" {self.train_seconds:.1f} s on {self.threads} threads"
+            f"{len(data.x):,} points of {data.x.shape[1]} bits, {held_out} held out; {spec.models} models x"
+            f" {spec.steps:,} gradient steps in {self.train_seconds:.1f} s on {self.threads} threads"
         ]
         if top := self.attainable:
             held = top.get("held_out_log_likelihood")

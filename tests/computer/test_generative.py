@@ -121,7 +121,7 @@ def test_rules_of_trajectories_come_to_the_closed_form(rule):
     J, b = closed_form.minimise(one.sums, one.spec.hidden, one.free)
     walk, units = descent.Descent(one, rule, 0), one.units
     found = []
-    for rounds in (20, 100, 600):
+    for rounds in (20, 80, 400):
         while walk.done < rounds * len(one.codes):
             walk.step()
         K = walk.couplings[:units, :units]
@@ -166,7 +166,7 @@ def test_a_run_and_its_file(tmp_path):
         result.animate(tmp_path / f"a.{kind}")
         with Image.open(tmp_path / f"a.{kind}") as film:
             assert film.n_frames > 40
-    with pytest.raises(RunError, match="already"):
+    with pytest.raises(InputError, match="already"):
         result.animate(tmp_path / "a.gif")
     with pytest.raises(InputError, match=r"\.gif or \.png"):
         result.animate(tmp_path / "a.mp4")
@@ -271,6 +271,7 @@ def test_the_command(tmp_path):
         (("--duration", "0.002"), "it must be at least 4"),
         (("--kT", "0"), "--kT is 0"),
         (("--machines", "0"), "--machines is 0"),
+        (("--animate", "a.mp4"), "--animate is a.mp4, which ends in '.mp4'"),
     ],
 )
 def test_what_cannot_run_is_one_sentence(tmp_path, words, sentence):

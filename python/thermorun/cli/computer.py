@@ -69,9 +69,15 @@ def generate(
     beside each other and beside a machine that has learned nothing.  The paper's own: --dataset mnist --hidden 512
     --rules published --codes pixels --biases hidden --field 0.
     """
+    if animate is not None:
+        from thermorun.computer.generative.result import require_animation
+
+        require_animation(animate)
     result = execute(Generation(**chosen(given)), out, resume, threads, as_json)
     if animate is not None:
         result.animate(animate)  # type: ignore[attr-defined]
+        if not as_json:
+            click.echo(f"picture  {animate}")
 
 
 @computer.command("sweep", short_help="Measure a machine at many values.")

@@ -9,7 +9,7 @@ import numpy as np
 from thermorun import plots
 from thermorun.arrays import Array
 from thermorun.computer.generative.result import GenerationResult
-from thermorun.errors import InputError, RunError
+from thermorun.errors import RunError
 from thermorun.estimates import over_replicas
 
 if TYPE_CHECKING:
@@ -154,10 +154,6 @@ def animate(result: GenerationResult, path: Path, machine: int, milliseconds: in
     from PIL import Image, PngImagePlugin
 
     kind = path.suffix.lower()
-    if kind not in (".gif", ".png"):
-        raise InputError(f"animation {path} ends in {path.suffix!r}; it must end in .gif or .png.")
-    if path.exists():
-        raise RunError(f"{path} is there already; it was left alone.")
     frames = [mosaic(pictures, 5, result.shape) for pictures in result.film[machine]]
     low, high = np.nanpercentile(result.film[machine], (1, 99))
     size = max(1, 400 // frames[0].shape[1])

@@ -13,6 +13,7 @@ from thermorun.computer.generative.spec import Generation
 from thermorun.computer.generative.stages import asked, clamped_pixels
 from thermorun.computer.machine import Machine
 from thermorun.computer.spec import stem
+from thermorun.errors import InputError
 from thermorun.estimates import Estimate, finite_or_none, jackknife, over_replicas, over_samples
 from thermorun.results import Result
 from thermorun.store import RunFile
@@ -231,11 +232,20 @@ class GenerationResult(Result):
     def animate(self, path: Path | str, machine: int = 0, milliseconds: int = 60) -> None:
         """Writes the coming of the first pictures of a machine as an animated .gif or .png.
 
-        Raises InputError for another ending, RunError where something else has that name.
+        Raises InputError for another ending and where something has that name, RunError where it cannot be written.
         """
+        require_animation(Path(path))
         from thermorun.computer.generative import figures
 
         figures.animate(self, Path(path), machine, milliseconds)
+
+
+def require_animation(path: Path) -> None:
+    """Raises InputError unless an animation can have this name."""
+    if path.suffix.lower() not in (".gif", ".png"):
+        raise InputError(f"animate is {path}, which ends in {path.suffix!r}; it must end in .gif or .png.")
+    if path.exists():
+        raise InputError(f"animate is {path}, which is there already; give another name.")
 
 
 def _mean(values: Array) -> Estimate:

@@ -41,16 +41,21 @@ class Generation(Spec):
     ] = None
     images: Annotated[int, Parameter(count(), "of each class to learn: its first ones")] = 1
     rules: Annotated[
-        tuple[str, ...], Parameter(several(Choice("all", *RULES)), f"of learning: {', '.join(RULES)}, or all")
+        tuple[str, ...], Parameter(several(Choice("all", *RULES)), f"how machines learn: {', '.join(RULES)}, or all")
     ] = ("closed-form",)
-    machines: Annotated[int, Parameter(count(1, 2**16), "of each rule, of noise of their own; their spread")] = 1
+    machines: Annotated[
+        int, Parameter(count(1, 2**16), "machines of each rule, each of noise of its own; their spread is the error")
+    ] = 1
     hidden: Annotated[int, Parameter(count(1, 2**14), "hidden units")] = 128
     codes: Annotated[
         str, Parameter(Choice(*CODES), "of hidden units: signs of random projections of an image, these, or its pixels")
     ] = "signs"
     biases: Annotated[str, Parameter(Choice(*BIASES), "which units learn one")] = "all"
     field: Annotated[
-        float, Parameter(specs.number, "f in V = ... + f x, in the wells of visible units all along", "energy/length")
+        float,
+        Parameter(
+            specs.number, "fixed field f: V = ... + f x, in the wells of visible units all along", "energy/length"
+        ),
     ] = 1.0
     conditional: Annotated[
         bool, Parameter(specs.flag, "a frozen input for each class says which one a picture is to be of")

@@ -7,8 +7,8 @@ import numpy as np
 
 from thermorun import specs
 from thermorun.computer.machine import Physics
-from thermorun.computer.spec import place, stem
-from thermorun.errors import InputError, require_count
+from thermorun.computer.spec import CLASSES, place, stem
+from thermorun.errors import InputError
 from thermorun.specs import Choice, Parameter, Spec, count, several
 
 RULES = ("closed-form", "published", "online", "untrained")
@@ -17,10 +17,6 @@ BIASES = ("all", "hidden", "none")
 CLAMPED = ("upper", "lower", "left", "right")
 # Steps of one random stream.
 _STEPS = 2**32
-
-
-def _class(name: str, value: Any) -> int | str:
-    return value if isinstance(value, str) and value else require_count(name, value, -(2**63), 2**63 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +33,7 @@ class Generation(Spec):
 
     dataset: Annotated[str, Parameter(place, "digits, mnist, or a file or folder of images with labels")] = "digits"
     classes: Annotated[
-        tuple[int | str, ...] | None, Parameter(several(_class), "of the data set, by default its first three")
+        tuple[int | str, ...] | None, Parameter(CLASSES.check, "of the data set, by default its first three")
     ] = None
     images: Annotated[int, Parameter(count(), "of each class to learn: its first ones")] = 1
     rules: Annotated[

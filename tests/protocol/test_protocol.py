@@ -270,8 +270,8 @@ def curved(x, theta):
 
 
 @pytest.mark.slow
-def test_two_dimensions_beat_the_geodesic():
-    """An energy given alone, where nobody has a closed form: better than what slow driving says, by its own path."""
+def test_two_dimensions():
+    """An energy given alone, three parameters, where nobody has a closed form: better than the straight line."""
     mine = Potential(
         "curved", curved, parameters=("x", "y", "stiffness"), theta=(-1.0, 0.0, 3.0), target=(1.0, 0.5, 3.0),
         dimension=2, why_invalid=lambda t: None if t[2] > 0 else "stiffness must be positive.",

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from machines import images_of, two_classes
+from PIL import Image
 from scipy import special
 
 import thermorun
@@ -231,6 +232,11 @@ def test_the_machine_of_the_package(mnist, tmp_path, monkeypatch):
     images = datasets.load_images("mnist", None)
     answers = computer.classify("mnist", images.test_x[:20].reshape(20, 28, 28), shots=9).answers
     assert np.mean(answers == images.test_labels[:20]) >= 0.9
+    (tmp_path / "pictures").mkdir()
+    for i, picture in enumerate(images.test_x[:5].reshape(5, 28, 28)):
+        Image.fromarray((255 * picture).round().astype(np.uint8)).save(tmp_path / "pictures" / f"{i}.png")
+    of_pictures = computer.classify("mnist", dataset=tmp_path / "pictures", shots=9)
+    np.testing.assert_array_equal(of_pictures.answers, answers[:5])
     (tmp_path / "mnist").write_text("1 2 3")
     with pytest.raises(InputError, match="make no machine"):
         computer.load_machine("mnist")

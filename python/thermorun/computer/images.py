@@ -100,6 +100,12 @@ class Shown:
     part: str
     own: bool
 
+    def in_unit(self, high: float) -> "Shown":
+        """Of a folder of 8-bit pictures, from 0 to 255, for a machine whose brightnesses go from 0 to 1 (``high``)."""
+        if high == 1 and Path(self.name).is_dir() and self.x.max() > 1:
+            return replace(self, x=self.x / np.float32(255))
+        return self
+
     def only(self, classes: tuple[int | str, ...]) -> "Shown":
         """Those of these classes.  Raises InputError where there are none, or no labels."""
         named = ", ".join(map(str, classes))

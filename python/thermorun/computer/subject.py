@@ -79,6 +79,7 @@ class Subject:
                 f"dataset is {shown.name}, with {shown.x.shape[1]} pixels an image; the machine in {path} has"
                 f" {machine.inputs} inputs."
             )
+        shown = shown.in_unit(machine.pixels.high)
         machine.pixels.require_unit(shown.x, shown.name)
         labels, notes = _labels(shown, machine, path, text)
         found = cls(spec, machine, shown, labels, training, (*notes, *_origin_notes(shown, origin)))

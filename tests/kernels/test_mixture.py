@@ -71,7 +71,7 @@ def test_the_best_climb_is_the_best_mixture():
         return -counts @ np.log(a @ [v[0], 1 - v[0]]) / len(x)
 
     bounds = [(1e-6, 1 - 1e-6)] + [(edge, 1 - edge)] * 6
-    best = -optimize.differential_evolution(loss, bounds, seed=1, maxiter=400, tol=1e-10).fun
+    best = -optimize.differential_evolution(loss, bounds, seed=1, maxiter=150, popsize=8, tol=1e-9).fun
     reached = max(climb(x, random_start(x, 2, 0, k), 3000, 1e-12, np.float64).log_likelihood for k in range(20))
     assert reached == pytest.approx(best, abs=1e-5)
 

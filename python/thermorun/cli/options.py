@@ -12,6 +12,8 @@ from thermorun.errors import InputError
 from thermorun.specs import Choice, Spec, defaults, parameters, types
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+# Characters of an option and of the choices behind it, that a line of 80 has room for.
+_LINE = 75
 
 
 class Count(click.ParamType[int]):
@@ -101,8 +103,10 @@ def _option(spec: type[Spec], name: str, called: str | None, kind: Any) -> Calla
         kind = click.Choice(check.words)
     elif kind is None:
         kind = {int: Counts() if repeated else Count(), float: Numbers() if repeated else click.FLOAT}.get(plain)
-    multiple = repeated and not isinstance(kind, Numbers | Counts | click.Path)
-    return click.option(flag, name, type=kind, multiple=multiple, help=about)
+    multiple, metavar = repeated and not isinstance(kind, Numbers | Counts | click.Path), None
+    if isinstance(kind, click.Choice) and len(flag) + len("|".join(kind.choices)) > _LINE:
+        about, metavar = f"One of {', '.join(kind.choices)}: {about[:1].lower()}{about[1:]}", "CHOICE"
+    return click.option(flag, name, type=kind, multiple=multiple, metavar=metavar, help=about)
 
 
 def _plain(annotation: Any) -> tuple[Any, bool]:

@@ -249,3 +249,10 @@ def test_bad_input_is_one_sentence_and_exit_code_2(folder, tmp_path, words, sent
     given = [names.get(word, word) for word in words.split()]
     refused(thermorun("cycles", *given, folder=tmp_path), sentence)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_of_more_states_than_points_says_why_it_has_no_ceiling():
+    x = np.random.default_rng(0).random((4, 6)) < 0.5
+    study = cycles.train(x, models=1, epochs=1, hidden=5, samples=16, count_steps=100)
+    assert not study.ceiling
+    assert "no ceiling: 5 hidden states are more than the 4 points" in study.notes()

@@ -266,6 +266,8 @@ class StudyResult(Result):
                 f"?: {self.epochs_done} of {spec.epochs} epochs are done; go on with 'thermorun resume {self.file}'"
             )
             return notes
+        if spec.ceiling > 0 and spec.encoding != "bits" and spec.hidden > len(data.x):
+            notes.append(f"no ceiling: {spec.hidden:,} hidden states are more than the {len(data.x):,} points")
         if not self.states:
             there = f"2^{spec.hidden}" if spec.encoding == "bits" else f"{spec.hidden:,}"
             notes.append(

@@ -77,7 +77,7 @@ def trajectories(dtype):
     fields = inputs[:BATCH] @ weights + bias
     paths = np.empty((STEPS + 1, BATCH, UNITS), dtype)
     network.simulate(
-        np.zeros((BATCH, UNITS), dtype), np.zeros(BATCH), np.zeros(BATCH, np.int64), fields, j, PHYSICS,
+        np.zeros((BATCH, UNITS), dtype), np.zeros(BATCH), np.zeros(BATCH, np.int64), fields, network.dense(j), PHYSICS,
         (0, STEPS), (SEED, STREAM), np.arange(STEPS + 1), paths,
     )  # fmt: skip
     return paths, fields, j
@@ -96,13 +96,14 @@ def targets(dtype):
 
 def ours_classify(dtype=np.float32):
     inputs, weights, bias, j = machine(dtype)
+    couplings = network.dense(j)
     recorded, paths = np.empty(0, np.intp), np.empty((0, SAMPLES, UNITS), dtype)
 
     def run():
         with threadpool_limits(1, user_api="blas"):  # as `thermorun` does
             fields = inputs @ weights + bias
         x, heat, status = np.zeros_like(fields), np.zeros(SAMPLES), np.zeros(SAMPLES, np.int64)
-        network.simulate(x, heat, status, fields, j, PHYSICS, (0, STEPS), (SEED, STREAM), recorded, paths)
+        network.simulate(x, heat, status, fields, couplings, PHYSICS, (0, STEPS), (SEED, STREAM), recorded, paths)
         x[:, -OUTPUTS:].argmax(axis=1)
         return x
 

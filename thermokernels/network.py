@@ -34,15 +34,40 @@ def padded(units):
     return -(-units // GROUP) * GROUP
 
 
+def dense(couplings):
+    """Couplings (units, units) as `simulate` takes them, none of them a product of factors."""
+    units = len(couplings)
+    return couplings, np.empty((units, 0), couplings.dtype), np.empty((0, units), couplings.dtype)
+
+
+@device
+def _put(part, matrix):
+    """``part`` into the corner of ``matrix``, in its dtype."""
+    for i in range(part.shape[0]):
+        for j in range(part.shape[1]):
+            matrix[i, j] = part[i, j]
+
+
 @device
 def pad_couplings(couplings, like):
     """The couplings, filled up with zeros, in the dtype of ``like``."""
     size = padded(couplings.shape[0])
     matrix = aligned(size, size, like)
-    for i in range(couplings.shape[0]):
-        for j in range(couplings.shape[0]):
-            matrix[i, j] = couplings[i, j]
+    _put(couplings, matrix)
     return matrix
+
+
+@device
+def _pad_factors(couplings, like):
+    """The matrices A (modes, units) and B (units, modes + units) of J x = B (A x, x): modes first, filled up to whole
+    eights, so that a product ends where the pairs of its rows end."""
+    pairs, left, right = couplings
+    size, modes = padded(pairs.shape[0]), -(-right.shape[0] // ROWS) * ROWS
+    to_modes, matrix = aligned(modes, size, like), aligned(size, modes + size, like)
+    _put(right, to_modes)
+    _put(left, matrix)
+    _put(pairs, matrix[:, modes:])
+    return to_modes, matrix
 
 
 @device
@@ -130,7 +155,8 @@ def simulate(x, heat, status, fields, couplings, physics, span, noise, recorded,
     ``heat``       float64 (trajectories,), heat absorbed so far, V(x') - V(x) step by step; updated.
     ``status``     int64 (trajectories,): 0, or one more than the step at which the energy was no longer finite.
     ``fields``     dtype of x, (trajectories, units): h = b + W u.
-    ``couplings``  (units, units), symmetric, zero diagonal.
+    ``couplings``  J, symmetric with zero diagonal, as pairs + left right: three arrays, (units, units), (units, modes)
+                   and (modes, units).  What is of low rank costs modes in the place of units; `dense` has no modes.
     ``span``       number of the first step, below 2^32 with all that follow, and how many are taken.
     ``noise``      seed and stream, uint64.
     ``recorded``   intp (records,), ascending: numbers of steps taken in this call, from 0, after which to record x.
@@ -143,10 +169,12 @@ def simulate(x, heat, status, fields, couplings, physics, span, noise, recorded,
     first, steps = span
     size, tiles = padded(units), -(-trajectories // TILE)
     groups = size // GROUP
-    matrix = pad_couplings(couplings, x)
+    to_modes, matrix = _pad_factors(couplings, x)
+    modes = to_modes.shape[0]
     reach, line = reaches(matrix), LINE // x.itemsize
     for task in prange(TASKS):
-        position, gradient = aligned(size, TILE, x), aligned(size, TILE, x)
+        whole, gradient = aligned(modes + size, TILE, x), aligned(size, TILE, x)
+        position = whole[modes:]
         field, last_move = aligned(size, TILE, x), aligned(size, TILE, x)
         change = np.empty(TILE, x.dtype)
         normals = np.empty(size * TILE, np.float32)
@@ -163,8 +191,10 @@ def simulate(x, heat, status, fields, couplings, physics, span, noise, recorded,
                 while row < recorded.size and recorded[row] == n:
                     unload(position, paths[row, mine])
                     row += 1
+                whole[:modes] = x.dtype.type(0.0)
+                add_product(whole[:modes, :wide], to_modes, position[:, :wide])
                 copy_rows(gradient, field)
-                add_pairs(gradient[:, :wide], matrix, reach, position[:, :wide])
+                add_pairs(gradient[:, :wide], matrix, reach, whole[:, :wide])
                 if n == steps:
                     _last_pairs(gradient, field, last_move, units, change)
                 else:

@@ -210,7 +210,7 @@ def _network() -> str:
     x, fields = np.zeros((trajectories, 1)), np.full((trajectories, 1), 0.5)
     heat, status = np.zeros(trajectories), np.zeros(trajectories, np.int64)
     network.simulate(
-        x, heat, status, fields, np.zeros((1, 1)), physics, (0, 3000), (np.uint64(1), np.uint64(2)),
+        x, heat, status, fields, network.dense(np.zeros((1, 1))), physics, (0, 3000), (np.uint64(1), np.uint64(2)),
         np.empty(0, np.intp), np.empty((0, trajectories, 1)),
     )  # fmt: skip
     grid = np.linspace(-6.0, 6.0, 4001)

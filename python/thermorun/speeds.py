@@ -155,6 +155,7 @@ def _classify() -> Run:
 
     rng = np.random.default_rng(1)
     j = np.tril(rng.normal(0.0, 2.0, (_UNITS, _UNITS)), -1).astype(np.float32)
+    couplings = network.dense(j + j.T)
     inputs = rng.normal(size=(_SAMPLES, _INPUTS)).astype(np.float32)
     weights = rng.normal(size=(_INPUTS, _UNITS)).astype(np.float32)
     physics = Physics().kernel
@@ -163,7 +164,7 @@ def _classify() -> Run:
         fields = inputs @ weights
         x, heat, status = np.zeros_like(fields), np.zeros(_SAMPLES), np.zeros(_SAMPLES, np.int64)
         none, paths = np.empty(0, np.intp), np.empty((0, _SAMPLES, _UNITS), np.float32)
-        network.simulate(x, heat, status, fields, j + j.T, physics, (0, _READ), _PLACE, none, paths)
+        network.simulate(x, heat, status, fields, couplings, physics, (0, _READ), _PLACE, none, paths)
 
     return run
 

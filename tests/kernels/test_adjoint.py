@@ -13,7 +13,7 @@ import naive
 from helpers import kernel_normals, symmetric
 from thermokernels.adjoint import backward, forward, segments, stride
 from thermokernels.moments import Step, adam
-from thermokernels.network import simulate
+from thermokernels.network import dense, simulate
 from thermokernels.pictures import distort
 from thermorun.computer.adjoint import LimitedPhysics
 from thermorun.computer.machine import KernelPhysics
@@ -78,8 +78,8 @@ def test_without_a_limit_steps_are_those_of_the_network():
     start, fields = start_and_fields(130, 20)
     couplings, x = symmetric(20), start.copy()
     simulate(
-        x, np.zeros(130), np.zeros(130, np.int64), fields, couplings, KernelPhysics(*PHYSICS[:5]), (50, 30), NOISE,
-        np.empty(0, np.intp), np.empty((0, 130, 20)),
+        x, np.zeros(130), np.zeros(130, np.int64), fields, dense(couplings), KernelPhysics(*PHYSICS[:5]), (50, 30),
+        NOISE, np.empty(0, np.intp), np.empty((0, 130, 20)),
     )  # fmt: skip
     marks, status = end_of(start, fields, couplings, PHYSICS, 50, 30)
     np.testing.assert_allclose(marks[-1], x, rtol=0, atol=1e-13)

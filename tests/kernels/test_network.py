@@ -8,8 +8,9 @@ from scipy import integrate, interpolate, linalg, stats
 
 import naive
 from helpers import LEAST_P, all_pairs, kernel_normals, symmetric, z_score
-from thermokernels.network import simulate
+from thermokernels.network import dense, simulate
 from thermokernels.products import LINE, add_gram, add_product, aligned
+from thermorun.computer.factors import factored
 from thermorun.computer.machine import KernelPhysics
 
 SEED, STREAM = 2**63 + 7, 2**40 + 3
@@ -33,6 +34,7 @@ def start_and_fields(trajectories, units, dtype):
 
 def run(x, fields, couplings, physics, first, steps, recorded=(), before=None):
     """The kernel, as the twin: x, heat and status at the end, and the paths; ``before`` is what it returned last."""
+    couplings = couplings if isinstance(couplings, tuple) else dense(couplings)
     x, (heat, status) = x.copy(), (np.zeros(len(x)), np.zeros(len(x), np.int64)) if before is None else before[1:3]
     heat, status = heat.copy(), status.copy()
     paths = np.full((len(recorded), *x.shape), np.nan, x.dtype)
@@ -117,6 +119,26 @@ def test_simulate_is_the_twin(trajectories, units, dtype, noise, bound):
         # Rounding grows with the largest numbers of a trajectory's sums, at every step.
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=12 * bound[dtype] * np.max(np.abs(theirs), initial=1.0))
     np.testing.assert_array_equal(result[3][-1], result[0])
+
+
+@pytest.mark.parametrize(("rank", "most"), [(0, 0), (3, 8), (20, 0)])
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-14), (np.float32, 1e-6)])
+def test_couplings_of_low_rank_are_the_twins_too(dtype, bound, rank, most):
+    """J between 30 hidden and 40 other units is of this rank; a block of 20 is not worth its factors."""
+    x, fields = start_and_fields(70, 70, dtype)
+    rng, whole = np.random.default_rng(rank), symmetric(70)
+    whole[30:, :30] = 0.3 * rng.normal(size=(40, rank)) @ rng.normal(size=(rank, 30))
+    whole[:30, 30:] = whole[30:, :30].T
+    couplings = factored(whole, 30, np.dtype(dtype))
+    assert min(2 * rank, most) <= len(couplings[2]) <= most
+    pairs, left, right = couplings
+    rounding = 2 * np.finfo(dtype).eps * np.linalg.norm(whole[30:, :30], 2)
+    np.testing.assert_allclose(pairs + left @ right, whole, rtol=0, atol=rounding)
+    result = run(x, fields, couplings, PHYSICS, 1000, 12)
+    twin = naive.simulate(x.astype(float), fields, whole, PHYSICS, 1000, 12, SEED, STREAM, noise=kernel_normals)
+    for mine, theirs in zip(result[:2], twin[:2], strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=24 * bound * np.max(np.abs(theirs), initial=1.0))
+    assert_same(result, run(x, fields, couplings, PHYSICS, 1000, 12))
 
 
 @dtypes

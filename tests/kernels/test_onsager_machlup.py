@@ -8,7 +8,7 @@ from scipy import stats
 
 import naive
 from helpers import LEAST_P, symmetric, z_score
-from thermokernels.network import simulate
+from thermokernels.network import dense, simulate
 from thermokernels.onsager_machlup import action_gradient, teach
 from thermorun.computer.machine import KernelPhysics
 
@@ -180,8 +180,8 @@ def test_at_the_true_parameters_the_residual_is_the_noise(dtype):
     x, fields = (rng.normal(size=(trajectories, units)).astype(dtype) for _ in range(2))
     paths, couplings = np.empty((steps + 1, trajectories, units), dtype), symmetric(units)
     simulate(
-        x, np.zeros(trajectories), np.zeros(trajectories, np.int64), fields, couplings, physics, (0, steps),
-        (np.uint64(3), np.uint64(4)), np.arange(steps + 1), paths,
+        x, np.zeros(trajectories), np.zeros(trajectories, np.int64), fields, dense(couplings), physics,
+        (0, steps), (np.uint64(3), np.uint64(4)), np.arange(steps + 1), paths,
     )  # fmt: skip
     action, residuals, _ = evaluate(paths, fields, couplings, physics)
     width = np.sqrt(steps * physics.mobility * physics.dt / (2.0 * physics.kT))

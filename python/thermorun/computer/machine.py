@@ -8,6 +8,7 @@ import numpy as np
 
 from thermokernels import network
 from thermorun.arrays import Array
+from thermorun.computer.factors import factored
 from thermorun.datasets import Images
 from thermorun.errors import InputError, RunError, require_number, require_positive
 from thermorun.streams import Streams
@@ -297,12 +298,13 @@ class Machine:
     ) -> tuple[Array, Array]:  # fmt: skip
         """Moves ``x`` on, one kernel call after the other, and writes ``paths``; returns heat and status."""
         heat, status = np.zeros(len(x)), np.zeros(len(x), np.int64)
+        couplings = factored(self.couplings, self.hidden, x.dtype)
         length = max(1, _CALL // max(1, x.size * (self.units + _NOISE)))
         for done in range(0, max(1, steps), length):
             count, written = min(length, steps - done), np.searchsorted(rows, done, "left" if done == 0 else "right")
             part = slice(written, np.searchsorted(rows, done + count, "right"))
             network.simulate(
-                x, heat, status, fields, self.couplings, physics.kernel, (first + done, count), streams.take(),
+                x, heat, status, fields, couplings, physics.kernel, (first + done, count), streams.take(),
                 rows[part] - done, paths[part],
             )  # fmt: skip
             pause()

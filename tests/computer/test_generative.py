@@ -247,8 +247,40 @@ def test_a_judge_has_not_seen_what_was_learned():
     assert np.array_equal(judge(x[:6].reshape(6, -1)), y[:6])
 
 
+def test_images_of_ones_own(tmp_path):
+    """Colour pictures of any shape, with labels or without, one class, one picture: nothing is held out of so few."""
+    rng = np.random.default_rng(5)
+    for name in ("a/1", "a/2", "b/1", "flat/1", "flat/2", "one/1"):
+        path = tmp_path / ("kinds" if name[1] == "/" else "") / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (3, 9, 3), dtype=np.uint8)).save(path)
+    quick = {"hidden": 8, "pictures": 4, "dt": 0.01}
+    kinds = computer.generate(dataset=str(tmp_path / "kinds"), images=1, **quick)
+    assert kinds.classes == ("a", "b")
+    assert kinds.shape == (3, 9)
+    assert len(computer.generate(dataset=str(tmp_path / "kinds"), classes=("a",), images=2, **quick).labels) == 2
+    flat = computer.generate(dataset=str(tmp_path / "flat"), clamped="left", **quick)
+    assert flat.classes == ("0", "1")
+    assert np.isnan(flat.judge_accuracy)
+    assert "none held out" in flat.summary()
+    one = computer.generate(dataset=str(tmp_path / "one"), conditional=True, **quick)
+    assert one.quality("closed-form")["obeyed"].mean == 1
+    for figure in one.figures().values():
+        figure.draw_without_rendering()
+    assert computer.generate(rng.random((1, 1, 5)), **quick).prototypes.shape == (1, 5)
+    every_third = computer.generate(rng.random((12, 6)), np.arange(12) % 3, classes=(2,), **quick)
+    assert every_third.classes == ("2",)
+
+
+def test_the_judge_knows_nothing_without_contrast():
+    x, y = images()
+    x[30] = 1.0
+    assert np.isfinite(computer.generate(x, y, **SMALL).judge_accuracy)
+
+
 def test_the_command(tmp_path):
     words = ("computer", "generate", "--hidden", 24, "--pictures", 10, "--dt", 0.005, "--classes", "3,7")
+    words += ("--rules", "closed-form,untrained")
     done = command(*words, "--out", "a.h5", "--animate", "a.gif", "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -271,6 +303,10 @@ def test_the_command(tmp_path):
         (("--duration", "0.002"), "it must be at least 4"),
         (("--kT", "0"), "--kT is 0"),
         (("--machines", "0"), "--machines is 0"),
+        (("--rules", "closed-form,magic"), "--rules is 'magic'; it must be"),
+        (("--classes", "1,cat"), "--classes asks for cat, which digits does not have"),
+        (("--classes", "1,"), "'--classes': '1,'; give words with commas between"),
+        (("--animate", "no/a.gif"), "but the folder no does not exist"),
         (("--animate", "a.mp4"), "--animate is a.mp4, which ends in '.mp4'"),
     ],
 )

@@ -155,6 +155,24 @@ def test_deep_grey_pictures_are_not_cut(tmp_path):
     assert stored.sum() == 4000 * (GREY[:6].astype(int) // 15).sum()
 
 
+def test_images_that_nobody_has_to_tell_apart():
+    """One class, no labels, and as many of each class as are wanted, wherever they stand."""
+    x, y = np.random.default_rng(0).random((12, 4)), np.arange(12) % 3
+    with pytest.raises(InputError, match="1 class to tell apart"):
+        datasets.images_from_arrays(x, y, classes=(1,))
+    with pytest.raises(InputError, match="no point to hold out"):
+        datasets.images_from_arrays(x, y, classes=(0, 1))
+    one = datasets.images_from_arrays(x, y, classes=(1,), each=4)
+    assert np.array_equal(one.x, np.float32(x[1::3]))
+    assert len(one.test_x) == 0
+    last = datasets.images_from_arrays(x, y, each=1)  # every third point is all of class 2
+    assert np.bincount(last.labels).tolist() == [4, 4, 4]
+    held = datasets.images_from_arrays(np.vstack([x, x]), np.repeat([0, 1], 12), each=8)
+    assert (len(held.x), len(held.test_x)) == (16, 8)
+    alone = datasets.images_from_arrays(x, None, classes=(2, 5), each=1)
+    assert np.array_equal(alone.x, np.float32(x[[2, 5]]))
+
+
 def test_arrays_that_are_packed_alone(tmp_path):
     with gzip.open(tmp_path / "a.npy.gz", "wb") as stream:
         np.save(stream, BITS)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from thermorun.cli.options import Numbers, chosen, run_options, spec_options, worker_options
+from thermorun.cli.options import Numbers, Words, chosen, run_options, spec_options, worker_options
 from thermorun.cli.run import execute
 from thermorun.computer.experiments.spec import Comparison, Devices, Energy
 from thermorun.computer.generative.spec import Generation
@@ -29,7 +29,7 @@ def computer() -> None:
 
 
 @computer.command("train", short_help="Train a machine.")
-@spec_options(ComputerTraining, without=_WITHOUT)
+@spec_options(ComputerTraining, kinds={"classes": Words()}, without=_WITHOUT)
 @run_options
 def train(out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
     """Train a machine and classify the held-out images.
@@ -44,7 +44,7 @@ def train(out: Path | None, resume: bool, threads: int | None, as_json: bool, **
 
 @computer.command("classify", short_help="Classify images with a machine.")
 @click.argument("file", type=click.Path(path_type=Path))
-@spec_options(Classification, without=_WITHOUT)
+@spec_options(Classification, kinds={"classes": Words()}, without=_WITHOUT)
 @run_options
 @worker_options
 def classify(file: Path, out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
@@ -57,7 +57,7 @@ def classify(file: Path, out: Path | None, resume: bool, threads: int | None, as
 
 
 @computer.command("generate", short_help="Make pictures out of noise.")
-@spec_options(Generation, without=_WITHOUT)
+@spec_options(Generation, kinds={"classes": Words(), "rules": Words()}, without=_WITHOUT)
 @click.option("--animate", type=click.Path(path_type=Path), help="Also an animated .gif or .png of pictures that come.")
 @run_options
 def generate(
@@ -82,7 +82,7 @@ def generate(
 
 @computer.command("sweep", short_help="Measure a machine at many values.")
 @click.argument("file", type=click.Path(path_type=Path))
-@spec_options(Sweep, kinds={"values": _Values()}, without=_WITHOUT)
+@spec_options(Sweep, kinds={"values": _Values(), "classes": Words()}, without=_WITHOUT)
 @run_options
 def sweep(file: Path, out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
     """Measure the machine in FILE at many values of one setting."""
@@ -115,7 +115,7 @@ def devices(file: Path, out: Path | None, resume: bool, threads: int | None, as_
 
 
 @computer.command("compare", short_help="Ways to train, and teachers.")
-@spec_options(Comparison, without=_WITHOUT)
+@spec_options(Comparison, kinds={"classes": Words()}, without=_WITHOUT)
 @run_options
 def compare(out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
     """Compare ways to train the same machine, at equal trajectories and at equal seconds; and kinds of teachers."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from thermorun.cli.options import Count, Counts, Numbers, chosen, run_options, spec_options
+from thermorun.cli.options import Count, Counts, Numbers, Words, chosen, run_options, spec_options
 from thermorun.cli.run import execute, show
 from thermorun.cycles.climbs import CycleCeiling
 from thermorun.cycles.family import CycleCirculation
@@ -31,23 +31,13 @@ class _Pair(Counts):
         return sizes * 2 if len(sizes) == 1 else sizes
 
 
-class _Classes(Counts):
-    """Classes by number or name, as in 0,1,2 or cat,dog."""
-
-    name = "class,..."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        words = [word.strip() for word in str(value).split(",")]
-        return tuple(int(word) if word.removeprefix("-").isdecimal() else word for word in words)
-
-
 @click.group(short_help="Latent-cycle models: train, sample, analyse.")
 def cycles() -> None:
     """Latent cycles: generative models out of equilibrium (Baiesi & Rosso)."""
 
 
 @cycles.command(short_help="Train models side by side.")
-@spec_options(CycleStudy, kinds={"minibatch": _Pair(), "classes": _Classes()}, without=("fingerprint",))
+@spec_options(CycleStudy, kinds={"minibatch": _Pair(), "classes": Words()}, without=("fingerprint",))
 @run_options
 def train(out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
     """Train models and analyse them; every epoch streams to an HDF5 file, which holds the data too.
@@ -60,7 +50,7 @@ def train(out: Path | None, resume: bool, threads: int | None, as_json: bool, **
 
 
 @cycles.command(short_help="The likelihood that one-hot states can attain.")
-@spec_options(CycleCeiling, kinds={"classes": _Classes()}, without=("fingerprint",))
+@spec_options(CycleCeiling, kinds={"classes": Words()}, without=("fingerprint",))
 @run_options
 def ceiling(out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
     """The best mixture of Bernoulli products that expectation-maximisation finds, from several starts.

@@ -69,6 +69,20 @@ class Counts(click.ParamType[tuple[int, ...]]):
             self.fail(f"{str(value)[:40]!r}; give whole numbers with commas between, as in 0,1,2.", param, ctx)
 
 
+class Words(click.ParamType[tuple[int | str, ...]]):
+    """Words or numbers with commas between, as in 0,1,2 or cat,dog."""
+
+    name = "word,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int | str, ...]:
+        if isinstance(value, tuple):
+            return value
+        words = [word.strip() for word in str(value).split(",")]
+        if "" in words:
+            self.fail(f"{str(value)[:40]!r}; give words with commas between, as in 0,1,2 or cat,dog.", param, ctx)
+        return tuple(int(word) if word.removeprefix("-").isdecimal() else word for word in words)
+
+
 def spec_options(
     spec: type[Spec], *, names: dict[str, str] | None = None, kinds: dict[str, Any] | None = None,
     without: tuple[str, ...] = (),
@@ -106,7 +120,13 @@ def _option(spec: type[Spec], name: str, called: str | None, kind: Any) -> Calla
     multiple, metavar = repeated and not isinstance(kind, Numbers | Counts | click.Path), None
     if isinstance(kind, click.Choice) and len(flag) + len("|".join(kind.choices)) > _LINE:
         about, metavar = f"One of {', '.join(kind.choices)}: {about[:1].lower()}{about[1:]}", "CHOICE"
-    return click.option(flag, name, type=kind, multiple=multiple, metavar=metavar, help=about)
+    joined = _joined if isinstance(kind, Words) else None
+    return click.option(flag, name, type=kind, multiple=multiple, metavar=metavar, callback=joined, help=about)
+
+
+def _joined(ctx: click.Context, param: click.Parameter, values: Any) -> tuple[int | str, ...]:
+    """Of an option that was given once with all words, or again for each."""
+    return tuple(word for words in values for word in words)
 
 
 def _plain(annotation: Any) -> tuple[Any, bool]:

@@ -31,14 +31,19 @@ def arrays(X: ArrayLike | None, y: ArrayLike | None) -> Arrays | None:
     return None if X is None else Arrays(X, y)
 
 
-def training_images(dataset: str, data: Arrays | None, classes: tuple[int | str, ...] | None) -> Images:
-    """Images with labels, part of them held out.  Raises InputError."""
+def training_images(
+    dataset: str, data: Arrays | None, classes: tuple[int | str, ...] | None, each: int | None = None
+) -> Images:
+    """Images with labels, part of them held out; ``each`` is that of `datasets.images_from_arrays`.
+
+    Raises InputError.
+    """
     if data is None:
         require_there(dataset)
-        return datasets.load_images(dataset, classes)
-    if data.labels is None:
+        return datasets.load_images(dataset, classes, each)
+    if data.labels is None and each is None:
         raise InputError("y is None; a training needs one label an image, as in computer.train(X, y).")
-    return datasets.images_from_arrays(data.x, data.labels, classes=classes)
+    return datasets.images_from_arrays(data.x, data.labels, classes=classes, each=each)
 
 
 def whole_path(name: str | Path | None) -> str | None:

@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from thermorun.arrays import Array
 from thermorun.datasets import files, idx, normal
 from thermorun.errors import InputError
 
@@ -107,41 +108,45 @@ class Images:
         return zlib.crc32("\n".join(self.names).encode(), value) if self.names else value
 
 
-def load_images(name: str, classes: tuple[int | str, ...] | None = None) -> Images:
+def load_images(name: str, classes: tuple[int | str, ...] | None = None, each: int | None = None) -> Images:
     """The grey images of that name, or in that file or folder; only ``classes`` of them where they are given.
 
-    ``digits`` and files without a test part hold out every third point.  Raises InputError for an unknown name, data
-    without labels, absent classes, and downloads that fail.
+    ``digits`` and files without a test part hold out every third point; ``each`` is that of `images_from_arrays`.
+    Raises InputError for an unknown name, data without labels, absent classes, and downloads that fail.
     """
     if name == "digits":
         from sklearn.datasets import load_digits
 
         bunch = load_digits()
-        return images_from_arrays(bunch.images / 16.0, bunch.target, name=name, classes=classes)
+        return images_from_arrays(bunch.images / 16.0, bunch.target, name=name, classes=classes, each=each)
     if name == "mnist":
         x, labels = idx.mnist("train")
         test_x, test_labels = idx.mnist("t10k")
-        return images_from_arrays(x / np.float32(255), labels, test_x / np.float32(255), test_labels, name, classes)
+        grey, test_grey = x / np.float32(255), test_x / np.float32(255)
+        return images_from_arrays(grey, labels, test_grey, test_labels, name, classes, each)
     raw = _read(name, ("digits", "mnist"))
-    if raw.labels is None:
+    if raw.labels is None and each is None:
         raise InputError(
             f"dataset is {name}, which holds no labels; a classifier needs them: np.savez(x=..., labels=...)."
         )
-    return images_from_arrays(raw.x, raw.labels, raw.test_x, raw.test_labels, name, classes)
+    return images_from_arrays(raw.x, raw.labels, raw.test_x, raw.test_labels, name, classes, each)
 
 
 def images_from_arrays(
-    x: ArrayLike, labels: ArrayLike, test_x: ArrayLike | None = None, test_labels: ArrayLike | None = None,
-    name: str = ARRAY, classes: tuple[int | str, ...] | None = None,
+    x: ArrayLike, labels: ArrayLike | None, test_x: ArrayLike | None = None, test_labels: ArrayLike | None = None,
+    name: str = ARRAY, classes: tuple[int | str, ...] | None = None, each: int | None = None,
 ) -> Images:  # fmt: skip
     """Grey images of one's own, (points, D) or (points, rows, columns), with one label a point.
 
-    Without ``test_x`` every third point is held out.  Raises InputError.
+    Without ``test_x`` every third point is held out.  ``each`` is for who learns so many images of each class, and
+    need not tell them apart: one class is enough, without labels every image is a class of its own, and none is held
+    out where that would leave too few of a class.  Raises InputError.
     """
     grey, shape = normal.pixels(x, name)
-    given = normal.labels(labels, len(grey), name)
+    given = normal.labels(np.arange(len(grey)) if labels is None else labels, len(grey), name)
     if test_x is None or test_labels is None:
         held_out = np.arange(len(grey)) % 3 == 2
+        held_out &= each is None or _fewest(given, ~held_out, classes) >= each
         test_grey, test_given = grey[held_out], given[held_out]
         grey, given = grey[~held_out], given[~held_out]
     else:
@@ -154,17 +159,25 @@ def images_from_arrays(
     assert test_numbers is not None
     there = np.unique(numbers)
     wanted = there if classes is None else normal.wanted(classes, there, names, name)
-    if len(wanted) < 2:
+    if len(wanted) < 2 and each is None:
         raise InputError(f"{name} has {len(wanted)} class to tell apart; it must be at least 2.")
     keep, seen = np.isin(numbers, wanted), np.isin(test_numbers, wanted)
     test_keep = np.ones_like(seen) if classes is None else seen
-    if not test_keep.any():
+    if not test_keep.any() and each is None:
         raise InputError(f"{name} has no point to hold out in its classes; give more points.")
     numbered = np.where(seen, np.searchsorted(wanted, test_numbers), -1)[test_keep]
     return Images(
         name, np.ascontiguousarray(grey[keep], np.float32), np.searchsorted(wanted, numbers[keep]),
         np.ascontiguousarray(test_grey[test_keep], np.float32), numbered, wanted, shape, test_numbers[test_keep], names,
     )  # fmt: skip
+
+
+def _fewest(labels: Array, kept: Array, classes: tuple[int | str, ...] | None) -> int:
+    """Points of those ``kept`` that the smallest of the classes has."""
+    there, places = np.unique(labels, return_inverse=True)
+    counts = np.bincount(places[kept], minlength=len(there))
+    chosen = counts if classes is None else counts[np.isin(there.astype(str), [str(one) for one in classes])]
+    return int(chosen.min(initial=len(labels)))
 
 
 def load(name: str, classes: tuple[int | str, ...] | None = None, threshold: float | None = None) -> Dataset:

@@ -8,7 +8,7 @@ import numpy as np
 
 from thermorun import plots
 from thermorun.arrays import Array
-from thermorun.computer.generative.result import GenerationResult
+from thermorun.computer.generative.result import SHARES, GenerationResult
 from thermorun.errors import RunError
 from thermorun.estimates import over_replicas
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 # Frames of a film strip, pictures of a gallery in a row and in all, hidden units whose fields are shown.
 _STRIP, _WIDE, _MOST, _FIELDS = 10, 10, 100, 16
-_FIRST, _SECOND = plots.COLOURS[0], plots.COLOURS[1]
 
 
 def mosaic(pictures: Array, columns: int, shape: tuple[int, int]) -> Array:
@@ -46,17 +45,28 @@ def gallery(result: GenerationResult) -> "Figure":
     """The prototypes, and up to 100 pictures of the first machine of every rule."""
     rules, shape = result.rules, result.shape
     count = min(_MOST, result.spec.pictures)
+    wide = _columns(count, shape)
+    high = 3.3 * -(-count // wide) * (shape[0] + 1) / (wide * (shape[1] + 1))
     figure: Figure
     figure, axes = plots.subplots(
-        1, 1 + len(rules), size=(1.3 + 3.3 * len(rules), 3.9), squeeze=False, width_ratios=(0.35, *[1.0] * len(rules))
-    )
+        1, 1 + len(rules), size=(1.3 + 3.3 * len(rules), min(max(high, 1.5), 4.5) + 0.6), squeeze=False,
+        width_ratios=(0.35, *[1.0] * len(rules)),
+    )  # fmt: skip
     first = np.unique(result.labels, return_index=True)[1][:_WIDE]
-    _show(axes[0, 0], mosaic(result.prototypes[first], 1, shape))
-    axes[0, 0].set_title("learned" if len(result.labels) == len(first) else "some\nlearned", fontsize=9)
+    _show(axes[0, 0], mosaic(result.prototypes[first], 1 + len(first) // 4, shape))
+    axes[0, 0].set_title("learned" if len(result.labels) == len(first) else "some learned", fontsize=9)
     for ax, rule in zip(axes[0, 1:], rules, strict=True):
-        _show(ax, mosaic(result.x[result.of_rule(rule).start, :count], _WIDE, shape))
+        _show(ax, mosaic(result.x[result.of_rule(rule).start, :count], wide, shape))
         ax.set_title(f"{rule}: correlation {result.quality(rule)['correlation']}", fontsize=9)
+    for ax in axes.flat:
+        ax.set_anchor("N")
+    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr]
     return figure
+
+
+def _columns(count: int, shape: tuple[int, int]) -> int:
+    """Of a mosaic of so many pictures that is about a square."""
+    return min(count, max(1, round(float(np.sqrt(count * (shape[0] + 1) / (shape[1] + 1))))))
 
 
 def film(result: GenerationResult) -> "Figure":
@@ -65,7 +75,10 @@ def film(result: GenerationResult) -> "Figure":
     lost, made = result.noising[chosen], result.film[0][chosen]
     heights = (lost.shape[1], made.shape[1])
     figure: Figure
-    figure, axes = plots.subplots(2, 1, size=(6.4, 0.62 * sum(heights) + 1.2), height_ratios=heights)
+    high = 0.62 * (result.shape[0] + 1) / (result.shape[1] + 1)
+    figure, axes = plots.subplots(
+        2, 1, size=(6.4, min(max(high * sum(heights), 1.0), 12.0) + 1.2), height_ratios=heights
+    )
     names = ("an image is lost", f"{made.shape[1]} pictures come, by the {result.rules[0]} rule")
     for ax, strip, name in zip(axes, (lost, made), names, strict=True):
         _show(ax, mosaic(strip.swapaxes(0, 1).reshape(-1, strip.shape[-1]), _STRIP, result.shape))
@@ -103,7 +116,7 @@ def fields(result: GenerationResult) -> "Figure":
     values = -result.couplings[0][hidden:, :shown].T
     figure: Figure
     figure, ax = plots.subplots(size=(4.6, 4.2))
-    tiles = mosaic(values, int(np.ceil(np.sqrt(shown))), result.shape)
+    tiles = mosaic(values, _columns(shown, result.shape), result.shape)
     limit = max(float(np.nanquantile(np.abs(tiles), 0.99)), 1e-12)
     image = ax.imshow(tiles, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
     ax.set_axis_off()
@@ -122,6 +135,7 @@ def losses(result: GenerationResult) -> "Figure":
         if np.isfinite(curves).any():
             curve = over_replicas(curves)
             plots.band(ax, rounds, curve.mean, curve.stderr, color=plots.colour(k), label=rule)
+    ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("round")
     ax.set_ylabel("mean action of a trajectory")
     plots.legend(ax)
@@ -129,23 +143,33 @@ def losses(result: GenerationResult) -> "Figure":
 
 
 def rules(result: GenerationResult) -> "Figure":
-    """The table of all rules, drawn: correlation, shares of good and of inverted pictures, diversity, heat."""
-    panels = ("correlation", "good", "inverted", "diversity", "heat of generating")
-    labels = ("signed correlation", "share of\ncorrelations >= 0.7", "share inverted", "diversity", "heat / kT")
+    """The table of all rules, drawn: how good pictures are, and heat and work of their stages in kT."""
+    found = {rule: result.quality(rule) | result.energies(rule) for rule in result.rules}
+    panels = {
+        "correlation": "signed correlation", "good": "correlation >= 0.7", "inverted": "inverted",
+        "agreement": "agreement", "diversity": "diversity", "heat of preparing": "heat, preparing",
+        "work of switching on": "work, switching on", "heat of generating": "heat, generating",
+        "work of switching off": "work, switching off", "heat of resetting": "heat, resetting",
+    }  # fmt: skip
+    places = np.arange(len(found))[::-1]
     figure: Figure
-    figure, axes = plots.subplots(1, len(panels), size=(10.5, 2.2 + 0.2 * len(result.rules)), sharey=True)
-    places = np.arange(len(result.rules))[::-1]
-    for ax, name, label in zip(axes, panels, labels, strict=True):
-        for place, rule in zip(places, result.rules, strict=True):
-            one = (result.quality(rule) | result.energies(rule))[name]
+    figure, axes = plots.subplots(2, 5, size=(10.5, 2.6 + 0.4 * len(found)), sharey=True)
+    for ax, (name, label) in zip(axes.flat, panels.items(), strict=True):
+        for k, (place, rule) in enumerate(zip(places, found, strict=True)):
+            one = found[rule][name]
             error = 2 * one.stderr if np.isfinite(one.stderr) else None
-            ax.errorbar(one.mean, place, xerr=error, fmt="o", color=_FIRST, markersize=4, capsize=2)
+            ax.errorbar(one.mean, place, xerr=error, fmt="o", color=plots.colour(k), markersize=4, capsize=2)
+        ax.axvline(0.0, color="0.7", linewidth=0.8, zorder=0)
         ax.set_xlabel(label)
         ax.margins(y=0.2, x=0.15)
-        ax.axvline(0.0, color="0.7", linewidth=0.8, zorder=0)
-        ax.locator_params(axis="x", nbins=3)
-    axes[0].set_yticks(places, result.rules)
+        if name in SHARES:
+            ax.set_xlim(-0.08, 1.08)
+        ax.locator_params(axis="x", nbins=4)
+    axes[0, 0].set_yticks(places, list(found))
     plots.letters(axes)
+    figure.supxlabel(
+        r"heat absorbed and work done of a picture in $k_\mathrm{B}T$; bars are two standard errors", size=9
+    )
     return figure
 
 

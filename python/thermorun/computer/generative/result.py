@@ -31,9 +31,9 @@ _ENERGIES = {
 _ENERGY_HEADS = ("rule", "Q prepare", "W on", "Q generate", "W off", "Q reset")
 _HEADS = {
     "correlation": "correlation", "good": ">= 0.7 / %", "inverted": "inverted / %", "diversity": "diversity",
-    "obeyed": "as asked / %",
 }  # fmt: skip
-_SHARES = ("good", "inverted", "obeyed")
+# Of pictures; tables give them in per cent.
+SHARES = ("good", "inverted", "agreement", "obeyed")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -177,23 +177,22 @@ class GenerationResult(Result):
         title = f"Pictures of {images} of {stem(spec.dataset)}, {spec.pictures} by each machine"
         quality = {rule: self.quality(rule) for rule in self.rules}
         rows = [
-            (rule, *(str(_scaled(found[name], 100.0 if name in _SHARES else 1.0)) for name in _HEADS if name in found))
+            (rule, *(str(_scaled(found[name], 100.0 if name in SHARES else 1.0)) for name in _HEADS))
             for rule, found in quality.items()
         ]
         costs = [(rule, *map(str, self.energies(rule).values())) for rule in self.rules]
         notes = [
             "correlation: signed, with the nearest image; ± ?: all pictures are alike in it",
-            f"{spec.hidden} hidden units, codes {spec.codes}, biases {spec.biases}, fixed field {spec.field:g};"
-            f" machines of each rule: {spec.machines}",
+            f"hidden units: {spec.hidden}, codes {spec.codes}, biases {spec.biases}, field {spec.field:g}; machines of"
+            f" each rule: {spec.machines}",
         ]
         residual = float(np.abs(self.residual).max(initial=0.0) / spec.kT)
         below = [
             f"kT = {spec.kT:g}, every stage {steps:,} steps of dt = {spec.dt:g}; first law of each picture within"
             f" {residual:.1e} kT"
         ]
-        heads = ("rule", *(head for name, head in _HEADS.items() if name in quality[self.rules[0]]))
         return [
-            Table(title, heads, rows, notes),
+            Table(title, ("rule", *_HEADS.values()), rows, notes),
             Table("Heat absorbed (Q) and work done (W) in the stages of a picture, kT", _ENERGY_HEADS, costs, below),
             self._classes(),
         ]
@@ -206,13 +205,20 @@ class GenerationResult(Result):
             for k, name in enumerate(self.classes)
         ]
         parts = [self.of_rule(rule) for rule in self.rules]
-        rows.append(("images found", *(str(self.quality(rule)["prototypes"]) for rule in self.rules)))
-        agreement = (_scaled(self.quality(rule)["agreement"], 100.0) for rule in self.rules)
-        rows.append(("agreement / %", *map(str, agreement)))
+        quality = [self.quality(rule) for rule in self.rules]
+        rows.append(("images found", *(str(one["prototypes"]) for one in quality)))
+        for name, head in (("agreement", "agreement / %"), ("obeyed", "as asked / %")):
+            if name in quality[0]:
+                rows.append((head, *(str(_scaled(one[name], 100.0)) for one in quality)))
         rows.append(("gain", *(str(over_replicas(self.gain[part])).removesuffix(" ± ?") for part in parts)))
-        rows.append(("learning / s", *(f"{self.seconds[part].max():.1f}" for part in parts)))
+        rows.append(("learning / s", *(f"{self.seconds[part].max():.2g}" for part in parts)))
+        judged = (
+            f"by nearest neighbours among images not learned, right in {100 * self.judge_accuracy:.1f} % held-out ones"
+            if np.isfinite(self.judge_accuracy)
+            else "by the nearest image; there are none held out to try that on"
+        )
         notes = [
-            f"by nearest neighbours among images not learned, right in {100 * self.judge_accuracy:.1f} % held-out ones",
+            judged,
             "images found: exp of the entropy of which image is nearest; agreement: it is of that class",
             "gain: how far the exact mean action of a trajectory falls by learning",
         ]
@@ -246,6 +252,8 @@ def require_animation(path: Path) -> None:
         raise InputError(f"animate is {path}, which ends in {path.suffix!r}; it must end in .gif or .png.")
     if path.exists():
         raise InputError(f"animate is {path}, which is there already; give another name.")
+    if not path.parent.is_dir():
+        raise InputError(f"animate is {path}, but the folder {path.parent} does not exist.")
 
 
 def _mean(values: Array) -> Estimate:

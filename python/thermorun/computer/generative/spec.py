@@ -31,7 +31,9 @@ class Generation(Spec):
     command = "computer-generate"
     runner = "thermorun.computer.generative.run"
 
-    dataset: Annotated[str, Parameter(place, "digits, mnist, or a file or folder of images with labels")] = "digits"
+    dataset: Annotated[
+        str, Parameter(place, "digits, mnist, or a file or folder of images; without labels each is a class of its own")
+    ] = "digits"
     classes: Annotated[
         tuple[int | str, ...] | None, Parameter(CLASSES.check, "of the data set, by default its first three")
     ] = None

@@ -42,11 +42,11 @@ class Task:
     @classmethod
     def of(cls, spec: Generation, data: Arrays | None = None) -> "Task":
         """Reads and checks; ``data`` are in the place of the data set.  Raises InputError."""
-        images = training_images(spec.dataset, data, spec.classes)
+        images = training_images(spec.dataset, data, spec.classes, spec.images)
         if spec.classes is None and len(images.classes) > _DEFAULT_CLASSES:
             first = images.classes[:_DEFAULT_CLASSES]
             names = tuple(images.names[k] if images.names else int(k) for k in first)
-            images = training_images(spec.dataset, data, names)
+            images = training_images(spec.dataset, data, names, spec.images)
         chosen = _first_of_each(images, spec.images)
         visible, labels = standard(images.x[chosen]), images.labels[chosen]
         if spec.codes == "pixels" and spec.hidden > visible.shape[1]:
@@ -163,18 +163,23 @@ class Judge:
         chosen = []
         for k in range(len(images.classes)):
             own = np.flatnonzero(images.labels == k)
-            chosen.append(own[learned : learned + _KNOWN] if len(own) > learned else own)
+            others = own[learned : learned + _KNOWN]
+            others = others[np.ptp(images.x[others], axis=1) > 0]
+            chosen.append(others if len(others) else own[:learned])
         places = np.concatenate(chosen)
         judge = cls(standard(images.x[places]), images.labels[places], np.nan)
-        tried = slice(None, None, -(-len(images.test_x) // _TRIED))
-        there = np.ptp(images.test_x[tried], axis=1) > 0
-        right = judge(images.test_x[tried][there]) == images.test_labels[tried][there]
-        return cls(judge.known, judge.labels, float(np.mean(right)) if right.size else np.nan)
+        tried = np.flatnonzero(np.ptp(images.test_x, axis=1) > 0)
+        tried = tried[:: max(1, -(-len(tried) // _TRIED))]
+        if not len(tried):
+            return judge
+        right = judge(images.test_x[tried]) == images.test_labels[tried]
+        return cls(judge.known, judge.labels, float(np.mean(right)))
 
     def __call__(self, x: Array) -> Array:
         """Numbers of classes of pictures (points, D), int64 (points,)."""
         from sklearn.neighbors import KNeighborsClassifier
 
-        neighbours = min(_NEIGHBOURS, len(self.known))
+        # A vote of few would be for whatever class has most.
+        neighbours = _NEIGHBOURS if np.unique(self.labels, return_counts=True)[1].min() >= _NEIGHBOURS else 1
         voter = KNeighborsClassifier(neighbours, algorithm="brute").fit(self.known, self.labels)
         return np.asarray(voter.predict(standard(x)), np.int64)

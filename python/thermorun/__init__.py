@@ -89,15 +89,16 @@ def resume(
 
 def extend(
     path: "Path | str", *, particles: int | None = None, replicas: int | None = None, shots: int | None = None,
-    epochs: int | None = None, dataset: str | None = None, trust: bool = False, threads: int | None = None,
-    show_progress: bool = False,
+    epochs: int | None = None, machines: int | None = None, pictures: int | None = None, dataset: str | None = None,
+    trust: bool = False, threads: int | None = None, show_progress: bool = False,
 ) -> "Result":  # fmt: skip
     """Makes more of the same of the complete run in a file, in the same file: so many in all.
 
     The result is, to the last bit, that of a run that had so many from the start; what the file holds is not computed
     again.  What can grow: ``particles`` of drive and free-energy, which know nothing of each other, ``replicas`` of
-    excess-work and learn, ``shots`` of the thermodynamic computer, and ``epochs`` of cycles, where minibatches stay at
-    their last size.  Particles that learn share one theta: more of them are another run.  ``trust`` as in `resume`.
+    excess-work and learn, ``shots`` of the thermodynamic computer, ``machines`` that make pictures, ``pictures`` of
+    each of them (all are made again, by the machines that there are), and ``epochs`` of cycles, where minibatches stay
+    at their last size.  Particles that learn share one theta: more of them are another run.  ``trust`` as in `resume`.
 
     Raises
     ------
@@ -118,6 +119,7 @@ def extend(
     from thermorun import runs
 
     larger = {"particles": particles, "replicas": replicas, "shots": shots, "epochs": epochs}
+    larger |= {"machines": machines, "pictures": pictures}
     kind = _spec_of(path)
     result: Result = runs.extend(
         path, kind, larger, dataset=dataset, trust=trust, threads=threads, show_progress=show_progress

@@ -73,6 +73,21 @@ def test_shots(tmp_path):
     same(package.extend(tmp_path / "c.h5", shots=3), computer.classify(tmp_path / "t.h5", shots=3, threads=1))
 
 
+def test_machines_and_pictures(tmp_path):
+    """Machines of several rules that learn and make more; more pictures of machines that do not learn again."""
+    settings = {"rules": ("closed-form", "online"), "hidden": 8, "dt": 0.01, "rounds": 3}
+    path = tmp_path / "a.h5"
+    before = computer.generate(**settings, machines=1, pictures=6, out=path, threads=1).seconds
+    larger = package.extend(path, machines=2, threads=1)
+    same(larger, computer.generate(**settings, machines=2, pictures=6, threads=1))
+    assert np.array_equal(larger.seconds[:2], before)
+    more = thermorun("extend", "a.h5", "--pictures", 70, "--machines", 3, folder=tmp_path)
+    assert more.returncode == 0, more.stderr
+    result = package.load(path)
+    same(result, computer.generate(**settings, machines=3, pictures=70, threads=1))
+    assert np.array_equal(result.seconds[:4], larger.seconds)
+
+
 def test_epochs(tmp_path):
     settings = {"models": 2, "hidden": 3, "steps_per_epoch": 2, "samples": 64, "count_steps": 1000, "keep_every": 2}
     X = np.random.default_rng(0).random((60, 9)) < 0.3

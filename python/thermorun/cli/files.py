@@ -44,6 +44,8 @@ def resume(
 @click.option("--replicas", type=Count(), help="In all, of a run of excess-work or learn.")
 @click.option("--shots", type=Count(), help="In all, of a training or classification of computer.")
 @click.option("--epochs", type=Count(), help="In all, of a training of cycles.")
+@click.option("--machines", type=Count(), help="In all of each rule, of a run of computer generate.")
+@click.option("--pictures", type=Count(), help="In all of each machine, of a run of computer generate.")
 @click.option("--trust", is_flag=True, help="Run the Python file that FILE names as its potential.")
 @click.option("--dataset", help="Where the data of the run are now, if they have moved.")
 @click.option("--threads", type=Count(), help="All cores by default; results do not depend on it.")

@@ -60,7 +60,7 @@ def gallery(result: GenerationResult) -> "Figure":
         ax.set_title(f"{rule}: correlation {result.quality(rule)['correlation']}", fontsize=9)
     for ax in axes.flat:
         ax.set_anchor("N")
-    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr]
+    figure.set_layout_engine("constrained", wspace=0.06)
     return figure
 
 
@@ -178,7 +178,7 @@ def animate(result: GenerationResult, path: Path, machine: int, milliseconds: in
     from PIL import Image, PngImagePlugin
 
     kind = path.suffix.lower()
-    frames = [mosaic(pictures, 5, result.shape) for pictures in result.film[machine]]
+    frames = [mosaic(one, _columns(len(one), result.shape), result.shape) for one in result.film[machine]]
     low, high = np.nanpercentile(result.film[machine], (1, 99))
     size = max(1, 400 // frames[0].shape[1])
     drawn = []

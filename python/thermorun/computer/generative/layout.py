@@ -9,7 +9,8 @@ from thermorun.computer.generative.stages import STAGES, frames, noising_film
 from thermorun.computer.generative.task import Task
 from thermorun.store import Axis, RunFile, Variable
 
-SECTION = "machines"
+# What was learned, and what it makes: a row of each for every machine.
+LEARNED, MADE = "machines", "pictures"
 # Pictures and images of the film strips, and their frames.
 SHOWN, SHOWN_IMAGES, FRAMES = 10, 3, 51
 _UNIT = "length"
@@ -20,13 +21,14 @@ def lay_out(file: RunFile, task: Task) -> None:
     spec = task.spec
     _add_prototypes(file, task)
     _add_noising(file, task)
-    file.add_section(SECTION, *_machines(task, spec))
+    file.add_section(LEARNED, *_learned(task, spec))
+    file.add_section(MADE, *_made(task, spec))
     file.note(
         rows=task.data.shape[0], columns=task.data.shape[1], class_names=json.dumps(list(map(str, task.said))),
         judge_accuracy=task.judge.accuracy,
     )  # fmt: skip
     file.wait()
-    file.publish({SECTION: len(spec.rules) * spec.machines})
+    file.publish(dict.fromkeys((LEARNED, MADE), spec.rows))
 
 
 def _add_prototypes(file: RunFile, task: Task) -> None:
@@ -57,28 +59,35 @@ def _add_noising(file: RunFile, task: Task) -> None:
     file.write_whole("noising", {"film": noising_film(task, first, FRAMES)})
 
 
-def _machines(task: Task, spec: Generation) -> tuple[list[Axis], list[Variable]]:
-    pixels, units = task.visible.shape[1], task.units
-    rows = len(spec.rules) * spec.machines
+def _learned(task: Task, spec: Generation) -> tuple[list[Axis], list[Variable]]:
     axes = [
-        Axis("machine", np.arange(rows), "1", "machines, those of one rule one after the other"),
-        Axis("picture", np.arange(spec.pictures), "1", "pictures of a machine"),
-        Axis("pixel", np.arange(pixels), "1", "row by row"),
-        Axis("stage", np.array(STAGES), "1", "of making a picture, in their order"),
-        Axis("unit", np.arange(units), "1", "hidden, then visible"),
+        _machines(spec),
+        Axis("unit", np.arange(task.units), "1", "hidden, then visible"),
         Axis("hidden_unit", np.arange(spec.hidden), "1", "hidden"),
         Axis("input", np.arange(task.design.shape[1]), "1", "a constant, or the classes"),
         Axis("round", np.arange(spec.rounds), "1", "trajectories of every image"),
-        Axis("time", frames(spec.physics.steps, FRAMES) * spec.dt, "time", "since the couplings are on"),
-        Axis("filmed", np.arange(min(SHOWN, spec.pictures)), "1", "the first pictures"),
     ]
-    staged = ("machine", "picture", "stage")
     variables = [
         Variable("couplings", ("machine", "unit", "hidden_unit"), "energy", "J; none between visible units", "float64"),
         Variable("bias", ("machine", "input", "unit"), "energy", "b, besides the fixed field"),
         Variable("loss", ("machine", "round"), "1", "mean action of a round; NaN without rounds"),
         Variable("gain", ("machine",), "1", "of the exact mean action, below that of a machine without couplings"),
         Variable("seconds", ("machine",), "s", "of learning"),
+    ]
+    return axes, variables
+
+
+def _made(task: Task, spec: Generation) -> tuple[list[Axis], list[Variable]]:
+    axes = [
+        _machines(spec),
+        Axis("picture", np.arange(spec.pictures), "1", "pictures of a machine"),
+        Axis("pixel", np.arange(task.visible.shape[1]), "1", "row by row"),
+        Axis("stage", np.array(STAGES), "1", "of making a picture, in their order"),
+        Axis("time", frames(spec.physics.steps, FRAMES) * spec.dt, "time", "since the couplings are on"),
+        Axis("filmed", np.arange(min(SHOWN, spec.pictures)), "1", "the first pictures"),
+    ]
+    staged = ("machine", "picture", "stage")
+    variables = [
         Variable("x", ("machine", "picture", "pixel"), _UNIT, "visible units at the end", "float32"),
         Variable("answer", ("machine", "picture"), "1", "number of the class, by the nearest neighbours", "int64"),
         Variable("work", staged, "energy", "done on the machine"),
@@ -88,3 +97,7 @@ def _machines(task: Task, spec: Generation) -> tuple[list[Axis], list[Variable]]
         Variable("film", ("machine", "time", "filmed", "pixel"), _UNIT, "visible units while pictures come", "float32"),
     ]
     return axes, variables
+
+
+def _machines(spec: Generation) -> Axis:
+    return Axis("machine", np.arange(spec.rows), "1", "machines, one of every rule, then the next ones")

@@ -10,7 +10,7 @@ from scipy import special
 
 from thermorun.arrays import Array
 from thermorun.computer.generative.spec import Generation
-from thermorun.computer.generative.stages import asked, clamped_pixels
+from thermorun.computer.generative.stages import asked, clamped_pixels, machine_of
 from thermorun.computer.machine import Machine
 from thermorun.computer.spec import stem
 from thermorun.errors import InputError
@@ -38,7 +38,7 @@ SHARES = ("good", "inverted", "agreement", "obeyed")
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class GenerationResult(Result):
-    """Pictures of ``machines``, all of the first rule, then all of the next.
+    """Pictures of ``machines``, one of every rule, then the next ones.
 
     ``x`` (machines, pictures, pixels); ``answer`` int64 (machines, pictures) the number of each one's class by an
     independent classifier, ``judge_accuracy`` its own on held-out images; ``work``, ``heat`` (machines, pictures,
@@ -71,7 +71,8 @@ class GenerationResult(Result):
     @classmethod
     def of(cls, file: RunFile, spec: Generation, whence: dict[str, Any]) -> Self:
         """What a file holds of the machines that are complete."""
-        rows, stored, known = file.committed("machines"), file.read("machines"), file.read("prototypes")
+        rows, known = file.committed("pictures"), file.read("prototypes")
+        stored = file.read("machines") | file.read("pictures")
         names = ("x", "answer", "work", "heat", "couplings", "bias", "loss", "gain", "seconds", "film")
         done: dict[str, Any] = {name: stored[name][:rows] for name in names}
         return cls(
@@ -85,22 +86,15 @@ class GenerationResult(Result):
     @property
     def rules(self) -> tuple[str, ...]:
         """Those of which a machine is complete."""
-        return self.spec.rules[: -(-len(self.x) // self.spec.machines)]
+        return self.spec.rules[: len(self.x)]
 
     def of_rule(self, rule: str) -> slice:
         """Its machines."""
-        first = self.spec.rules.index(rule) * self.spec.machines
-        return slice(first, min(first + self.spec.machines, len(self.x)))
+        return slice(self.spec.rules.index(rule), len(self.x), len(self.spec.rules))
 
     def machine(self, number: int = 0) -> Machine:
         """One of them: its outputs are the visible units, its inputs the classes where pictures are conditional."""
-        units, hidden = self.couplings.shape[1:]
-        J = np.zeros((units, units))
-        J[:, :hidden], J[:hidden] = self.couplings[number], self.couplings[number].T
-        tilt = np.where(np.arange(units) < hidden, 0.0, self.spec.field)
-        b, conditional = self.bias[number], self.spec.conditional
-        weights = b.T if conditional else np.empty((units, 0))
-        return Machine(weights, J, tilt if conditional else tilt + b[0], units - hidden, self.spec.physics)
+        return machine_of(self.spec, self.couplings[number], self.bias[number])
 
     @property
     def correlations(self) -> Array:
@@ -158,7 +152,7 @@ class GenerationResult(Result):
             numbers = self.quality(rule) | {f"{name} / kT": one for name, one in self.energies(rule).items()}
             frequencies = self.frequencies(rule)
             found.append(
-                {"rule": rule, "machines": chosen.stop - chosen.start}
+                {"rule": rule, "machines": len(self.x[chosen])}
                 | {name.replace(" ", "_").replace("_/_", "_"): one.to_dict() for name, one in numbers.items()}
                 | {"classes": [{"class": k, "share": frequencies[i].to_dict()} for i, k in enumerate(self.classes)]}
                 | {"gain": over_replicas(self.gain[chosen]).to_dict(), "seconds": float(self.seconds[chosen].max())}

@@ -104,50 +104,64 @@ def run(spec: Generation, under_way: Session, data: Arrays | None = None) -> Gen
         task = Task.of(spec, data)
         task = replace(task, spec=as_stored(task.spec, under_way))
         spec = task.spec
-        rows = len(spec.rules) * spec.machines
-        need = 8.0 * task.units**2 * (6 + rows) + 4.0 * rows * spec.pictures * task.visible.shape[1]
+        need = 8.0 * task.units**2 * (6 + spec.rows) + 4.0 * spec.rows * spec.pictures * task.visible.shape[1]
         if {"published", "online"} & set(spec.rules):
             need += spec.dtype.itemsize * BATCH * (spec.physics.steps + 1) * task.units
         under_way.require_memory(need, f"hidden is {spec.hidden}")
         _ = task.wells  # refuses a dt that is too large
     file = under_way.open(spec, lambda file: layout.lay_out(file, task))
-    for row in range(file.committed(layout.SECTION), rows):
-        began, loss = clock.perf_counter(), np.full(spec.rounds, np.nan)
-        J, b = _learn(task, row, loss, under_way)
-        seconds = clock.perf_counter() - began
+    first, known = file.committed(layout.MADE), file.committed(layout.LEARNED)
+    stored = file.read(layout.LEARNED) if known > first else {}
+    for row in range(first, spec.rows):
+        J, b = (stored["couplings"][row], stored["bias"][row]) if row < known else _learn(task, row, under_way)
         under_way.stage(f"pictures of {spec.rule_of(row)}", 1, "machines")
         with under_way.unsaved():
-            machine = stages.machine_of(task, J, b)
-            made = stages.generate(task, machine, row, layout.SHOWN, layout.FRAMES)
+            made = stages.generate(task, stages.machine_of(spec, J, b), row, layout.SHOWN, layout.FRAMES)
             values = {
-                "couplings": machine.couplings[:, : spec.hidden], "bias": b, "loss": loss,
-                "gain": task.sums.gain(machine.couplings, b), "seconds": seconds, "x": made.x,
-                "answer": task.judge(made.x), "work": made.work, "heat": made.heat,
-                "energy_change": made.energy_change, "first_law_residual": made.residual, "film": made.film,
+                "x": made.x, "answer": task.judge(made.x), "work": made.work, "heat": made.heat, "film": made.film,
+                "energy_change": made.energy_change, "first_law_residual": made.residual,
             }  # fmt: skip
-        file.write(layout.SECTION, row, {name: np.asarray(value)[None] for name, value in values.items()})
+        _write(file, layout.MADE, row, values)
         under_way.advance(1)
         under_way.pause()
     result = read(file, spec)
     return result if file.path else replace(result, stored=file.contents())
 
 
+def extended(spec: Generation, smaller: Generation) -> dict[str, int]:
+    """Rows of each section that are the same with more machines, or more pictures of each."""
+    return {layout.LEARNED: smaller.rows, layout.MADE: smaller.rows if spec.pictures == smaller.pictures else 0}
+
+
 def read(file: RunFile, spec: Generation) -> GenerationResult:
     """The results in a file, of the machines that are complete.  Raises InputError where there are none yet."""
-    if not file.committed(layout.SECTION):
+    if not file.committed(layout.MADE):
         raise InputError(f"{file.path} holds no complete machine; go on with 'thermorun resume {file.path}'.")
     return GenerationResult.of(file, spec, origin(file, spec))
 
 
-def _learn(task: Task, row: int, loss: Array, under_way: Session) -> tuple[Array, Array]:
-    """Couplings and biases of the machine of this row, by its rule; fills the losses of its rounds, if it has some."""
-    rule = task.spec.rule_of(row)
+def _learn(task: Task, row: int, under_way: Session) -> tuple[Array, Array]:
+    """Couplings (units, hidden) and biases (inputs, units) of the machine of this row, by its rule, into the file."""
+    spec, began, loss = task.spec, clock.perf_counter(), np.full(task.spec.rounds, np.nan)
+    rule = spec.rule_of(row)
     if rule in ("published", "online"):
-        return _descend(task, row, loss, under_way)
-    if rule == "untrained":
-        return np.zeros((task.units, task.units)), np.zeros((task.design.shape[1], task.units))
-    with under_way.unsaved():
-        return task.minimum
+        J, b = _descend(task, row, loss, under_way)
+    elif rule == "untrained":
+        J, b = np.zeros((task.units, task.units)), np.zeros((task.design.shape[1], task.units))
+    else:
+        with under_way.unsaved():
+            J, b = task.minimum
+    seconds = clock.perf_counter() - began
+    J = np.asarray(J, np.float64)[: task.units, : task.units]
+    J, b = (J + J.T) / 2, np.asarray(b, np.float64)
+    part = np.ascontiguousarray(J[:, : spec.hidden])
+    values = {"couplings": part, "bias": b, "loss": loss, "gain": task.sums.gain(J, b), "seconds": seconds}
+    _write(under_way.file, layout.LEARNED, row, values)
+    return part, b
+
+
+def _write(file: RunFile, section: str, row: int, values: dict[str, Any]) -> None:
+    file.write(section, row, {name: np.asarray(value)[None] for name, value in values.items()})
 
 
 def _descend(task: Task, row: int, loss: Array, under_way: Session) -> tuple[Array, Array]:

@@ -30,6 +30,7 @@ class Generation(Spec):
 
     command = "computer-generate"
     runner = "thermorun.computer.generative.run"
+    grows = ("machines", "pictures")
 
     dataset: Annotated[
         str, Parameter(place, "digits, mnist, or a file or folder of images; without labels each is a class of its own")
@@ -109,9 +110,14 @@ class Generation(Spec):
         """The rate, or the paper's."""
         return self.dt / self.duration if self.rate is None else self.rate
 
-    def rule_of(self, machine: int) -> str:
-        """The rule of a machine: those of one rule stand one after the other."""
-        return self.rules[machine // self.machines]
+    @property
+    def rows(self) -> int:
+        """Machines of all rules."""
+        return len(self.rules) * self.machines
+
+    def rule_of(self, row: int) -> str:
+        """The rule of a machine: one of every rule, then the next ones, so that more of them come last."""
+        return self.rules[row % len(self.rules)]
 
     def file_name(self) -> str:
         return f"computer-generate-{stem(self.dataset)}-seed{self.seed}"

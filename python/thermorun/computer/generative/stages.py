@@ -33,15 +33,15 @@ class Pictures:
         return np.asarray((self.energy_change - self.work - self.heat).sum(axis=1))
 
 
-def machine_of(task: Task, J: Array, b: Array) -> Machine:
-    """The machine with couplings J (units, units) and biases b (inputs, units): its outputs are the visible units, its
-    inputs the classes where pictures are conditional."""
-    units, hidden = task.units, task.spec.hidden
-    J = np.asarray(J, np.float64)[:units, :units]
-    conditional = task.spec.conditional
-    weights = np.asarray(b, np.float64).T if conditional else np.empty((units, 0))
-    bias = task.tilt if conditional else task.tilt + b[0]
-    return Machine(weights, (J + J.T) / 2, bias, units - hidden, task.spec.physics)
+def machine_of(spec: Generation, J: Array, b: Array) -> Machine:
+    """The machine with couplings J (units, hidden) and biases b (inputs, units), float64: its outputs are the visible
+    units, its inputs the classes where pictures are conditional."""
+    units, hidden = J.shape
+    whole = np.zeros((units, units))
+    whole[:, :hidden], whole[:hidden] = J, J.T
+    tilt = np.where(np.arange(units) < hidden, 0.0, spec.field)
+    weights = b.T if spec.conditional else np.empty((units, 0))
+    return Machine(weights, whole, tilt if spec.conditional else tilt + b[0], units - hidden, spec.physics)
 
 
 def frames(steps: int, count: int) -> Array:

@@ -87,6 +87,16 @@ class Session:
             self._saved = time.monotonic()
         self.interrupt.check()
 
+    def rows(self, section: str, count: int, description: str, unit: str) -> Iterator[int]:
+        """A stage whose rows are written one after the other: numbers of those of ``section`` that are still to be."""
+        done = self.file.committed(section)
+        self.stage(description, count, unit)
+        self.advance(done)
+        for row in range(done, count):
+            yield row
+            self.advance(1)
+            self.pause()
+
     def each(self, part: Callable[[Any, Any], _Part], items: Sequence[Any]) -> Iterator[_Part]:
         """``part(item, self)`` of every item, in their order: here, or by the workers that there are.
 

@@ -277,9 +277,7 @@ def run(spec: CycleCeiling, under_way: Session, data: Dataset | None = None) -> 
         16.0 * spec.states * size * (64 + spec.restarts), f"states is {spec.states}, of {size} bits each"
     )
     file = under_way.open(spec, lambda file: lay_out(file, spec, data))
-    under_way.stage("expectation-maximisation", spec.restarts, "starts")
-    under_way.advance(file.committed("climb"))
-    for restart in range(file.committed("climb"), spec.restarts):
+    for restart in under_way.rows("climb", spec.restarts, "expectation-maximisation", "starts"):
         found = climb(
             data.x, random_start(data.x, spec.states, spec.seed, restart), spec.steps, spec.tolerance, spec.precision,
             under_way.pause,
@@ -292,8 +290,6 @@ def run(spec: CycleCeiling, under_way: Session, data: Dataset | None = None) -> 
             "refilled": found.refilled, "trace": trace, "weights": found.mixture.weights, "means": found.mixture.means,
         }  # fmt: skip
         file.write("climb", restart, {name: np.asarray(value)[None] for name, value in row.items()})
-        under_way.advance(1)
-        under_way.pause()
     return read(file, spec)
 
 

@@ -303,12 +303,8 @@ def run(spec: CycleCirculation, under_way: Session) -> CirculationResult:
         turns, facts["largest"] = angles(parts.mean(axis=0), mixture.weights, targets, spec.members)
         file = under_way.open(spec, lambda file: lay_out(file, mixture, classes, parts, turns, facts))
     law, family = file.read("law"), file.read("family")
-    under_way.stage("circulation", len(family["turn"]), "members")
-    under_way.advance(file.committed("family"))
-    for k in range(file.committed("family"), len(family["turn"])):
+    for k in under_way.rows("family", len(family["turn"]), "circulation", "members"):
         file.write("family", k, _measured(spec, law, _kind(family["kind"][k]), k, family["turn"][k], under_way.pause))
-        under_way.advance(1)
-        under_way.pause()
     return read(file, spec)
 
 

@@ -121,9 +121,7 @@ def run(spec: Comparison, under_way: Session, data: Arrays | None = None) -> Com
     found = settled(spec, data)
     spec, plan = as_stored(spec.replace(**found.noted), under_way), trainings(spec)
     file = under_way.open(spec, lambda file: _lay_out(file, spec, found.task, plan))
-    under_way.stage("trainings", len(plan), "trainings")
-    under_way.advance(file.committed(SECTION))
-    for row in range(file.committed(SECTION), len(plan)):
+    for row in under_way.rows(SECTION, len(plan), "trainings", "trainings"):
         file.wait()
         budget = len(found.task.images.x) if plan[row].budget == CLOSED else spec.trajectories
         if plan[row].budget == TIMED:
@@ -132,8 +130,6 @@ def run(spec: Comparison, under_way: Session, data: Arrays | None = None) -> Com
             hits, facts = found.measured(plan[row], budget, under_way.pause)
         numbers = {"trajectories": float(budget), "seconds": facts["train_seconds"]}
         file.write(SECTION, row, {"hits": hits[None]} | {name: np.array([one]) for name, one in numbers.items()})
-        under_way.advance(1)
-        under_way.pause()
     return read(file, spec)
 
 

@@ -120,13 +120,9 @@ def run(spec: Devices, under_way: Session, data: Arrays | None = None) -> Device
     for trial in plan:
         bench.require_stable(trial)
     file = under_way.open(spec, lambda file: _lay_out(file, spec, subject, plan, told))
-    under_way.stage("devices", len(plan), "devices")
-    under_way.advance(file.committed(TRIAL))
-    for row in range(file.committed(TRIAL), len(plan)):
+    for row in under_way.rows(TRIAL, len(plan), "devices", "devices"):
         hits = bench.hits(bench.machine(plan[row], under_way), under_way.pause)
         file.write(TRIAL, row, {"hits": hits[None]})
-        under_way.advance(1)
-        under_way.pause()
     return read(file, spec)
 
 

@@ -105,23 +105,16 @@ def run(spec: Energy, under_way: Session, data: Arrays | None = None) -> EnergyR
     under_way.require_memory(2 * need, f"shots is {spec.shots}")
     machine.require_stable(subject.fields)
     file = under_way.open(spec, lambda file: _lay_out(file, spec, subject, tasks, told))
-    under_way.stage("energy", spec.shots, "shots")
-    under_way.advance(file.committed(CYCLE))
     steps = machine.physics.step_of(spec.reset_time or 0.0)
-    for shot in range(file.committed(CYCLE), spec.shots):
+    for shot in under_way.rows(CYCLE, spec.shots, "energy", "shots"):
         found = run_cycle(machine, subject.fields, steps, streams.shot(spec.seed, shot), under_way.pause)
         file.write(CYCLE, shot, {name: value[None] for name, value in found._asdict().items()})
-        under_way.advance(1)
-        under_way.pause()
-    done, network = file.committed(DRIVE) if tasks else 0, subject.teacher()
-    under_way.stage("accuracy against dissipation", len(tasks), "machines")
-    under_way.advance(done)
-    for row in range(done, len(tasks)):
+    network = subject.teacher()
+    for row in under_way.rows(DRIVE, len(tasks), "accuracy against dissipation", "machines") if tasks else ():
         with under_way.unsaved():
             retrained = fit(tasks[row], under_way.pause, network)
             score = _score(retrained, subject, spec, under_way.pause)
         file.write(DRIVE, row, columns.of_score(score))
-        under_way.advance(1)
     return read(file, spec)
 
 

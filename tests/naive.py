@@ -455,6 +455,36 @@ def exact_gradient(row, hidden, encoding, mean, batch, images, seed, step):
     return gradient, float(np.log(total).mean())
 
 
+def annealed_state(w, a, x, guide, weights, means, betas, seed, stream):
+    """One chain from q(z | x) to r(z) p(x | z), r a mixture: its log weight and its last z.  Every law from scratch."""
+    hidden = len(w)
+
+    def log_q(z):
+        return sum(math.log(sigmoid(guide[b] if z[b] else -guide[b])) for b in range(hidden))
+
+    def log_joint(z):
+        r = sum(
+            weight * math.prod(mean[b] if z[b] else 1 - mean[b] for b in range(hidden))
+            for weight, mean in zip(weights, means, strict=True)
+        )
+        fields = [a[i] + sum(z[b] * w[b][i] for b in range(hidden)) for i in range(len(a))]
+        return math.log(r) + sum(math.log(sigmoid(f if on else -f)) for f, on in zip(fields, x, strict=True))
+
+    words = cycle_words(seed, stream, 0, hidden)
+    z = [int((words[b] + 0.5) / WORDS < sigmoid(guide[b])) for b in range(hidden)]
+    total, before = 0.0, 0.0
+    for t, beta in enumerate(betas):
+        total += (beta - before) * (log_joint(z) - log_q(z))
+        before = beta
+        words = cycle_words(seed, stream, t + 1, hidden)
+        for b in range(hidden if beta < 1 else 0):
+            other = [*z[:b], 1 - z[b], *z[b + 1 :]]
+            gain = (1 - beta) * (log_q(other) - log_q(z)) + beta * (log_joint(other) - log_joint(z))
+            if (words[b] + 0.5) / WORDS < sigmoid(gain):
+                z = other
+    return total, sum(on << b for b, on in enumerate(z))
+
+
 # --- Thermodynamic computer: a trajectory a row, numbers in the precision of x ----------------------------------------
 TILE = 64
 GROUP = 16

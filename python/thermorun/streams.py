@@ -196,8 +196,10 @@ def generative(seed: int, purpose: str, machine: int = 0) -> Streams:
 # points.  "sample" is cut into chains: of diagnostics (their double steps are cut too: counting and paths begin at 0,
 # autocorrelation at 2^30, classes of fantasies at 2^31), of `sample`, and the one chain of a portrait.  "ceiling" seeds
 # NumPy's generator of the first mixtures of expectation-maximisation.  The persistent chain has stream 0 of "chain";
-# with the exact rule 1 + z has the images of state z.  "circulation" seeds NumPy's generator of walks.
-_CYCLES = {"chain": 0, "batch": 1, "start": 2, "markov": 3, "sample": 4, "ceiling": 5, "circulation": 6}
+# with the exact rule 1 + z has the images of state z.  "circulation" seeds NumPy's generator of walks.  The likelihood
+# of many bits has long chains of its own, and chains that anneal to points: in "annealing" several, in "glimpse" one.
+_CYCLES = {"chain": 0, "batch": 1, "start": 2, "markov": 3, "sample": 4, "ceiling": 5, "circulation": 6,
+           "likelihood": 7, "annealing": 8, "glimpse": 9}  # fmt: skip
 _SAMPLED = {"diagnostics": (0, 2**30), "fantasies": (1, 2**30), "portrait": (1, 2**31)}
 
 

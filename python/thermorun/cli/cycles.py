@@ -174,7 +174,9 @@ def _digest(result: Any, index: int) -> int:
 @click.option("--model", "models", type=Count(), multiple=True, help="Models to draw; may be repeated.")
 @click.option("--sigma", type=click.Choice(("averaged", "counted")), default="averaged", show_default=True,
               help="Entropy production in pictures: from averaged M, or counted as in the paper.")  # fmt: skip
-@click.option("--samples", type=Count(), help="Estimate M anew, from so many visible samples a state.")
+@click.option(
+    "--samples", type=Count(), help="Estimate M anew, or the likelihood of many bits, from so many samples: see train."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="HDF5 file for the study with M estimated anew.")
 @click.option("--dataset", help="Where the data are now; checked to be those in FILE, which is all that is needed.")
 @_THREADS

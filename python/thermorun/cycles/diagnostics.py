@@ -8,7 +8,7 @@ import numpy as np
 from thermokernels.chains import average_transitions, count_transitions, log_likelihood, run_chains
 from thermorun import streams
 from thermorun.arrays import Array
-from thermorun.cycles import markov
+from thermorun.cycles import likelihood, markov
 from thermorun.cycles.model import MAX_STATES, Model, log_backward, state_count
 from thermorun.cycles.spec import CycleStudy
 from thermorun.datasets import Dataset
@@ -18,6 +18,8 @@ from thermorun.estimates import Estimate, jackknife
 # Independent parts that standard errors come from: blocks of samples of M, and chains.
 BLOCKS, CHAINS = 16, 32
 _BURN = 256
+# Fantasies of a model of many bits, for each sample that a state would have if there were fewer.
+FANTASIES = 32
 # Above so many states the samples of M are spread more thinly, so that their number stays that of so many states.
 _FULL_STATES = 256
 # Points for what compares every point with every state or fantasy.
@@ -46,6 +48,10 @@ class About(NamedTuple):
 TABLE = {
     "log_likelihood": About(("model",), "nat", "mean log p(x) of all data"),
     "held_out_log_likelihood": About(("model",), "nat", "mean log p(x) of the points held out"),
+    "log_likelihood_gain": About(("model",), "nat", "what the last doubling of samples added to log_likelihood", ""),
+    "log_likelihood_fantasies": About(("model",), "1", "independent fantasies that log p of a point rests on", ""),
+    "held_out_log_likelihood_gain": About(("model",), "nat", "the same gain, of the points held out", ""),
+    "held_out_log_likelihood_fantasies": About(("model",), "1", "the same number, of the points held out", ""),
     "entropy_production": About(("model",), "nat", "sigma a double step, Eq. 21, from averaged (Rao-Blackwell) M"),
     "entropy_production_skip": About(
         ("model",), "nat", "sigma from counts, pairs seen one way only left out", "chains"
@@ -350,6 +356,8 @@ def _without_matrix(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) 
         "class_frequency": jackknife(parts, lambda shares: shares, axis=1),
         "kl": _divergence(parts, lambda shares: shares, data),
     }
+    if spec.encoding == "bits":
+        return known | _of_bits(theta, spec, data, mean)
     for name, x in (("log_likelihood", data.x), ("held_out_log_likelihood", data.test_x)):
         if x is not None:
             points = x[:: -(-len(x) // 1000)]
@@ -359,6 +367,26 @@ def _without_matrix(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) 
                     for row, seed in zip(theta, seeds, strict=True)
                 ]
             )
+    return known
+
+
+def _of_bits(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) -> Diagnostics:
+    """Likelihoods of models of many bits, and how far they can be believed: see ``likelihood``."""
+    sets = {"log_likelihood": data.x} | ({} if data.test_x is None else {"held_out_log_likelihood": data.test_x})
+    start, samples = spread_out(data.x, likelihood.CHAINS), FANTASIES * spec.samples
+    each = np.array(
+        [
+            likelihood.log_likelihoods(
+                Model(spec.encoding, spec.hidden, row, mean, spec.tied), list(sets.values()), start, samples, int(seed)
+            )
+            for row, seed in zip(theta, spec.seeds, strict=True)
+        ]
+    )
+    known = {}
+    for k, name in enumerate(sets):
+        known[name] = Estimate(each[:, k, 0], each[:, k, 1], 1, likelihood.GROUPS - 1.0)
+        known[f"{name}_gain"] = without_error(each[:, k, 2])
+        known[f"{name}_fantasies"] = without_error(each[:, k, 3])
     return known
 
 

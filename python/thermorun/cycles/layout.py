@@ -60,10 +60,11 @@ def diagnostics_of(spec: CycleStudy, held_out: bool) -> list[str]:
         "kl",
         "class_frequency",
     )
-    return [
-        name for name in TABLE
-        if (matrix or name in with_too_many_states) and (held_out or name != "held_out_log_likelihood")
-    ]  # fmt: skip
+    estimated = [name for name in TABLE if name.endswith(("_gain", "_fantasies"))]
+    names = [name for name in TABLE if (matrix and name not in estimated) or name in with_too_many_states]
+    if not matrix and spec.encoding == "bits":
+        names += estimated
+    return [name for name in names if held_out or not name.startswith("held_out")]
 
 
 def lay_out(file: RunFile, spec: CycleStudy, data: Dataset) -> None:

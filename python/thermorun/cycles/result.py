@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from thermorun.arrays import Array
-from thermorun.cycles import layout
-from thermorun.cycles.diagnostics import BLOCKS, CHAINS, RULES, TABLE, Diagnostics, nearest_class, spread_out
+from thermorun.cycles import layout, likelihood
+from thermorun.cycles.diagnostics import BLOCKS, CHAINS, FANTASIES, RULES, TABLE, Diagnostics, nearest_class, spread_out
 from thermorun.cycles.layout import SERIES, diagnostics_of
 from thermorun.cycles.model import MAX_STATES, Model, state_count
 from thermorun.cycles.sampling import Fantasies, sample
@@ -35,6 +35,8 @@ _ERRORS = {"blocks": BLOCKS - 1, "chains": CHAINS - 1}
 _COLUMNS = {
     "log-lik. / nat": ("log_likelihood", None),
     "held out / nat": ("held_out_log_likelihood", None),
+    "gain / nat": ("log_likelihood_gain", ".2g"),
+    "fantasies": ("log_likelihood_fantasies", ".3g"),
     "sigma / nat": ("entropy_production", None),
     "counted / nat": ("entropy_production_half", None),
     "path / nat": ("path_entropy_production", None),
@@ -189,6 +191,8 @@ class StudyResult(Result):
                 row["occupancy"] = self["occupancy"][m].to_dict()
                 row["state_class"] = [self.data.class_name(k) for k in self["state_class"].mean[m].tolist()]
             row["class_frequency"] = self["class_frequency"][m].to_dict()
+            if "log_likelihood_gain" in self.diagnostics:
+                row["log_likelihood_doubtful"] = bool(self.doubtful()[m])
             row["stopped_at_step"] = None if self.stopped[m] < 0 else int(self.stopped[m])
             rows.append(row)
         return rows
@@ -272,8 +276,12 @@ class StudyResult(Result):
             there = f"2^{spec.hidden}" if spec.encoding == "bits" else f"{spec.hidden:,}"
             notes.append(
                 f"path: entropy production of x and z together; sigma of z alone, tau and M need at most {MAX_STATES:,}"
-                f" hidden states, and there are {there}; the log-likelihood, of 4,096 states"
-                " of long chains, is a lower bound"
+                f" hidden states, and there are {there}"
+            )
+            notes += (
+                self._estimated()
+                if spec.encoding == "bits"
+                else ["log-likelihood: from 4,096 states of long chains, a lower bound"]
             )
         if len(data.classes) < 2:
             notes.append("the data have no classes, so there is no KL of their frequencies")
@@ -293,6 +301,35 @@ class StudyResult(Result):
                 " smaller learning rate"
             )
         return notes
+
+    def _estimated(self) -> list[str]:
+        """How the likelihood of many bits was found, and of which models it is in doubt."""
+        notes = [
+            f"log-likelihood: an estimate from {FANTASIES * self.spec.samples:,} fantasies, too low on average; gain:"
+            " what their last doubling added, about what is missing where it is small; fantasies: independent ones"
+            " that log p of a point rests on"
+        ]
+        doubtful = np.flatnonzero(self.doubtful())
+        if len(doubtful):
+            listed = ", ".join(map(str, doubtful[:8])) + (", ..." if len(doubtful) > 8 else "")
+            notes.append(
+                f"doubtful, a lower bound only: the likelihood of model{'s' * (len(doubtful) > 1)} {listed}; take more"
+                f" than {self.spec.samples} samples, as in 'thermorun cycles analyse FILE --samples"
+                f" {8 * self.spec.samples}'"
+            )
+        return notes
+
+    def doubtful(self) -> Array:
+        """Models whose likelihood, of bits too many to be enumerated, rests on few fantasies or still rises, (models,).
+
+        None of those whose likelihood is by occupancy.
+        """
+        found = np.zeros(self.spec.models, bool)
+        for name in ("log_likelihood", "held_out_log_likelihood"):
+            if f"{name}_gain" in self.diagnostics:
+                found |= self[f"{name}_gain"].mean > likelihood.MUCH
+                found |= self[f"{name}_fantasies"].mean < likelihood.FEW
+        return found
 
     def figures(self) -> "dict[str, Figure]":
         from thermorun.cycles import figures
@@ -316,6 +353,8 @@ def read(file: RunFile, spec: CycleStudy) -> StudyResult:
     finished = file.committed("analysis") >= spec.models
     diagnostics = {}
     for name in diagnostics_of(spec, data.test_x is not None):
+        if name not in stored:  # of a file from before there was such a diagnostic
+            continue
         mean, error = stored[name], TABLE[name].error
         stderr = stored[f"{name}_stderr"] if error else np.full(mean.shape, np.nan)
         dof = min(_ERRORS["blocks"], spec.samples - 1) if error == "blocks" else _ERRORS["chains"]

@@ -151,7 +151,11 @@ class CycleStudy(Spec):
     ] = 64
     samples: Annotated[
         int,
-        Parameter(specs.count(1, _FINAL - 1), "visible samples a hidden state for the final M; fewer above 256 states"),
+        Parameter(
+            specs.count(1, _FINAL - 1),
+            "visible samples a hidden state for the final M; fewer above 256 states; for the likelihood of more than 10"
+            " bits 32 times as many fantasies",
+        ),
     ] = 2000
     count_steps: Annotated[
         int, Parameter(specs.count(2, 2**34), "double steps a model whose transitions are counted at the end")

@@ -4,17 +4,23 @@
     python bench/bench_bits.py --machine [--seconds 40]
 
 The first trains tied models of 16, 18 and 20 bits on MNIST, and puts the estimate from five seeds beside log Z from all
-2^L states.  It needs MNIST.
+2^L states.  The second trains 64 bits, tied and free, and the machine of the package rbms (in the extra peers), for
+as many CPU seconds of one thread each, and puts their likelihoods side by side: by the estimate, and by that package's
+annealed importance sampling where weights are tied.  Both need MNIST.
 """
 
 import argparse
 import time
+from types import SimpleNamespace
 
 import numpy as np
 
 from thermorun import cycles, datasets
+from thermorun.cycles import layout, training
 from thermorun.cycles.diagnostics import spread_out
 from thermorun.cycles.likelihood import CHAINS, bits_of, log_likelihoods
+from thermorun.cycles.model import Model, parameter_count
+from thermorun.store import RunFile
 from thermorun.threads import on_threads
 
 SETTINGS = {
@@ -60,8 +66,113 @@ def enumeration():
         )  # fmt: skip
 
 
+def ours(seconds, **settings):
+    """A model trained for about so many CPU seconds, those that it took, and its gradient steps."""
+    cycles.train(**SETTINGS | settings | {"epochs": 1, "steps_per_epoch": 2, "samples": 1})  # compile
+
+    def trained(epochs):
+        study = cycles.CycleStudy(
+            epochs=epochs, hidden=64, **{k: v for k, v in (SETTINGS | settings).items() if k != "threads"}
+        )
+        data = study.data()
+        with on_threads(1), RunFile.in_memory(study.command, study.to_json(), 0, 1) as file:
+            study = study.on(data)
+            layout.lay_out(file, study, data)
+            under_way = training._Study(study, data, file)
+            began = time.process_time()
+            for epoch in range(epochs):
+                under_way.epoch(epoch)
+            return under_way, time.process_time() - began
+
+    _, each = trained(3)
+    under_way, taken = trained(round(3 * seconds / each))
+    model = Model("bits", 64, under_way.theta[0], under_way.mean, under_way.spec.tied)
+    return model, taken, under_way.spec.steps
+
+
+def theirs(seconds, x, chains=500, gibbs_steps=1, rate=0.1, batch=500, falling=False):
+    """A machine of the package rbms, as its own training does it, the CPU seconds it took, and its steps."""
+    import torch
+    from rbms.bernoulli_bernoulli.classes import BBRBM
+    from rbms.training.pcd import fit_batch_pcd
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    data = torch.from_numpy(x.astype(np.float32))
+    weights = torch.ones(len(data))
+    machine = BBRBM.init_parameters(64, SimpleNamespace(data=data), data.device, data.dtype)
+    for parameter in machine.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser = torch.optim.SGD(machine.parameters(), lr=rate, maximize=True)
+    walkers = machine.init_chains(chains)
+    began, steps = time.process_time(), 0
+    with torch.no_grad():
+        while (taken := time.process_time() - began) < seconds:
+            if falling:
+                optimiser.param_groups[0]["lr"] = rate * 0.01 ** (taken / seconds)
+            chosen = torch.randint(len(data), (batch,))
+            optimiser.zero_grad(set_to_none=False)
+            walkers, _ = fit_batch_pcd((data[chosen], weights[chosen]), walkers, machine, gibbs_steps, 1.0)
+            optimiser.step()
+            steps += 1
+    row = np.zeros(parameter_count(64, x.shape[1]), np.float32)
+    mean = x.mean(axis=0).astype(np.float32)
+    model = Model("bits", 64, row, mean, True)
+    model.w[:] = model.wbar[:] = machine.weight_matrix.numpy().T
+    model.a[:] = machine.vbias.numpy()
+    model.abar[:] = machine.hbias.numpy() + model.w @ mean
+    return model, taken, steps
+
+
+def annealed(model, seed):
+    """log Z of a tied model by the annealed importance sampling of the package rbms."""
+    import torch
+    from rbms.bernoulli_bernoulli.classes import BBRBM
+    from rbms.partition_function.ais import compute_partition_function_ais
+
+    torch.manual_seed(seed)
+    shift = model.abar - model.w @ model.mean
+    parts = (np.ascontiguousarray(model.w.T), model.a.copy(), shift.copy())
+    with torch.no_grad():
+        machine = BBRBM(*(torch.from_numpy(part) for part in parts))
+        return compute_partition_function_ais(300, 1500, machine)
+
+
+def machine(seconds, samples):
+    """The table of models of 64 bits."""
+    data = datasets.load("mnist")
+    sets = [data.x, data.test_x]
+    kinds = {
+        "tied, two-step rule": lambda: ours(seconds, tied=True),
+        "free, two-step rule": lambda: ours(seconds),
+        "rbms, 1 Gibbs step, rate 0.1": lambda: theirs(seconds, data.x),
+        "rbms, the same, rate falling": lambda: theirs(seconds, data.x, falling=True),
+        "rbms, 10 Gibbs steps, rate 0.03": lambda: theirs(seconds, data.x, gibbs_steps=10, rate=0.03),
+    }
+    print(f"{seconds} CPU seconds; log-likelihoods in nat; gain: of the last doubling of {samples:,} fantasies")
+    for name, train in kinds.items():
+        model, taken, steps = train()
+        with on_threads(1):
+            found = log_likelihoods(model, sets, spread_out(data.x, CHAINS), samples, 0)
+        line = f"{name:32s} {taken:5.1f} s {steps:6d} steps"
+        for one in found:
+            line += f"  {one.mean:.2f} ± {one.stderr:.2f} (gain {one.gain:+.2f}, {one.fantasies:.0f} fantasies)"
+        if model.tied:
+            factors = [annealed(model, seed) for seed in range(2)]
+            line += "  AIS:"
+            for x in sets:
+                line += "  " + " ".join(f"{unnormalised(model, x) - factor:.2f}" for factor in factors)
+        print(line, flush=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--enumeration", action="store_true")
+    parser.add_argument("--enumeration", action="store_true", help="16 to 20 bits against all of their states")
+    parser.add_argument("--machine", action="store_true", help="64 bits beside the package rbms")
+    parser.add_argument("--seconds", type=float, default=40.0, help="of CPU that each is trained")
+    parser.add_argument("--samples", type=int, default=256_000, help="fantasies of an estimate")
     given = parser.parse_args()
-    enumeration()
+    if given.enumeration:
+        enumeration()
+    if given.machine:
+        machine(given.seconds, given.samples)

@@ -183,7 +183,7 @@ def device(seed: int, purpose: str, number: int) -> Streams:
 
 
 # computer generate: ranges of 2^32 as those of the computer's other purposes above, from the 64th on.
-_GENERATIVE = {"codes": 64, "noising": 65, "preparing": 66, "generating": 67, "resetting": 68, "film": 69}
+_GENERATIVE = {"codes": 64, "noising": 65, "preparing": 66, "generating": 67, "resetting": 68, "film": 69, "tuning": 70}
 
 
 def generative(seed: int, purpose: str, machine: int = 0) -> Streams:

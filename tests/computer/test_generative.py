@@ -1,5 +1,6 @@
 """The generative computer: what it learns against differences, trajectories and its other rules; files; pictures."""
 
+import itertools
 import json
 
 import numpy as np
@@ -12,7 +13,7 @@ from helpers import thermorun as command
 from thermokernels import reversal
 from thermorun import computer
 from thermorun.computer import Generation
-from thermorun.computer.generative import closed_form, descent, noising
+from thermorun.computer.generative import closed_form, descent, noising, stages, tuning
 from thermorun.computer.generative.task import Judge, Task
 from thermorun.errors import InputError, RunError
 
@@ -40,7 +41,20 @@ def task(**more):
 
 
 def same(one, two):
-    for name in ("x", "answer", "work", "heat", "residual", "couplings", "bias", "loss", "gain", "film", "noising"):
+    for name in (
+        "x",
+        "answer",
+        "work",
+        "heat",
+        "residual",
+        "couplings",
+        "bias",
+        "loss",
+        "distance",
+        "gain",
+        "film",
+        "noising",
+    ):
         assert np.array_equal(getattr(one, name), getattr(two, name), equal_nan=True), name
 
 
@@ -133,6 +147,62 @@ def test_rules_of_trajectories_come_to_the_closed_form(rule):
     assert 0.97 < gains[-1] <= 1
 
 
+# --- Tuning -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [{"images": 2}, {"images": 2, "conditional": True, "biases": "hidden"}])
+def test_the_gradient_of_the_distance_is_that_of_differences(more):
+    one = task(updates=3, **more)
+    walk = tuning.Tuning(one, 0)
+    J, b = walk.couplings, walk.biases
+    value, of_J, of_b = walk.gradient(J, b, 1)
+    assert np.array_equal(of_J, of_J.T)
+    assert value == walk.gradient(J, b, 1)[0] != walk.gradient(J, b, 2)[0]
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        step = rng.normal(size=J.shape)
+        step = np.tril(step, -1) + np.tril(step, -1).T
+        other = rng.normal(size=b.shape)
+        up, down = (walk.gradient(J + s * 1e-5 * step, b + s * 1e-5 * other, 1)[0] for s in (1, -1))
+        slope = np.sum(of_J * step) / 2 + np.sum(of_b * other)
+        assert (up - down) / 2e-5 == pytest.approx(slope, rel=1e-6)
+
+
+def test_the_distance_is_the_least_of_all_matchings():
+    rng = np.random.default_rng(2)
+    made, wanted = rng.normal(size=(6, 3)), rng.normal(size=(6, 3))
+    classes = np.array([0, 0, 0, 1, 1, 1])
+    orders = [list(order) for order in itertools.permutations(range(6))]
+    for within in (False, True):
+        allowed = [order for order in orders if not within or np.array_equal(classes[order], classes)]
+        found, slopes = tuning.distance(made, wanted, classes, within)
+        assert found == pytest.approx(min(np.mean((made - wanted[order]) ** 2) for order in allowed))
+        np.testing.assert_allclose(np.sum(slopes * made) - np.sum(slopes * (made - found)), found * slopes.sum())
+        numbers = np.sum(slopes**2) * made.size / 4
+        assert numbers == pytest.approx(found)
+
+
+def test_every_image_is_wanted_equally_often():
+    walk = tuning.Tuning(task(images=4, updates=30), 0)
+    wanted = np.concatenate([walk._wanted(update)[0] for update in range(3)])  # 3 x 64 of 12 images
+    assert np.array_equal(np.bincount(wanted), np.full(12, 16))
+
+
+def test_a_tuned_machine_makes_better_pictures():
+    """Ten images of digits, for which the closed form is not enough: nearer to them, and as many of them."""
+    result = computer.generate(
+        classes=tuple(range(10)), hidden=48, dt=0.005, rules=("closed-form", "adjoint"), updates=120, threads=1
+    )
+    before, after = (result.quality(rule) for rule in result.rules)
+    assert after["correlation"].mean > before["correlation"].mean + 4 * before["correlation"].stderr
+    assert after["good"].mean > before["good"].mean
+    assert after["prototypes"].mean > before["prototypes"].mean - before["prototypes"].stderr
+    curve = result.distance[1]
+    assert curve[-10:].mean() < 0.9 * curve[:10].mean()
+    assert np.isnan(result.distance[0]).all()
+    assert "tuning" in result.figures()
+
+
 # --- Runs -------------------------------------------------------------------------------------------------------------
 
 
@@ -173,7 +243,7 @@ def test_a_run_and_its_file(tmp_path):
 
 
 def test_threads_give_the_same_bits():
-    same(*(run(rules="all", threads=count) for count in (1, 2)))
+    same(*(run(rules=("all", "adjoint"), updates=4, threads=count) for count in (1, 2)))
 
 
 @pytest.mark.parametrize("stop", [16, 25])
@@ -201,6 +271,35 @@ def test_resumed_runs_give_the_same_bits(tmp_path, monkeypatch, stop):
     assert partial.summary()
     same(whole, thermorun.resume(tmp_path / "a.h5"))
     same(whole, thermorun.load(tmp_path / "a.h5"))
+
+
+def test_a_tuning_is_resumed_to_the_same_bits(tmp_path, monkeypatch):
+    """Killed while it is tuned, then killed when it is learned and no picture is made."""
+    x, y = images()
+    np.savez(tmp_path / "images.npz", x=x, labels=y)
+    spec = Generation(**SMALL, rules="adjoint", updates=7, dataset=str(tmp_path / "images.npz"))
+    whole = spec.run()
+    step, make = tuning.Tuning.step, stages.generate
+
+    def killed(self):
+        if self.done == 4:
+            raise SystemExit
+        return step(self)
+
+    def stopped(*given):
+        raise SystemExit
+
+    monkeypatch.setattr("thermorun.runs.CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(tuning.Tuning, "step", killed)
+    with pytest.raises(SystemExit):
+        spec.run(out=tmp_path / "a.h5")
+    monkeypatch.setattr(tuning.Tuning, "step", step)
+    monkeypatch.setattr(stages, "generate", stopped)
+    with pytest.raises(SystemExit):
+        thermorun.resume(tmp_path / "a.h5")
+    monkeypatch.setattr(stages, "generate", make)
+    monkeypatch.setattr(tuning.Tuning, "step", stopped)  # it is not tuned again
+    same(whole, thermorun.resume(tmp_path / "a.h5"))
 
 
 def test_a_file_without_a_machine_says_so(tmp_path, monkeypatch):
@@ -302,6 +401,7 @@ def test_the_command(tmp_path):
         (("--rules", "published", "--rounds", "1e9"), "--rounds is 1000000000"),
         (("--duration", "0.002"), "it must be at least 4"),
         (("--kT", "0"), "--kT is 0"),
+        (("--rules", "adjoint", "--updates", "1e9"), "--updates is 1000000000"),
         (("--machines", "0"), "--machines is 0"),
         (("--rules", "closed-form,magic"), "--rules is 'magic'; it must be"),
         (("--classes", "1,cat"), "--classes asks for cat, which digits does not have"),

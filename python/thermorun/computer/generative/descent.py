@@ -19,8 +19,10 @@ class Descent:
     """One machine that learns, from nothing.  Trajectory q is of image q mod images, its noise a function of q.
 
     ``couplings`` (size, size), ``size`` the units to the next sixteen, and ``biases`` (inputs, units), in the precision
-    of the spec; ``done`` trajectories.
+    of the spec; ``done`` trajectories, ``losses`` (rounds,) their mean actions.
     """
+
+    unit = "trajectories"
 
     task: Task
     rule: str
@@ -28,6 +30,7 @@ class Descent:
     done: int = 0
     couplings: Array = field(init=False)
     biases: Array = field(init=False)
+    losses: Array = field(init=False)
     _first: int = field(default=-1, init=False)
     _paths: Array = field(default_factory=lambda: np.empty(0), init=False)
 
@@ -35,12 +38,33 @@ class Descent:
         size = -(-self.task.units // network.GROUP) * network.GROUP
         self.couplings = np.zeros((size, size), self.task.spec.dtype)
         self.biases = np.zeros((self.task.design.shape[1], self.task.units), self.task.spec.dtype)
+        self.losses = np.full(self.task.spec.rounds, np.nan)
+
+    @property
+    def total(self) -> int:
+        """Trajectories in all."""
+        return self.task.spec.rounds * len(self.task.codes)
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """What a checkpoint keeps."""
+        return {"couplings": self.couplings, "biases": self.biases, "losses": self.losses, "done": np.array(self.done)}
 
     def step(self) -> float:
         """One trajectory of the next image; returns what is minimised along it, before each change."""
-        image, path = self.done % len(self.task.codes), self._path(self.done)
+        (number, image), path = divmod(self.done, len(self.task.codes)), self._path(self.done)
         self.done += 1
-        return self._learn(image, path)
+        loss = self._learn(image, path)
+        if number < len(self.losses):
+            self.losses[number] = np.nan_to_num(self.losses[number]) + loss / len(self.task.codes)
+        return loss
+
+    def diverged(self) -> str:
+        """What to say when it did."""
+        return (
+            f"the {self.rule} rule diverged at trajectory {self.done} with rate {self.task.spec.step_size:g}; a smaller"
+            " rate helps."
+        )
 
     def _learn(self, image: int, path: Array) -> float:
         task, spec, units = self.task, self.task.spec, self.task.units

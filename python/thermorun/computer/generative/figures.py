@@ -127,17 +127,27 @@ def fields(result: GenerationResult) -> "Figure":
 
 def losses(result: GenerationResult) -> "Figure":
     """Mean action of the trajectories of every round, of all machines that learn by rounds."""
+    return _curves(result, result.loss, "round", "mean action of a trajectory")
+
+
+def tuning(result: GenerationResult) -> "Figure":
+    """How far pictures are from images, update by update, of all machines that are tuned."""
+    return _curves(result, result.distance, "update", "mean square of a pixel from its image / length$^2$")
+
+
+def _curves(result: GenerationResult, values: Array, name: str, label: str) -> "Figure":
+    """Values (machines, numbers) of every rule that has some."""
     figure: Figure
     figure, ax = plots.subplots()
-    rounds = np.arange(1, result.spec.rounds + 1)
+    numbers = np.arange(1, values.shape[1] + 1)
     for k, rule in enumerate(result.rules):
-        curves = result.loss[result.of_rule(rule)]
+        curves = values[result.of_rule(rule)]
         if np.isfinite(curves).any():
             curve = over_replicas(curves)
-            plots.band(ax, rounds, curve.mean, curve.stderr, color=plots.colour(k), label=rule)
+            plots.band(ax, numbers, curve.mean, curve.stderr, color=plots.colour(k), label=rule)
     ax.locator_params(axis="x", integer=True)
-    ax.set_xlabel("round")
-    ax.set_ylabel("mean action of a trajectory")
+    ax.set_xlabel(name)
+    ax.set_ylabel(label)
     plots.legend(ax)
     return figure
 

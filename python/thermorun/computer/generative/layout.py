@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from thermorun.computer.generative.spec import Generation
+from thermorun.computer.generative.spec import TUNED, Generation
 from thermorun.computer.generative.stages import STAGES, frames, noising_film
 from thermorun.computer.generative.task import Task
 from thermorun.store import Axis, RunFile, Variable
@@ -74,6 +74,10 @@ def _learned(task: Task, spec: Generation) -> tuple[list[Axis], list[Variable]]:
         Variable("gain", ("machine",), "1", "of the exact mean action, below that of a machine without couplings"),
         Variable("seconds", ("machine",), "s", "of learning"),
     ]
+    if TUNED in spec.rules:
+        axes.append(Axis("update", np.arange(spec.updates), "1", "of the adjoint rule"))
+        label = "mean square of pictures from images; NaN without updates"
+        variables.append(Variable("distance", ("machine", "update"), "length^2", label))
     return axes, variables
 
 

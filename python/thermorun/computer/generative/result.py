@@ -43,6 +43,7 @@ class GenerationResult(Result):
     ``x`` (machines, pictures, pixels); ``answer`` int64 (machines, pictures) the number of each one's class by an
     independent classifier, ``judge_accuracy`` its own on held-out images; ``work``, ``heat`` (machines, pictures,
     stages); ``couplings`` (machines, units, hidden), ``bias`` (machines, inputs, units); ``loss`` (machines, rounds),
+    ``distance`` (machines, updates), of no updates without the adjoint rule,
     ``gain`` (machines,), ``seconds`` (machines,); ``film`` (machines, frames, pictures, pixels) at ``frames``;
     ``noising`` (frames, images, pixels); ``prototypes`` (images, pixels), their ``labels`` numbers of ``classes``;
     ``shape`` that of a picture.
@@ -58,6 +59,7 @@ class GenerationResult(Result):
     couplings: Array
     bias: Array
     loss: Array
+    distance: Array
     gain: Array
     seconds: Array
     film: Array
@@ -72,8 +74,8 @@ class GenerationResult(Result):
     def of(cls, file: RunFile, spec: Generation, whence: dict[str, Any]) -> Self:
         """What a file holds of the machines that are complete."""
         rows, known = file.committed("pictures"), file.read("prototypes")
-        stored = file.read("machines") | file.read("pictures")
-        names = ("x", "answer", "work", "heat", "couplings", "bias", "loss", "gain", "seconds", "film")
+        stored = {"distance": np.empty((rows, 0))} | file.read("machines") | file.read("pictures")
+        names = ("x", "answer", "work", "heat", "couplings", "bias", "loss", "distance", "gain", "seconds", "film")
         done: dict[str, Any] = {name: stored[name][:rows] for name in names}
         return cls(
             **whence, **done, residual=stored["first_law_residual"][:rows],
@@ -225,6 +227,8 @@ class GenerationResult(Result):
         drawn["fields"] = figures.fields(self)
         if np.isfinite(self.loss).any():
             drawn["loss"] = figures.losses(self)
+        if np.isfinite(self.distance).any():
+            drawn["tuning"] = figures.tuning(self)
         if len(self.rules) > 1:
             drawn["table"] = figures.rules(self)
         return drawn

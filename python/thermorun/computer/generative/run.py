@@ -12,8 +12,9 @@ from thermorun.arrays import Array
 from thermorun.computer.generative import layout, stages
 from thermorun.computer.generative.descent import BATCH, Descent
 from thermorun.computer.generative.result import GenerationResult
-from thermorun.computer.generative.spec import Generation
+from thermorun.computer.generative.spec import TUNED, Generation
 from thermorun.computer.generative.task import Task
+from thermorun.computer.generative.tuning import Tuning
 from thermorun.computer.images import Arrays, arrays
 from thermorun.computer.training import as_stored, finished
 from thermorun.datasets import ARRAY
@@ -43,6 +44,7 @@ def generate(
     pictures: int = 100,
     rounds: int = 100,
     rate: float | None = None,
+    updates: int = 400,
     J2: float = 1.0,
     J4: float = 1.0,
     kT: float = 0.1,
@@ -142,20 +144,23 @@ def read(file: RunFile, spec: Generation) -> GenerationResult:
 
 def _learn(task: Task, row: int, under_way: Session) -> tuple[Array, Array]:
     """Couplings (units, hidden) and biases (inputs, units) of the machine of this row, by its rule, into the file."""
-    spec, began, loss = task.spec, clock.perf_counter(), np.full(task.spec.rounds, np.nan)
-    rule = spec.rule_of(row)
-    if rule in ("published", "online"):
-        J, b = _descend(task, row, loss, under_way)
+    spec, began, rule = task.spec, clock.perf_counter(), task.spec.rule_of(row)
+    losses = {"loss": np.full(spec.rounds, np.nan)}
+    if TUNED in spec.rules:
+        losses["distance"] = np.full(spec.updates, np.nan)
+    if rule == "closed-form":
+        with under_way.unsaved():
+            J, b = task.minimum
     elif rule == "untrained":
         J, b = np.zeros((task.units, task.units)), np.zeros((task.design.shape[1], task.units))
     else:
-        with under_way.unsaved():
-            J, b = task.minimum
+        walk = _descend(task, row, under_way)
+        J, b, losses["distance" if rule == TUNED else "loss"] = walk.couplings, walk.biases, walk.losses
     seconds = clock.perf_counter() - began
     J = np.asarray(J, np.float64)[: task.units, : task.units]
     J, b = (J + J.T) / 2, np.asarray(b, np.float64)
     part = np.ascontiguousarray(J[:, : spec.hidden])
-    values = {"couplings": part, "bias": b, "loss": loss, "gain": task.sums.gain(J, b), "seconds": seconds}
+    values = {"couplings": part, "bias": b, "gain": task.sums.gain(J, b), "seconds": seconds} | losses
     _write(under_way.file, layout.LEARNED, row, values)
     return part, b
 
@@ -164,30 +169,22 @@ def _write(file: RunFile, section: str, row: int, values: dict[str, Any]) -> Non
     file.write(section, row, {name: np.asarray(value)[None] for name, value in values.items()})
 
 
-def _descend(task: Task, row: int, loss: Array, under_way: Session) -> tuple[Array, Array]:
-    """The machine of this row by its rule, from the start or from the checkpoint; fills the losses of its rounds."""
-    spec = task.spec
-    descent = Descent(task, spec.rule_of(row), row)
+def _descend(task: Task, row: int, under_way: Session) -> Descent | Tuning:
+    """The machine of this row down its gradient to the end, from the start or from the checkpoint."""
+    rule = task.spec.rule_of(row)
+    with under_way.unsaved():
+        walk = Tuning(task, row) if rule == TUNED else Descent(task, rule, row)
     stored = under_way.file.load_checkpoint() if under_way.resuming else None
     if stored is not None and int(stored["row"]) == row:
-        descent.couplings[:], descent.biases[:], loss[:] = stored["couplings"], stored["biases"], stored["loss"]
-        descent.done = int(stored["done"])
-
-    def state() -> dict[str, Any]:
-        whole = {"couplings": descent.couplings, "biases": descent.biases, "loss": loss}
-        return whole | {"row": np.array(row), "done": np.array(descent.done)}
-
-    images, total = len(task.codes), spec.rounds * len(task.codes)
-    under_way.stage(f"{descent.rule} rule", total, "trajectories")
-    under_way.advance(descent.done)
-    while descent.done < total:
-        under_way.pause(state)
-        number = descent.done // images
-        loss[number] = (0.0 if np.isnan(loss[number]) else loss[number]) + descent.step() / images
+        for name, array in walk.state.items():
+            array[...] = stored[name]
+        walk.done = int(stored["done"])
+    under_way.stage(f"{rule} rule", walk.total, walk.unit)
+    under_way.advance(walk.done)
+    while walk.done < walk.total:
+        under_way.pause(lambda: walk.state | {"row": np.array(row)})
+        loss = walk.step()
         under_way.advance(1)
-        if not np.isfinite(loss[number]):
-            raise RunError(
-                f"the {descent.rule} rule diverged at trajectory {descent.done} with rate {spec.step_size:g}; a smaller"
-                " rate helps."
-            )
-    return descent.couplings, descent.biases
+        if not np.isfinite(loss):
+            raise RunError(walk.diverged())
+    return walk

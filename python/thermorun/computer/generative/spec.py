@@ -12,6 +12,8 @@ from thermorun.errors import InputError
 from thermorun.specs import Choice, Parameter, Spec, count, several
 
 RULES = ("closed-form", "published", "online", "untrained")
+# Not among all, for it takes long where images are large.
+TUNED = "adjoint"
 CODES = ("signs", "projection", "pixels")
 BIASES = ("all", "hidden", "none")
 CLAMPED = ("upper", "lower", "left", "right")
@@ -40,7 +42,11 @@ class Generation(Spec):
     ] = None
     images: Annotated[int, Parameter(count(), "of each class to learn: its first ones")] = 1
     rules: Annotated[
-        tuple[str, ...], Parameter(several(Choice("all", *RULES)), f"how machines learn: {', '.join(RULES)}, or all")
+        tuple[str, ...],
+        Parameter(
+            several(Choice("all", *RULES, TUNED)),
+            f"how machines learn: {', '.join(RULES)}, or all of these; {TUNED}: closed form, tuned through the noise",
+        ),
     ] = ("closed-form",)
     machines: Annotated[
         int, Parameter(count(1, 2**16), "machines of each rule, each of noise of its own; their spread is the error")
@@ -65,6 +71,7 @@ class Generation(Spec):
     pictures: Annotated[int, Parameter(count(1, 2**20), "of every machine")] = 100
     rounds: Annotated[int, Parameter(count(), "trajectories of every image, published and online rule")] = 100
     rate: Annotated[float | None, Parameter(specs.positive, "of these rules, by default dt / duration")] = None
+    updates: Annotated[int, Parameter(count(), "of the adjoint rule, each by 64 pictures")] = 400
     J2: Annotated[float, Parameter(specs.number, "quadratic part of a well", "energy")] = 1.0
     J4: Annotated[float, Parameter(specs.number, "quartic part of a well", "energy")] = 1.0
     kT: Annotated[float, Parameter(specs.positive, "temperature", "energy")] = 0.1
@@ -75,7 +82,7 @@ class Generation(Spec):
     fingerprint: Annotated[int | None, Parameter(count(0, 2**32 - 1), "of what was read, filled in when it is")] = None
 
     def validate(self) -> None:
-        rules = RULES if "all" in self.rules else tuple(dict.fromkeys(self.rules))
+        rules = tuple(dict.fromkeys(rule for one in self.rules for rule in (RULES if one == "all" else (one,))))
         object.__setattr__(self, "rules", rules)
         try:
             steps = self.physics.steps
@@ -88,6 +95,10 @@ class Generation(Spec):
         most = _STEPS // (2 * steps) * 8
         if self.rounds > most:
             raise InputError(f"rounds is {self.rounds}; of {2 * steps} steps each there can be {most:,}.")
+        if self.updates > _STEPS // (2 * steps):
+            raise InputError(
+                f"updates is {self.updates}; of {2 * steps} steps each there can be {_STEPS // (2 * steps):,}."
+            )
 
     def resolved(self) -> Self:
         """With the fingerprint of the data, and with whole paths."""

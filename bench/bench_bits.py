@@ -18,7 +18,7 @@ import numpy as np
 from thermorun import cycles, datasets
 from thermorun.cycles import layout, training
 from thermorun.cycles.diagnostics import spread_out
-from thermorun.cycles.likelihood import CHAINS, bits_of, log_likelihoods
+from thermorun.cycles.likelihood import CHAINS, Effort, bits_of, log_likelihoods
 from thermorun.cycles.model import Model, parameter_count
 from thermorun.store import RunFile
 from thermorun.threads import on_threads
@@ -57,7 +57,9 @@ def enumeration():
         truth = unnormalised(model, x) - log_factor(model)
         began = time.process_time()
         with on_threads(1):
-            found = [log_likelihoods(model, [x], spread_out(x, CHAINS), 64_000, seed)[0] for seed in range(5)]
+            found = [
+                log_likelihoods(model, [x], spread_out(x, CHAINS), Effort.of(64_000), seed)[0] for seed in range(5)
+            ]
         seconds = (time.process_time() - began) / 5
         print(
             f"{hidden:4d} {truth:12.3f}   " + "  ".join(f"{one.mean - truth:+.4f}" for one in found),
@@ -153,7 +155,7 @@ def machine(seconds, samples):
     for name, train in kinds.items():
         model, taken, steps = train()
         with on_threads(1):
-            found = log_likelihoods(model, sets, spread_out(data.x, CHAINS), samples, 0)
+            found = log_likelihoods(model, sets, spread_out(data.x, CHAINS), Effort.of(samples), 0)
         line = f"{name:32s} {taken:5.1f} s {steps:6d} steps"
         for one in found:
             line += f"  {one.mean:.2f} ± {one.stderr:.2f} (gain {one.gain:+.2f}, {one.fantasies:.0f} fantasies)"

@@ -357,7 +357,8 @@ def _without_matrix(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) 
         "kl": _divergence(parts, lambda shares: shares, data),
     }
     if spec.encoding == "bits":
-        return known | _of_bits(theta, spec, data, mean)
+        effort = likelihood.Effort.of(FANTASIES * spec.samples)
+        return known | estimated_likelihoods(theta, spec, data, mean, effort, 0)
     for name, x in (("log_likelihood", data.x), ("held_out_log_likelihood", data.test_x)):
         if x is not None:
             points = x[:: -(-len(x) // 1000)]
@@ -370,18 +371,16 @@ def _without_matrix(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) 
     return known
 
 
-def _of_bits(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) -> Diagnostics:
+def estimated_likelihoods(
+    theta: Array, spec: CycleStudy, data: Dataset, mean: Array, effort: likelihood.Effort, number: int
+) -> Diagnostics:
     """Likelihoods of models of many bits, and how far they can be believed: see ``likelihood``."""
     sets = {"log_likelihood": data.x} | ({} if data.test_x is None else {"held_out_log_likelihood": data.test_x})
-    start, samples = spread_out(data.x, likelihood.CHAINS), FANTASIES * spec.samples
-    each = np.array(
-        [
-            likelihood.log_likelihoods(
-                Model(spec.encoding, spec.hidden, row, mean, spec.tied), list(sets.values()), start, samples, int(seed)
-            )
-            for row, seed in zip(theta, spec.seeds, strict=True)
-        ]
-    )
+    start = spread_out(data.x, likelihood.CHAINS)
+    each = np.full((len(theta), len(sets), 4), np.nan)
+    for m in np.flatnonzero(np.isfinite(theta).all(axis=1)):
+        model = Model(spec.encoding, spec.hidden, theta[m], mean, spec.tied)
+        each[m] = likelihood.log_likelihoods(model, list(sets.values()), start, effort, int(spec.seeds[m]), number)
     known = {}
     for k, name in enumerate(sets):
         known[name] = Estimate(each[:, k, 0], each[:, k, 1], 1, likelihood.GROUPS - 1.0)

@@ -11,6 +11,7 @@ import thermorun
 from thermorun import cycles
 from thermorun.cycles import exact, markov
 from thermorun.cycles.likelihood import CHAINS, Effort, bits_of, log_likelihoods, regression
+from thermorun.cycles.long_chains import effective_samples
 from thermorun.cycles.model import Model, parameter_count
 from thermorun.threads import on_threads
 
@@ -138,3 +139,18 @@ def test_a_study_shows_estimates_and_doubts(tmp_path, tied):
     again["log_likelihood_gain"].mean[1] = 2.0
     assert "doubtful, a lower bound only: the likelihood of model 1" in " ".join(again.summary().split())
     assert max(map(len, again.summary().splitlines())) <= 80
+
+
+def test_images_a_step_are_those_of_the_chain():
+    """1 / (1 + 2 sum of C(k)) by powers of the chain's own matrix over all 2^8 points."""
+    model = random_model(3, 2, scale=0.7)
+    law = exact.law(model)
+    matrix, p, x = law.backward @ law.forward, law.visible, exact.all_visible(VISIBLE).astype(float)
+    centred = x - p @ x
+    fundamental = np.linalg.inv(np.eye(len(p)) - matrix + p)
+    flow = p[:, None] * (centred @ centred.T)
+    truth = np.trace(flow) / (2 * (flow * fundamental.T).sum() - np.trace(flow))
+    study = cycles.CycleStudy(encoding="bits", hidden=3, models=1)
+    found = effective_samples(model.row, study, model.mean, exact.all_visible(VISIBLE), 4, 2048)
+    assert 0 < found.stderr < 0.1 * truth
+    assert abs(found.z(truth)) < 4

@@ -11,8 +11,8 @@ import numpy as np
 from thermokernels.chains import run_chains
 from thermorun import plots, streams
 from thermorun.arrays import Array
-from thermorun.cycles.autocorrelation import autocorrelation
 from thermorun.cycles.currents import MOST_DRAWN, bare, can_draw_cycle, cycle, grey
+from thermorun.cycles.long_chains import autocorrelation
 from thermorun.cycles.model import Model
 from thermorun.cycles.result import StudyResult
 

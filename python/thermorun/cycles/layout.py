@@ -58,15 +58,17 @@ class Trained(Protocol):
 def diagnostics_of(spec: CycleStudy, held_out: bool) -> list[str]:
     """Names of the diagnostics that such a study has."""
     matrix = state_count(spec.encoding, spec.hidden) <= MAX_STATES
+    estimated = [name for name in TABLE if name.endswith(("_gain", "_fantasies"))]
     with_too_many_states = (
         "log_likelihood",
         "held_out_log_likelihood",
         "path_entropy_production",
+        "effective_samples",
         "kl",
         "class_frequency",
     )
-    estimated = [name for name in TABLE if name.endswith(("_gain", "_fantasies"))]
-    names = [name for name in TABLE if (matrix and name not in estimated) or name in with_too_many_states]
+    only_then = ("effective_samples", *estimated)
+    names = [name for name in TABLE if (name not in only_then if matrix else name in with_too_many_states)]
     if spec.estimated:
         names += estimated
     return [name for name in names if held_out or not name.startswith("held_out")]

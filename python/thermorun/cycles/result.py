@@ -8,8 +8,9 @@ import numpy as np
 
 from thermorun.arrays import Array
 from thermorun.cycles import layout, likelihood
-from thermorun.cycles.diagnostics import BLOCKS, CHAINS, FANTASIES, RULES, TABLE, Diagnostics, nearest_class, spread_out
+from thermorun.cycles.diagnostics import BLOCKS, FANTASIES, RULES, TABLE, Diagnostics, nearest_class
 from thermorun.cycles.layout import SERIES, diagnostics_of
+from thermorun.cycles.long_chains import CHAINS, spread_out
 from thermorun.cycles.model import MAX_STATES, Model, state_count
 from thermorun.cycles.sampling import Fantasies, sample
 from thermorun.cycles.spec import CycleStudy
@@ -40,6 +41,7 @@ _COLUMNS = {
     "sigma / nat": ("entropy_production", None),
     "counted / nat": ("entropy_production_half", None),
     "path / nat": ("path_entropy_production", None),
+    "images a step": ("effective_samples", None),
     "tau": ("decorrelation_time", ".3g"),
     "|lambda_2|": ("second_eigenvalue", ".4f"),
     "diagonal": ("mean_diagonal", ".4f"),
@@ -290,7 +292,7 @@ class StudyResult(Result):
             there = f"2^{spec.hidden}" if spec.encoding == "bits" else f"{spec.hidden:,}"
             notes.append(
                 f"path: entropy production of x and z together; sigma of z alone, tau and M need at most {MAX_STATES:,}"
-                f" hidden states, and there are {there}"
+                f" hidden states, and there are {there}; images a step: independent ones that a double step is worth"
             )
             notes += (
                 self._estimated()

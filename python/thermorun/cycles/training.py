@@ -12,7 +12,6 @@ from thermokernels import exact_rule, two_step
 from thermorun.arrays import Array
 from thermorun.cycles import layout, likelihood, markov
 from thermorun.cycles.diagnostics import (
-    CHAINS,
     Diagnostics,
     analyse_models,
     estimated_likelihoods,
@@ -21,6 +20,7 @@ from thermorun.cycles.diagnostics import (
     transition_blocks,
 )
 from thermorun.cycles.layout import SERIES
+from thermorun.cycles.long_chains import CHAINS
 from thermorun.cycles.mixture import Mixture, bounded, climb, random_start
 from thermorun.cycles.model import MAX_STATES, Model, initial_row, initial_visible, parameter_count, state_count
 from thermorun.cycles.result import StudyResult, read

@@ -2,11 +2,13 @@
 
     python bench/bench_bits.py --enumeration
     python bench/bench_bits.py --machine [--seconds 40]
+    python bench/bench_bits.py --mixing
 
 The first trains tied models of 16, 18 and 20 bits on MNIST, and puts the estimate from five seeds beside log Z from all
 2^L states.  The second trains 64 bits, tied and free, and the machine of the package rbms (in the extra peers), for
 as many CPU seconds of one thread each, and puts their likelihoods side by side: by the estimate, and by that package's
-annealed importance sampling where weights are tied.  Both need MNIST.
+annealed importance sampling where weights are tied.  The third asks whether free weights mix better than tied ones that are as likely.  All
+need MNIST.
 """
 
 import argparse
@@ -17,8 +19,8 @@ import numpy as np
 
 from thermorun import cycles, datasets
 from thermorun.cycles import layout, training
-from thermorun.cycles.diagnostics import spread_out
-from thermorun.cycles.likelihood import CHAINS, bits_of, log_likelihoods
+from thermorun.cycles.likelihood import CHAINS, Effort, bits_of, log_likelihoods
+from thermorun.cycles.long_chains import effective_samples, spread_out
 from thermorun.cycles.model import Model, parameter_count
 from thermorun.store import RunFile
 from thermorun.threads import on_threads
@@ -57,7 +59,9 @@ def enumeration():
         truth = unnormalised(model, x) - log_factor(model)
         began = time.process_time()
         with on_threads(1):
-            found = [log_likelihoods(model, [x], spread_out(x, CHAINS), 64_000, seed)[0] for seed in range(5)]
+            found = [
+                log_likelihoods(model, [x], spread_out(x, CHAINS), Effort.of(64_000), seed)[0] for seed in range(5)
+            ]
         seconds = (time.process_time() - began) / 5
         print(
             f"{hidden:4d} {truth:12.3f}   " + "  ".join(f"{one.mean - truth:+.4f}" for one in found),
@@ -147,28 +151,49 @@ def machine(seconds, samples):
         "free, two-step rule": lambda: ours(seconds),
         "rbms, 1 Gibbs step, rate 0.1": lambda: theirs(seconds, data.x),
         "rbms, the same, rate falling": lambda: theirs(seconds, data.x, falling=True),
-        "rbms, 10 Gibbs steps, rate 0.03": lambda: theirs(seconds, data.x, gibbs_steps=10, rate=0.03),
     }
     print(f"{seconds} CPU seconds; log-likelihoods in nat; gain: of the last doubling of {samples:,} fantasies")
     for name, train in kinds.items():
         model, taken, steps = train()
         with on_threads(1):
-            found = log_likelihoods(model, sets, spread_out(data.x, CHAINS), samples, 0)
+            found = log_likelihoods(model, sets, spread_out(data.x, CHAINS), Effort.of(samples), 0)
         line = f"{name:32s} {taken:5.1f} s {steps:6d} steps"
         for one in found:
             line += f"  {one.mean:.2f} ± {one.stderr:.2f} (gain {one.gain:+.2f}, {one.fantasies:.0f} fantasies)"
         if model.tied:
-            factors = [annealed(model, seed) for seed in range(2)]
-            line += "  AIS:"
-            for x in sets:
-                line += "  " + " ".join(f"{unnormalised(model, x) - factor:.2f}" for factor in factors)
+            factor = annealed(model, 0)
+            line += "  AIS:" + "".join(f"  {unnormalised(model, x) - factor:.2f}" for x in sets)
         print(line, flush=True)
+
+
+def mixing(hidden, epochs):
+    """Tied weights beside free ones that are equally likely, and free ones at the end of as many steps."""
+    tied = cycles.train(hidden=hidden, tied=True, epochs=epochs, **SETTINGS)
+    free = cycles.train(hidden=hidden, epochs=epochs, **SETTINGS | {"keep_every": 1})
+    data, level = free.data, tied["held_out_log_likelihood"].mean[0]
+    known, values = free.curve("held_out_log_likelihood", 0)
+    equal = int(known[np.argmin(np.abs(values - level))])
+    rows = {"tied": tied.theta[0], f"free, epoch {equal}": free.kept_parameters()[equal - 1, 0], "free": free.theta[0]}
+    sets = [data.x, data.test_x]
+    for name, row in rows.items():
+        spec = (tied if name == "tied" else free).spec
+        model = Model("bits", hidden, row, free.mean, name == "tied")
+        with on_threads(1):
+            found = log_likelihoods(model, sets, spread_out(data.x, CHAINS), Effort.of(64_000), 0)
+            sigma = cycles.path_entropy_production(model, data.x, 0, 256)
+            worth = effective_samples(row, spec, free.mean, data.x, 0, 8192)
+            memory = cycles.autocorrelation(row, spec, free.mean, data.x, 0, 100)
+        line = f"{name:16s}" + "".join(f"  {one.mean:.2f} ± {one.stderr:.2f} ({one.gain:+.2f})" for one in found)
+        print(f"{line}  sigma {sigma}  images a step {worth}  C(1, 10, 100) {memory[1]} {memory[10]} {memory[100]}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--enumeration", action="store_true", help="16 to 20 bits against all of their states")
     parser.add_argument("--machine", action="store_true", help="64 bits beside the package rbms")
+    parser.add_argument("--mixing", action="store_true", help="tied beside free weights that are equally likely")
+    parser.add_argument("--hidden", type=int, default=16, help="bits of --mixing")
+    parser.add_argument("--epochs", type=int, default=30, help="of 100 steps, of --mixing")
     parser.add_argument("--seconds", type=float, default=40.0, help="of CPU that each is trained")
     parser.add_argument("--samples", type=int, default=256_000, help="fantasies of an estimate")
     given = parser.parse_args()
@@ -176,3 +201,5 @@ if __name__ == "__main__":
         enumeration()
     if given.machine:
         machine(given.seconds, given.samples)
+    if given.mixing:
+        mixing(given.hidden, given.epochs)

@@ -194,10 +194,11 @@ def generative(seed: int, purpose: str, machine: int = 0) -> Streams:
 # cycles: the high half of a stream's number says what for.  Kernels know the same numbers: of the persistent chain, of
 # minibatches, of samples of M from state z (in the low half).  "start" seeds NumPy's generator of first parameters and
 # points.  "sample" is cut into chains: of diagnostics (their double steps are cut too: counting and paths begin at 0,
-# autocorrelation at 2^30, classes of fantasies at 2^31), of `sample`, and the one chain of a portrait.  "ceiling" seeds
-# NumPy's generator of the first mixtures of expectation-maximisation.  The persistent chain has stream 0 of "chain";
-# with the exact rule 1 + z has the images of state z.  "circulation" seeds NumPy's generator of walks.  The likelihood
-# of many bits has long chains of its own, and chains that anneal to points: in "annealing" several, in "glimpse" one.
+# autocorrelation at 2^30, mixing at 3 2^29, classes of fantasies at 2^31), of `sample`, and the chain of a portrait.
+# "ceiling" seeds NumPy's generator of the first mixtures of expectation-maximisation.  The persistent chain has stream
+# 0 of "chain"; with the exact rule 1 + z has the images of state z.  "circulation" seeds NumPy's generator of walks.
+# The likelihood of many bits has long chains of its own, and chains that anneal to points: several in "annealing", one
+# in "glimpse".
 _CYCLES = {"chain": 0, "batch": 1, "start": 2, "markov": 3, "sample": 4, "ceiling": 5, "circulation": 6,
            "likelihood": 7, "annealing": 8, "glimpse": 9}  # fmt: skip
 _SAMPLED = {"diagnostics": (0, 2**30), "fantasies": (1, 2**30), "portrait": (1, 2**31)}

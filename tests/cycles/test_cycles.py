@@ -276,6 +276,8 @@ def test_diagnostics_are_those_of_enumeration(tmp_path, encoding, hidden):
         joint = known.visible[:, None, None] * backward[:, :, None] * forward[None]  # p(x, z, x')
         ratio = np.log(backward[:, :, None] * forward[None]) - np.log(backward.T[None] * forward.T[:, :, None])
         truths["path_entropy_production"] = float((joint * ratio).sum())
+        for name in ("log_likelihood", "held_out_log_likelihood"):  # of fewer samples after every epoch
+            assert result.series[name][-1, m] == pytest.approx(truths[name], abs=0.1)
         for name, truth in truths.items():
             z = result[name][m].z(truth)
             assert np.nanmax(np.abs(z)) < 4, (name, z)

@@ -2,6 +2,7 @@
 
 import math
 
+import numba
 import numpy as np
 import pytest
 from scipy import optimize
@@ -9,8 +10,10 @@ from scipy import optimize
 import thermorun
 from thermorun import cycles
 from thermorun.cycles import exact, markov
-from thermorun.cycles.likelihood import CHAINS, bits_of, log_likelihoods, regression
+from thermorun.cycles.likelihood import CHAINS, Effort, bits_of, log_likelihoods, regression
+from thermorun.cycles.long_chains import effective_samples
 from thermorun.cycles.model import Model, parameter_count
+from thermorun.threads import on_threads
 
 VISIBLE = 8
 
@@ -40,7 +43,16 @@ def log_law(model):
 
 def estimated(model, samples, seed, x):
     start = np.random.default_rng(seed).integers(0, 2, (CHAINS, VISIBLE)).astype(np.uint8)
-    return log_likelihoods(model, [x], start, samples, seed)[0]
+    return log_likelihoods(model, [x], start, Effort.of(samples), seed)[0]
+
+
+def test_threads_change_no_bit():
+    model, x = random_model(12, 0), exact.all_visible(VISIBLE)[:40]
+    found = []
+    for threads in (1, 2):
+        with on_threads(min(threads, numba.config.NUMBA_NUM_THREADS)):
+            found.append(estimated(model, 512, 1, x))
+    assert found[0] == found[1]
 
 
 def points(log_p, count=300):
@@ -66,7 +78,7 @@ def test_few_fantasies_are_too_low_and_say_so():
     x, truth = points(log_law(model), 100)
     few = [estimated(model, CHAINS, seed, x) for seed in range(8)]
     means = np.array([one.mean for one in few])
-    assert means.mean() + 3 * means.std(ddof=1) / math.sqrt(8) < truth
+    assert means.mean() + 2 * means.std(ddof=1) / math.sqrt(8) < truth
     assert np.mean([one.gain for one in few]) > 0.03
     many = estimated(model, 16_000, 0, x)
     assert abs(many.mean - truth) < 4 * many.stderr + abs(many.gain)
@@ -118,7 +130,27 @@ def test_a_study_shows_estimates_and_doubts(tmp_path, tied):
             assert abs(result[name][m].mean - truth) < 4 * result[name].stderr[m] + abs(result[f"{name}_gain"].mean[m])
             assert rows[m][name]["mean"] == result[name].mean[m]
         assert rows[m]["log_likelihood_doubtful"] is False
+        for name, series in list(again.series.items())[:2]:
+            epochs, values = again.curve(name, m)
+            assert epochs.tolist() == [1, 2]
+            assert values[-1] == pytest.approx(result[name].mean[m])  # all points, and not the few of an epoch
+            assert abs(series[1, m] - values[-1]) < 0.5
     assert "an estimate from 256 fantasies" in " ".join(again.summary().split())
     again["log_likelihood_gain"].mean[1] = 2.0
     assert "doubtful, a lower bound only: the likelihood of model 1" in " ".join(again.summary().split())
     assert max(map(len, again.summary().splitlines())) <= 80
+
+
+def test_images_a_step_are_those_of_the_chain():
+    """1 / (1 + 2 sum of C(k)) by powers of the chain's own matrix over all 2^8 points."""
+    model = random_model(3, 2, scale=0.7)
+    law = exact.law(model)
+    matrix, p, x = law.backward @ law.forward, law.visible, exact.all_visible(VISIBLE).astype(float)
+    centred = x - p @ x
+    fundamental = np.linalg.inv(np.eye(len(p)) - matrix + p)
+    flow = p[:, None] * (centred @ centred.T)
+    truth = np.trace(flow) / (2 * (flow * fundamental.T).sum() - np.trace(flow))
+    study = cycles.CycleStudy(encoding="bits", hidden=3, models=1)
+    found = effective_samples(model.row, study, model.mean, exact.all_visible(VISIBLE), 4, 2048)
+    assert 0 < found.stderr < 0.1 * truth
+    assert abs(found.z(truth)) < 4

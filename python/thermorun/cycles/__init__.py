@@ -1,7 +1,6 @@
 """Latent cycles: generative models whose hidden states run in circles (Baiesi & Rosso)."""
 
 from thermorun.cycles import exact, markov
-from thermorun.cycles.autocorrelation import autocorrelation
 from thermorun.cycles.climbs import CeilingResult, CycleCeiling, ceiling
 from thermorun.cycles.diagnostics import (
     Diagnostics,
@@ -11,6 +10,7 @@ from thermorun.cycles.diagnostics import (
     path_entropy_production,
 )
 from thermorun.cycles.family import CirculationResult, CycleCirculation, circulation
+from thermorun.cycles.long_chains import autocorrelation
 from thermorun.cycles.mixture import Mixture
 from thermorun.cycles.model import Model
 from thermorun.cycles.result import StudyResult

@@ -9,15 +9,15 @@ from thermokernels.chains import average_transitions, count_transitions, log_lik
 from thermorun import streams
 from thermorun.arrays import Array
 from thermorun.cycles import likelihood, markov
+from thermorun.cycles.long_chains import BURN, CHAINS, chains, effective_samples, spread_out
 from thermorun.cycles.model import MAX_STATES, Model, log_backward, state_count
 from thermorun.cycles.spec import CycleStudy
 from thermorun.datasets import Dataset
 from thermorun.errors import InputError
 from thermorun.estimates import Estimate, jackknife
 
-# Independent parts that standard errors come from: blocks of samples of M, and chains.
-BLOCKS, CHAINS = 16, 32
-_BURN = 256
+# Independent blocks of samples of M, which standard errors come from.
+BLOCKS = 16
 # Fantasies of a model of many bits, for each sample that a state would have if there were fewer.
 FANTASIES = 32
 # Above so many states the samples of M are spread more thinly, so that their number stays that of so many states.
@@ -28,6 +28,8 @@ _POINTS = 10_000
 _FINAL = 2**31
 # Bytes of blocks of M at a time, three copies of which are under way.
 _MOST_BYTES = 2**27
+# Double steps of the chains that say how well a model mixes.
+_MIXING_STEPS = 2048
 # Steps of the diagnostics' chains at which classes of fantasies begin; counting and paths begin at 0.
 _CLASS_STEPS = 2**31
 
@@ -59,6 +61,7 @@ TABLE = {
     "entropy_production_half": About(("model",), "nat", "sigma from counts, half a count added to each", "chains"),
     "entropy_production_one": About(("model",), "nat", "sigma from counts, transitions never seen count one", "chains"),
     "path_entropy_production": About(("model",), "nat", "entropy production of x and z, a double step", "chains"),
+    "effective_samples": About(("model",), "1", "independent images that a double step is worth", "chains"),
     "second_eigenvalue": About(("model",), "1", "|lambda_2| of M"),
     "decorrelation_time": About(("model",), "double steps", "tau = -1 / ln |lambda_2|, Eq. 23"),
     "mean_diagonal": About(("model",), "1", "Tr(M) / L, Eq. 24"),
@@ -261,22 +264,6 @@ def nearest_class(x: Array, data: Dataset, points: int = 3000) -> Array:
 # ------------------------------------------------------------------------------------------------ long chains
 
 
-def spread_out(x: Array, count: int) -> Array:
-    """``count`` points from all over the data, uint8 (count, D)."""
-    return np.ascontiguousarray(x[np.arange(count) * 7919 % len(x)])
-
-
-def chains(row: Array, spec: CycleStudy, mean: Array, x: Array, seed: int, steps: int) -> tuple[Array, Array]:
-    """States of 32 chains after burn-in, uint64 (32, steps / 32), and the x they end with, uint8 (32, D)."""
-    visible = spread_out(x, CHAINS)
-    warm = np.empty((CHAINS, _BURN), np.uint64)
-    key, stream = streams.cycles(seed, "diagnostics").take(CHAINS)
-    run_chains(row, spec.options, mean, visible, 0, key, stream, warm)
-    states = np.empty((CHAINS, max(2, -(-steps // CHAINS))), np.uint64)
-    run_chains(row, spec.options, mean, visible, _BURN, key, stream, states)
-    return states, visible
-
-
 def chain_likelihood(
     row: Array, spec: CycleStudy, mean: Array, x: Array, seed: int, steps: int, start: Array | None = None
 ) -> Estimate:
@@ -307,14 +294,14 @@ def path_entropy_production(model: Model, x: Array, seed: int, steps: int) -> Es
     """
     visible = spread_out(x, CHAINS)
     key, stream = streams.cycles(seed, "diagnostics").take(CHAINS)
-    warm = np.empty((CHAINS, _BURN), np.uint64)
+    warm = np.empty((CHAINS, BURN), np.uint64)
     run_chains(model.row, model.options, model.mean, visible, 0, key, stream, warm)
     total = np.zeros(CHAINS)
     state = np.empty((CHAINS, 1), np.uint64)
     h = model.hidden_fields(visible)
     for t in range(steps):
         before, h_before = visible.copy(), h
-        run_chains(model.row, model.options, model.mean, visible, _BURN + t, key, stream, state)
+        run_chains(model.row, model.options, model.mean, visible, BURN + t, key, stream, state)
         z, h = state[:, 0], model.hidden_fields(visible)
         change = visible.astype(float) - before
         total += (change * model.visible_fields(z)).sum(axis=1)
@@ -353,11 +340,18 @@ def _without_matrix(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) 
     parts = np.stack([_fantasy_shares(row, spec, data, mean, seed) for row, seed in zip(theta, seeds, strict=True)])
     known = {
         "path_entropy_production": _paths(theta, spec, data, mean),
+        "effective_samples": _stacked(
+            [
+                effective_samples(row, spec, mean, data.x, seed, _MIXING_STEPS)
+                for row, seed in zip(theta, seeds, strict=True)
+            ]
+        ),
         "class_frequency": jackknife(parts, lambda shares: shares, axis=1),
         "kl": _divergence(parts, lambda shares: shares, data),
     }
     if spec.encoding == "bits":
-        return known | _of_bits(theta, spec, data, mean)
+        effort = likelihood.Effort.of(FANTASIES * spec.samples)
+        return known | estimated_likelihoods(theta, spec, data, mean, effort, 0)
     for name, x in (("log_likelihood", data.x), ("held_out_log_likelihood", data.test_x)):
         if x is not None:
             points = x[:: -(-len(x) // 1000)]
@@ -370,18 +364,16 @@ def _without_matrix(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) 
     return known
 
 
-def _of_bits(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) -> Diagnostics:
+def estimated_likelihoods(
+    theta: Array, spec: CycleStudy, data: Dataset, mean: Array, effort: likelihood.Effort, number: int
+) -> Diagnostics:
     """Likelihoods of models of many bits, and how far they can be believed: see ``likelihood``."""
     sets = {"log_likelihood": data.x} | ({} if data.test_x is None else {"held_out_log_likelihood": data.test_x})
-    start, samples = spread_out(data.x, likelihood.CHAINS), FANTASIES * spec.samples
-    each = np.array(
-        [
-            likelihood.log_likelihoods(
-                Model(spec.encoding, spec.hidden, row, mean, spec.tied), list(sets.values()), start, samples, int(seed)
-            )
-            for row, seed in zip(theta, spec.seeds, strict=True)
-        ]
-    )
+    start = spread_out(data.x, likelihood.CHAINS)
+    each = np.full((len(theta), len(sets), 4), np.nan)
+    for m in np.flatnonzero(np.isfinite(theta).all(axis=1)):
+        model = Model(spec.encoding, spec.hidden, theta[m], mean, spec.tied)
+        each[m] = likelihood.log_likelihoods(model, list(sets.values()), start, effort, int(spec.seeds[m]), number)
     known = {}
     for k, name in enumerate(sets):
         known[name] = Estimate(each[:, k, 0], each[:, k, 1], 1, likelihood.GROUPS - 1.0)

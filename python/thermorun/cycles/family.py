@@ -90,7 +90,8 @@ class CirculationResult(Result):
     """The family's members, one after another: ``kinds`` (members,), ``angle`` in full turns (members,).
 
     ``measured`` holds estimates (done,) by the names of ``TABLE``; ``largest`` is the most entropy production that a
-    turn makes; ``matrix`` (L, L) the reversible chain R; ``mixture`` the law; ``facts`` what it is of.
+    turn makes; ``parts`` (blocks, L, L) the reversible chain R from separate images; ``mixture`` the law; ``facts``
+    what it is of.
     """
 
     spec: CycleCirculation
@@ -99,9 +100,15 @@ class CirculationResult(Result):
     measured: dict[str, Estimate]
     done: int
     largest: float
-    matrix: Array
+    parts: Array
     mixture: Mixture
     facts: dict[str, Any]
+
+    @property
+    def matrix(self) -> Array:
+        """R from all images, (L, L)."""
+        mean: Array = self.parts.mean(axis=0)
+        return mean
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary a member, in JSON's types."""
@@ -200,7 +207,7 @@ def _panel(ax: "Axes", family: CirculationResult, name: str) -> None:
 
 
 def memories(family: CirculationResult) -> "Figure":
-    """Autocorrelation of the states' mean images of the circulating members, and with no memory."""
+    """Autocorrelation of the states' mean images of the circulating members, within two standard errors."""
     from matplotlib import colormaps
 
     figure: Figure
@@ -208,11 +215,12 @@ def memories(family: CirculationResult) -> "Figure":
     weights, circle = family.mixture.weights, order(family.matrix)
     shown = [k for k in range(family.done) if family.kinds[k] == CIRCULATING]
     for number, k in enumerate(shown):
-        m = family.matrix @ coupling(CIRCULATING, weights, circle, family.angle[k])
+        c = coupling(CIRCULATING, weights, circle, family.angle[k])
+        found = jackknife(family.parts @ c, lambda m: autocorrelation(m, weights, family.mixture.means, _LAGS))
         colour = colormaps["viridis"](number / max(1, len(shown) - 1))
         sigma = family.measured["entropy_production"].mean[k]
         label = rf"$\sigma$ = {sigma if sigma > _ROUNDING else 0.0:.3g}"
-        ax.plot(autocorrelation(m, weights, family.mixture.means, _LAGS), color=colour, linewidth=1, label=label)
+        plots.band(ax, np.arange(_LAGS + 1), found.mean, found.stderr, color=colour, linewidth=1, label=label)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set_xlabel("double steps")
     ax.set_ylabel("autocorrelation of the states' mean images")
@@ -383,6 +391,6 @@ def read(file: RunFile, spec: CycleCirculation) -> CirculationResult:
     }
     return CirculationResult(
         **origin(file, spec), kinds=[_kind(k) for k in family["kind"]], angle=family["turn"], measured=measured,
-        done=done, largest=facts.pop("largest"), matrix=law["posterior"].mean(axis=0),
+        done=done, largest=facts.pop("largest"), parts=law["posterior"],
         mixture=Mixture(law["weights"], law["means"]), facts=facts,
     )  # fmt: skip

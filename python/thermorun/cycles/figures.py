@@ -11,8 +11,8 @@ import numpy as np
 from thermokernels.chains import run_chains
 from thermorun import plots, streams
 from thermorun.arrays import Array
-from thermorun.cycles.autocorrelation import autocorrelation
 from thermorun.cycles.currents import MOST_DRAWN, bare, can_draw_cycle, cycle, grey
+from thermorun.cycles.long_chains import autocorrelation
 from thermorun.cycles.model import Model
 from thermorun.cycles.result import StudyResult
 
@@ -46,23 +46,39 @@ def training(result: StudyResult) -> "Figure":
 
 
 def likelihood(ax: "Axes", result: StudyResult) -> None:
-    """Log-likelihood of every model against epoch, coloured by entropy production at the end."""
-    shown, label = result.series["log_likelihood"], "log-likelihood / nat"
-    if not np.isfinite(shown).any():
-        shown, label = result.series["minibatch_log_likelihood"], "log-likelihood of minibatches / nat"
-    _curves(ax, result, shown)
-    ax.set_ylabel(label)
-    done = shown[: result.epochs_done]
-    if np.isfinite(done).any():
-        # The rise of the first tenth would leave no room for what follows.
-        top, low = float(np.nanmax(done)), float(np.nanmin(done[len(done) // 10 :]))
-        if attainable := result.attainable:
-            ceiling = attainable["log_likelihood"]
-            top = max(top, ceiling)
-            plots.exact(ax, [1, len(shown)], [ceiling] * 2, f"ceiling (EM), {ceiling:.2f}")
-            plots.legend(ax, loc="lower right", fontsize="small")
-        room = 0.06 * (top - low) or 1.0
-        ax.set_ylim(low - room, top + room)
+    """Log-likelihood of every model against epoch, coloured by entropy production at the end; dotted, held out."""
+    names = {"log_likelihood": "-", "held_out_log_likelihood": ":"}
+    if not np.isfinite(result.series["log_likelihood"]).any():
+        _curves(ax, result, result.series["minibatch_log_likelihood"])
+        ax.set_ylabel("log-likelihood of minibatches / nat")
+        return
+    from matplotlib import colormaps
+
+    norm, sigma, ends = _norm(result), result.shown_sigma[0].mean, []
+    for name, style in names.items():
+        for m in range(result.spec.models):
+            epochs, values = result.curve(name, m)
+            if not len(epochs):
+                continue
+            label = {"-": "training", ":": "held out"}[style] if m == 0 else None
+            ax.plot(epochs, values, style, color=colormaps[_MAP](norm(sigma[m])), linewidth=0.9, label=label)
+            # The rise of the first tenth would leave no room for what follows.
+            ends += [values[min(len(values) // 10, len(values) - 1) :].min(), values.max()]
+    ends += _ceilings(ax, result)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("log-likelihood / nat")
+    room = 0.06 * (max(ends) - min(ends)) or 1.0
+    ax.set_ylim(min(ends) - room, max(ends) + room)
+    plots.legend(ax, loc="lower right", fontsize="small")
+
+
+def _ceilings(ax: "Axes", result: StudyResult) -> list[float]:
+    """Draws what EM reached, on the data and on points held out, as lines; returns those values."""
+    styles = {"log_likelihood": ("--", "ceiling (EM)"), "held_out_log_likelihood": (":", "the same, held out")}
+    for name, value in result.attainable.items():
+        style, label = styles[name]
+        ax.axhline(value, color=plots.EXACT, linestyle=style, linewidth=1.0, label=f"{label}, {value:.2f}")
+    return list(result.attainable.values())
 
 
 def production(ax: "Axes", result: StudyResult) -> None:
@@ -96,7 +112,7 @@ def plane(ax: "Axes", result: StudyResult) -> None:
     if "held_out_log_likelihood" in result.diagnostics:
         others = result["held_out_log_likelihood"].mean[known]
         ax.scatter(sigma.mean[known], others, facecolor="none", edgecolor="0.4", s=26, label="held out")
-        plots.legend(ax, fontsize="small")
+        plots.legend(ax, fontsize="small", loc="lower right", bbox_to_anchor=(1.0, 1.0), borderpad=0)
     for index in result.drawn:
         if known[index]:
             ax.annotate(

@@ -14,7 +14,12 @@ from thermorun.store import Axis, RunFile, Variable
 
 # What is recorded after every epoch: units and meaning.
 SERIES = {
-    "log_likelihood": ("nat", "mean log p(x) of all data by occupancy, Eq. 5; NaN with too many states"),
+    "log_likelihood": (
+        "nat",
+        "mean log p(x) of all data by occupancy, Eq. 5; of more than 10 bits an estimate for a few hundred points,"
+        " every keep_every epochs; NaN where there is none",
+    ),
+    "held_out_log_likelihood": ("nat", "the same of the points held out, NaN where there are none"),
     "minibatch_log_likelihood": ("nat", "mean over the epoch of the minibatches' log-likelihood, App. A.3"),
     "entropy_production": ("nat", "sigma a double step, Eq. 21"),
     "entropy_production_stderr": ("nat", "its standard error"),
@@ -53,16 +58,18 @@ class Trained(Protocol):
 def diagnostics_of(spec: CycleStudy, held_out: bool) -> list[str]:
     """Names of the diagnostics that such a study has."""
     matrix = state_count(spec.encoding, spec.hidden) <= MAX_STATES
+    estimated = [name for name in TABLE if name.endswith(("_gain", "_fantasies"))]
     with_too_many_states = (
         "log_likelihood",
         "held_out_log_likelihood",
         "path_entropy_production",
+        "effective_samples",
         "kl",
         "class_frequency",
     )
-    estimated = [name for name in TABLE if name.endswith(("_gain", "_fantasies"))]
-    names = [name for name in TABLE if (matrix and name not in estimated) or name in with_too_many_states]
-    if not matrix and spec.encoding == "bits":
+    only_then = ("effective_samples", *estimated)
+    names = [name for name in TABLE if (name not in only_then if matrix else name in with_too_many_states)]
+    if spec.estimated:
         names += estimated
     return [name for name in names if held_out or not name.startswith("held_out")]
 

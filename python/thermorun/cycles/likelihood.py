@@ -13,7 +13,7 @@ reason, by far less.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from scipy import linalg
@@ -29,24 +29,49 @@ from thermorun.estimates import left_out_error
 
 # Chains of fantasies, and the groups of them that errors come from.
 CHAINS, GROUPS = 128, 16
-# Double steps before the first fantasy, and from one to the next, by whether weights are tied: such models mix slowly.
-_BURN, _STRIDE = {False: 2048, True: 8192}, {False: 2, True: 16}
-# Fantasies that guide and prior are fitted to, for each chain; components of the prior; states of a tied model's chain.
-_FITTED, _COMPONENTS, _TIED_STATES = 80, 64, 16
+# Double steps from one fantasy to the next; how much longer tied models take, here and to begin: they mix slowly.
+_STRIDE, _TIED = 2, 4
+# Components of the prior at most; states of a tied model's chain.
+_COMPONENTS, _TIED_STATES = 64, 16
 # Fantasies that occupancies are averaged over at a time, for each group.
 _AT_ONCE = 2048
-# Points of a data set that are annealed to, chains of each, and a chain's sweeps, more of them with more samples.
-POINTS, _ANNEALED, _SWEEPS, _SAMPLES = 1000, 4, 32, 64_000
 # Sweeps of the one chain that every point has.
 _GLIMPSE = 2
 # Steps of the guide's ascent, and what holds it back where bits can be told without fail.
 _ASCENT, _RIDGE = 25, 1.0
 # A number of `random_start` that no ceiling has.
 _PRIOR = 2**31
-# Points of a data set at most, and what a variance is never below.
-_MOST_POINTS, _SMALL = 2**22, 1e-12
+# Chains that anneal at most, and what a variance is never below.
+_MOST, _SMALL = 2**20, 1e-12
 # Below so many fantasies a point, or with more nat gained by the last doubling, an estimate is called doubtful.
 FEW, MUCH = 10.0, 0.3
+
+
+class Effort(NamedTuple):
+    """What an estimate is made from.
+
+    ``fantasies`` are averaged over, after ``burn`` double steps; ``fitted`` of each chain have guide and prior fitted
+    to them; ``chains`` anneal to each of ``points`` of a data set, in ``sweeps``; a glimpse is had of all others, or,
+    where ``whole`` is false, they are left out.
+    """
+
+    fantasies: int
+    burn: int
+    fitted: int
+    points: int
+    chains: int
+    sweeps: int
+    whole: bool
+
+    @classmethod
+    def of(cls, fantasies: int) -> Self:
+        """That at the end of a study: points and sweeps grow with the root of the number of fantasies."""
+        root = (fantasies / 64_000) ** 0.5
+        return cls(fantasies, 2048, 80, max(100, round(500 * root)), 4, max(16, round(32 * root)), True)
+
+
+# That of an epoch.
+QUICK = Effort(8192, 512, 20, 200, 2, 16, False)
 
 
 class LogLikelihood(NamedTuple):
@@ -70,21 +95,20 @@ def bits_of(states: Array, hidden: int) -> Array:
 
 
 def log_likelihoods(
-    model: Model, sets: Sequence[Array], start: Array, samples: int, seed: int, number: int = 0
+    model: Model, sets: Sequence[Array], start: Array, effort: Effort, seed: int, number: int = 0
 ) -> list[LogLikelihood]:
     """Mean log p(x) of each of ``sets``, uint8 (points, D), for a model of bits.
 
-    ``start`` uint8 (128, D) are points that chains start from; ``samples`` fantasies estimate pbar.  ``number`` tells
-    the calls of one ``seed`` apart.
+    ``start`` uint8 (128, D) are points that chains start from.  ``number`` tells the calls of one ``seed`` apart.
     """
-    fantasies = _Fantasies(model, start, seed, number)
+    fantasies = _Fantasies(model, start, effort, seed, number)
     meetings: Sequence[_Tied | _Annealed]
     if model.tied:
         meetings = [_Tied(fantasies, sets)]
     else:
-        sampler = _Sampler(fantasies, samples, seed)
+        sampler = _Sampler(fantasies, effort, seed)
         meetings = [_Annealed(sampler, x, 2 * number + k) for k, x in enumerate(sets)]
-    parts = fantasies.occupancy(np.concatenate([one.bits for one in meetings]), samples)
+    parts = fantasies.occupancy(np.concatenate([one.bits for one in meetings]), effort.fantasies)
     ends = np.cumsum([len(one.bits) for one in meetings])[:-1]
     found: list[LogLikelihood] = []
     for one, own in zip(meetings, np.split(parts, ends, axis=1), strict=True):
@@ -95,11 +119,11 @@ def log_likelihoods(
 class _Fantasies:
     """Long chains of a model."""
 
-    def __init__(self, model: Model, start: Array, seed: int, number: int) -> None:
+    def __init__(self, model: Model, start: Array, effort: Effort, seed: int, number: int) -> None:
         self.model, self.visible, self.step = model, np.ascontiguousarray(start, np.uint8).copy(), 0
         self.key, self.stream = streams.cycles(seed, "likelihood").part(number, CHAINS).take(CHAINS)
-        self.stride = _STRIDE[model.tied]
-        self.advance(_BURN[model.tied])
+        self.stride = _STRIDE * (_TIED if model.tied else 1)
+        self.advance(effort.burn * (_TIED if model.tied else 1))
 
     def advance(self, steps: int) -> Array:
         """So many double steps of every chain; returns their last states."""
@@ -108,12 +132,12 @@ class _Fantasies:
         self.step += steps
         return path[:, -1]
 
-    def occupancy(self, bits: Array, samples: int) -> Array:
+    def occupancy(self, bits: Array, count: int) -> Array:
         """log of the mean of p(z | x') over the fantasies of each group of chains, float64 (groups, states).
 
         ``bits`` uint8 (states, L).  That mean is a mixture of Bernoulli products too, of one component a fantasy.
         """
-        rounds, each = -(-samples // CHAINS), CHAINS // GROUPS
+        rounds, each = -(-count // CHAINS), CHAINS // GROUPS
         parts, hidden = np.full((GROUPS, len(bits)), -np.inf), bits.shape[1]
         log_p, nothing = np.empty(len(bits)), (np.empty((0, 1, hidden)), np.empty((0, 1)))
         for first in range(0, rounds, _AT_ONCE // each):
@@ -133,16 +157,15 @@ class _Fantasies:
 class _Sampler:
     """What hidden bits of a given x are drawn with: a guide q(z | x), and a mixture in the place of pbar."""
 
-    def __init__(self, fantasies: _Fantasies, samples: int, seed: int) -> None:
-        self.model, self.seed = fantasies.model, seed
+    def __init__(self, fantasies: _Fantasies, effort: Effort, seed: int) -> None:
+        self.model, self.effort, self.seed = fantasies.model, effort, seed
         images, states = [], []
-        for _ in range(_FITTED):
+        for _ in range(effort.fitted):
             states.append(fantasies.advance(fantasies.stride))
             images.append(fantasies.visible.copy())
         bits = bits_of(np.concatenate(states), self.model.hidden)
         self.mixture: Mixture = climb(bits, random_start(bits, _COMPONENTS, seed, _PRIOR), 50, 1e-3).mixture
         self.centre, self.weights = regression(np.concatenate(images), bits)
-        self.sweeps = max(_SWEEPS, round(_SWEEPS * (samples / _SAMPLES) ** 0.5))
 
     def draw(self, x: Array, chains: int, sweeps: int, stream: tuple[Any, Any]) -> tuple[Array, Array]:
         """Hidden states of every point, uint64 (points, chains), and the logarithms of their weights.
@@ -165,14 +188,17 @@ class _Annealed:
     """The points of a data set, each with hidden bits that its likelihood comes from."""
 
     def __init__(self, sampler: _Sampler, x: Array, number: int) -> None:
-        self.every = -(-len(x) // POINTS)
-        part = streams.cycles(sampler.seed, "annealing").part(number, POINTS * _ANNEALED)
+        effort = sampler.effort
+        self.every = -(-len(x) // effort.points)
         points = np.ascontiguousarray(x[:: self.every])
-        states, self.log_weights = sampler.draw(points, _ANNEALED, sampler.sweeps, part.take())
+        part = streams.cycles(sampler.seed, "annealing").part(number, _MOST)
+        stream = part.take(len(points) * effort.chains)
+        states, self.log_weights = sampler.draw(points, effort.chains, effort.sweeps, stream)
         self.bits = bits_of(states.ravel(), sampler.model.hidden)
         self.log_weights -= sampler.mixture.log_p(self.bits).reshape(states.shape)
-        if self.every > 1:
-            part = streams.cycles(sampler.seed, "glimpse").part(number, _MOST_POINTS)
+        self.glimpse = self.log_weights[:0]
+        if self.every > 1 and effort.whole:
+            part = streams.cycles(sampler.seed, "glimpse").part(number, _MOST)
             _, self.glimpse = sampler.draw(x, 1, _GLIMPSE, part.take(len(x)))
 
     def results(self, parts: Array) -> list[LogLikelihood]:
@@ -207,7 +233,7 @@ class _Annealed:
 
         Of all points a glimpse is known: it is corrected by a straight line through those that are known better.
         """
-        if self.every == 1:
+        if not len(self.glimpse):
             return float(log_p.mean()), float(within.mean() / len(log_p))
         seen = self.glimpse[:: self.every, 0]
         slope = np.cov(log_p, seen)[0, 1] / max(seen.var(ddof=1), _SMALL)

@@ -8,8 +8,9 @@ import numpy as np
 
 from thermorun.arrays import Array
 from thermorun.cycles import layout, likelihood
-from thermorun.cycles.diagnostics import BLOCKS, CHAINS, FANTASIES, RULES, TABLE, Diagnostics, nearest_class, spread_out
+from thermorun.cycles.diagnostics import BLOCKS, FANTASIES, RULES, TABLE, Diagnostics, nearest_class
 from thermorun.cycles.layout import SERIES, diagnostics_of
+from thermorun.cycles.long_chains import CHAINS, spread_out
 from thermorun.cycles.model import MAX_STATES, Model, state_count
 from thermorun.cycles.sampling import Fantasies, sample
 from thermorun.cycles.spec import CycleStudy
@@ -40,6 +41,7 @@ _COLUMNS = {
     "sigma / nat": ("entropy_production", None),
     "counted / nat": ("entropy_production_half", None),
     "path / nat": ("path_entropy_production", None),
+    "images a step": ("effective_samples", None),
     "tau": ("decorrelation_time", ".3g"),
     "|lambda_2|": ("second_eigenvalue", ".4f"),
     "diagonal": ("mean_diagonal", ".4f"),
@@ -110,6 +112,20 @@ class StudyResult(Result):
     def estimate(self, name: str, index: int) -> Estimate:
         """A diagnostic of one model, unknown where the study does not have it."""
         return self.diagnostics[name][index] if name in self.diagnostics else Estimate(np.nan, np.nan)
+
+    def curve(self, name: str, index: int) -> tuple[Array, Array]:
+        """Epochs at which a likelihood of one model is known, and what it was.
+
+        Estimates of models of many bits rest on few points of the data, always the same ones: what these differ from
+        all is taken from the end, where both are known.
+        """
+        series = self.series[name][:, index]
+        known = np.flatnonzero(np.isfinite(series))
+        values = series[known]
+        final = self.estimate(name, index).mean
+        if self.spec.estimated and np.isfinite(final) and len(known) and known[-1] == self.spec.epochs - 1:
+            values = values + (final - values[-1])
+        return known + 1, values
 
     def kept_parameters(self) -> Array:
         """Parameters along the training, (kept epochs, models, parameters): see ``CycleStudy.kept_epochs``."""
@@ -276,7 +292,7 @@ class StudyResult(Result):
             there = f"2^{spec.hidden}" if spec.encoding == "bits" else f"{spec.hidden:,}"
             notes.append(
                 f"path: entropy production of x and z together; sigma of z alone, tau and M need at most {MAX_STATES:,}"
-                f" hidden states, and there are {there}"
+                f" hidden states, and there are {there}; images a step: independent ones that a double step is worth"
             )
             notes += (
                 self._estimated()
@@ -363,7 +379,7 @@ def read(file: RunFile, spec: CycleStudy) -> StudyResult:
     theta = file.read("parameters")["theta"]
     return StudyResult(
         spec=spec, threads=file.threads, file=file.path, stored=None if file.path else file.contents(), data=data,
-        epochs_done=file.committed("training"), series={name: file.read("training")[name] for name in SERIES},
+        epochs_done=file.committed("training"), series=_series(file),
         theta=theta[kept - 1] if kept else np.full(theta.shape[1:], np.nan, theta.dtype), square=chain["square"],
         visible=chain["visible"], mean=file.read("data")["mean"].astype(spec.dtype),
         stopped=chain["stopped"] if finished else np.full(spec.models, -1), diagnostics=diagnostics,
@@ -377,6 +393,13 @@ def _cell(estimate: Estimate) -> str:
     if 0 < estimate.stderr < 5e-5:
         return f"{estimate.mean:.4f} ± {estimate.stderr:.0e}"
     return str(estimate)
+
+
+def _series(file: RunFile) -> dict[str, Array]:
+    """What was recorded after every epoch; NaN for what older files do not have."""
+    stored = file.read("training")
+    nothing = np.full(stored["minibatch_log_likelihood"].shape, np.nan)
+    return {name: stored.get(name, nothing) for name in SERIES}
 
 
 def _ceiling(file: RunFile) -> dict[str, Array]:

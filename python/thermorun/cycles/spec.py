@@ -215,6 +215,11 @@ class CycleStudy(Spec):
         return self.ceiling > 0 and self.encoding != "bits" and states <= min(points, MAX_STATES)
 
     @property
+    def estimated(self) -> bool:
+        """Whether the models have too many bits for their likelihood to be known but by an estimate."""
+        return self.encoding == "bits" and state_count(self.encoding, self.hidden) > MAX_STATES
+
+    @property
     def steps(self) -> int:
         """Gradient steps of a model."""
         return self.epochs * self.steps_per_epoch

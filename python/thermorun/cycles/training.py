@@ -10,16 +10,17 @@ from numpy.typing import ArrayLike
 
 from thermokernels import exact_rule, two_step
 from thermorun.arrays import Array
-from thermorun.cycles import layout, markov
+from thermorun.cycles import layout, likelihood, markov
 from thermorun.cycles.diagnostics import (
-    CHAINS,
     Diagnostics,
     analyse_models,
+    estimated_likelihoods,
     groups,
     occupancy_likelihood,
     transition_blocks,
 )
 from thermorun.cycles.layout import SERIES
+from thermorun.cycles.long_chains import CHAINS
 from thermorun.cycles.mixture import Mixture, bounded, climb, random_start
 from thermorun.cycles.model import MAX_STATES, Model, initial_row, initial_visible, parameter_count, state_count
 from thermorun.cycles.result import StudyResult, read
@@ -285,6 +286,10 @@ class _Study:
         if state_count(spec.encoding, spec.hidden) <= MAX_STATES:
             several = [self._markov(some, own, epoch) for some, own in groups(self.theta, spec, _EPOCH_BLOCKS)]
             row |= {name: np.concatenate([one[name] for one in several]) for name in several[0]}
+        elif spec.estimated and (epoch + 1) % (spec.keep_every or 1) == 0:
+            number = (epoch + 1) // (spec.keep_every or 1)
+            known = estimated_likelihoods(self.theta, spec, self.data, self.mean, likelihood.QUICK, number)
+            row |= {name: estimate.mean for name, estimate in known.items() if name in SERIES}
         self.seconds += clock.perf_counter() - began
         self.file.write("training", epoch, {name: values[None] for name, values in row.items()})
         kept = spec.kept_epochs()
@@ -298,8 +303,10 @@ class _Study:
         parts = transition_blocks(theta, spec, self.mean, samples, _EPOCH_BLOCKS, epoch * samples)
         sigma = jackknife(parts, lambda m: markov.entropy_production(m, markov.stationary(m)), axis=1)
         matrix = parts.mean(axis=1)
-        return {
-            "log_likelihood": occupancy_likelihood(theta, spec, markov.stationary(matrix), self.data.x),
+        occupancy, held_out = markov.stationary(matrix), self.data.test_x
+        found = {} if held_out is None else {"held_out_log_likelihood": held_out}
+        sets = {"log_likelihood": self.data.x} | found
+        return {name: occupancy_likelihood(theta, spec, occupancy, x) for name, x in sets.items()} | {
             "entropy_production": sigma.mean,
             "entropy_production_stderr": sigma.stderr,
             "mean_diagonal": markov.mean_diagonal(matrix),

@@ -101,27 +101,28 @@ def run(spec: Energy, under_way: Session, data: Arrays | None = None) -> EnergyR
     spec = as_stored(settled(spec, subject), under_way)
     machine = subject.machine
     tasks, told = _tasks(spec, subject, data)
-    need = spec.shots * len(subject.shown.x) * (4 * machine.outputs + 24 * len(STAGES))
+    mine = len(under_way.part(spec.shots))
+    need = mine * len(subject.shown.x) * (4 * machine.outputs + 24 * len(STAGES))
     under_way.require_memory(2 * need, f"shots is {spec.shots}")
     machine.require_stable(subject.fields)
     file = under_way.open(spec, lambda file: _lay_out(file, spec, subject, tasks, told))
-    under_way.stage("energy", spec.shots, "shots")
+    under_way.stage("energy", mine, "shots")
     under_way.advance(file.committed(CYCLE))
     steps = machine.physics.step_of(spec.reset_time or 0.0)
-    for shot in range(file.committed(CYCLE), spec.shots):
+    for shot in file.missing(CYCLE):
         found = run_cycle(machine, subject.fields, steps, streams.shot(spec.seed, shot), under_way.pause)
         file.write(CYCLE, shot, {name: value[None] for name, value in found._asdict().items()})
         under_way.advance(1)
         under_way.pause()
-    done, network = file.committed(DRIVE) if tasks else 0, subject.teacher()
-    under_way.stage("accuracy against dissipation", len(tasks), "machines")
-    under_way.advance(done)
-    for row in range(done, len(tasks)):
+    network, rest = subject.teacher(), file.missing(DRIVE) if tasks else range(0)
+    under_way.stage("accuracy against dissipation", len(rest), "machines")
+    for row in rest:
         with under_way.unsaved():
             retrained = fit(tasks[row], under_way.pause, network)
             score = _score(retrained, subject, spec, under_way.pause)
         file.write(DRIVE, row, columns.of_score(score))
         under_way.advance(1)
+    under_way.end_of_shard()
     return read(file, spec)
 
 

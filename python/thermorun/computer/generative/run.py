@@ -111,7 +111,7 @@ def run(spec: Generation, under_way: Session, data: Arrays | None = None) -> Gen
         under_way.require_memory(need, f"hidden is {spec.hidden}")
         _ = task.wells  # refuses a dt that is too large
     file = under_way.open(spec, lambda file: layout.lay_out(file, task))
-    for row in range(file.committed(layout.SECTION), rows):
+    for row in file.missing(layout.SECTION):
         began, loss = clock.perf_counter(), np.full(spec.rounds, np.nan)
         J, b = _learn(task, row, loss, under_way)
         seconds = clock.perf_counter() - began
@@ -128,6 +128,7 @@ def run(spec: Generation, under_way: Session, data: Arrays | None = None) -> Gen
         file.write(layout.SECTION, row, {name: np.asarray(value)[None] for name, value in values.items()})
         under_way.advance(1)
         under_way.pause()
+    under_way.end_of_shard()
     result = read(file, spec)
     return result if file.path else replace(result, stored=file.contents())
 

@@ -30,6 +30,7 @@ class Generation(Spec):
 
     command = "computer-generate"
     runner = "thermorun.computer.generative.run"
+    parts = "machine"
 
     dataset: Annotated[str, Parameter(place, "digits, mnist, or a file or folder of images with labels")] = "digits"
     classes: Annotated[

@@ -112,10 +112,9 @@ def run(spec: Generation, under_way: Session, data: Arrays | None = None) -> Gen
         under_way.require_memory(need, f"hidden is {spec.hidden}")
         _ = task.wells  # refuses a dt that is too large
     file = under_way.open(spec, lambda file: layout.lay_out(file, task))
-    first, known = file.committed(layout.MADE), file.committed(layout.LEARNED)
-    stored = file.read(layout.LEARNED) if known > first else {}
-    for row in range(first, spec.rows):
-        J, b = (stored["couplings"][row], stored["bias"][row]) if row < known else _learn(task, row, under_way)
+    known = _learned(file)
+    for row in file.missing(layout.MADE):
+        J, b = known[row] if row in known else _learn(task, row, under_way)
         under_way.stage(f"pictures of {spec.rule_of(row)}", 1, "machines")
         with under_way.unsaved():
             made = stages.generate(task, stages.machine_of(spec, J, b), row, layout.SHOWN, layout.FRAMES)
@@ -126,6 +125,7 @@ def run(spec: Generation, under_way: Session, data: Arrays | None = None) -> Gen
         _write(file, layout.MADE, row, values)
         under_way.advance(1)
         under_way.pause()
+    under_way.end_of_shard()
     result = read(file, spec)
     return result if file.path else replace(result, stored=file.contents())
 
@@ -140,6 +140,15 @@ def read(file: RunFile, spec: Generation) -> GenerationResult:
     if not file.committed(layout.MADE):
         raise InputError(f"{file.path} holds no complete machine; go on with 'thermorun resume {file.path}'.")
     return GenerationResult.of(file, spec, origin(file, spec))
+
+
+def _learned(file: RunFile) -> dict[int, tuple[Array, Array]]:
+    """Couplings and biases of the machines that have learned and have made no pictures yet."""
+    made, learned = file.missing(layout.MADE).start, file.missing(layout.LEARNED).start
+    if learned <= made:
+        return {}
+    stored, first = file.read(layout.LEARNED), learned - file.committed(layout.LEARNED)
+    return {row: (stored["couplings"][row - first], stored["bias"][row - first]) for row in range(made, learned)}
 
 
 def _learn(task: Task, row: int, under_way: Session) -> tuple[Array, Array]:

@@ -48,8 +48,13 @@ class _Waiting(JITCodeLibrary):
     optimise them as their own, so that of the kernel is the only one that ever runs.
     """
 
+    optimised_alone = False  # and not only as part of a kernel: see ``wide_vectors``
     _waits = False
     _environment = None
+
+    def _optimize_final_module(self):
+        if self.optimised_alone:
+            super()._optimize_final_module()
 
     def _finalize_final_module(self):
         if getattr(self, "_compiled_object", None) is not None:  # from the cache on disk
@@ -59,9 +64,15 @@ class _Waiting(JITCodeLibrary):
 
     def _make(self):
         self._waits = False
+        if not self.optimised_alone:
+            super()._optimize_final_module()
+        self._bind()
         super()._finalize_final_module()
         if self._environment is not None:
             self._codegen.set_env(*self._environment)
+
+    def _bind(self):
+        """What is left to do to the module before it becomes machine code."""
 
     def get_pointer_to_function(self, name):
         self._ensure_finalized()
@@ -95,20 +106,16 @@ class _Own(_Waiting):
     Copies stay visible in the module that other kernels link: there duplicates must merge.
     """
 
-    def _make(self):
+    def _bind(self):
         if self._get_module_for_linking() is self._final_module:
             self._shared_module = self._final_module.clone()
         for function in self._final_module.functions:
             if not function.is_declaration and function.linkage in _SHAREABLE:
                 function.linkage = "internal"
-        super()._make()
 
 
 class _Link(_Waiting):
     """What Numba puts around the body of a parallel loop, three wrappers: optimised in the kernel, not in each of them."""
-
-    def _optimize_final_module(self):
-        pass
 
     def get_pointer_to_function(self, name):
         self._ensure_finalized()
@@ -243,6 +250,7 @@ def wide_vectors(typing_context):
         set.add(
             builder.function.attributes, '"prefer-vector-width"="512"'
         )  # llvmlite's `add` knows no string attributes
+        context.active_code_library.optimised_alone = True
         return context.get_dummy_value()
 
     return types.void(), codegen

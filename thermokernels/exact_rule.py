@@ -134,9 +134,8 @@ def _draw_images(row, options, mean, room, seed, step):
     w, wbar, _, abar = parts(row, hidden, size)
     shift = np.empty(hidden, row.dtype)
     h = np.empty(hidden, row.dtype)
-    limits = np.empty(size, np.uint32)
-    words = np.empty(2 * lanes_for(size), np.uint64)
-    word = words.view(np.uint32)
+    limits = np.empty((2, size), np.uint16)
+    words = np.empty(2 * lanes_for((size + 1) // 2), np.uint64)
     scratch = np.empty((hidden, hidden))
     hidden_shift(wbar, abar, mean, shift)
     for z in range(hidden):
@@ -145,8 +144,9 @@ def _draw_images(row, options, mean, room, seed, step):
             room.matrix[z, y] = 0.0
         for k in range(each):
             n = z * each + k
-            draw_words(words, seed, CHAIN + np.uint64(1 + z), step * each + k)
-            draw_visible(limits, word, room.images[n])
+            place = seed, CHAIN + np.uint64(1 + z), step * each + k
+            draw_words(words, place)
+            draw_visible(limits, words, place, room.images[n])
             hidden_fields(wbar, shift, room.images[n], h)
             hidden_probabilities(h, options.encoding, room.probabilities[n], room.sigmoids[n])
             for y in range(hidden):
@@ -272,7 +272,7 @@ def train_exactly(state, data, mean, sizes, first, options, seeds, trace):
                 continue
             step = first + k
             batch = batches[: sizes[k]]
-            draw_words(batch_words, seeds[m], BATCH, step)
+            draw_words(batch_words, (seeds[m], BATCH, step))
             for n in range(sizes[k]):
                 copy_bits(data[(np.uint64(chosen[n]) * np.uint64(points)) >> HALF_WORD], batch[n])
             _draw_images(row, options, mean, room, seeds[m], step)

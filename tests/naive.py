@@ -343,19 +343,23 @@ def visible_fields(row, hidden, encoding, visible, z):
     return [a[i] + sum(on[b] * w[b, i] for b in range(hidden)) for i in range(visible)]
 
 
-def visible_draw(row, hidden, encoding, visible, z, seed, stream, step):
-    """x from p(x | z), by half a word a bit, and another half of lane 2^31 + i where the first decides nothing."""
-    words = cycle_words(seed, stream, step, (visible + 1) // 2)
-    x = []
-    for i, field in enumerate(visible_fields(row, hidden, encoding, visible, z)):
-        upper = words[i // 2] >> 16 if i % 2 else words[i // 2] % 2**16
-        threshold = min(int(sigmoid(field) * WORDS), WORDS - 1)
-        lower = 0
+def bits_below(thresholds, seed, stream, step):
+    """Which random words lie below 32-bit thresholds: half a word each, and where that is not enough, another half."""
+    words = cycle_words(seed, stream, step, (len(thresholds) + 1) // 2)
+    bits = []
+    for i, threshold in enumerate(thresholds):
+        upper, lower = words[i // 2] >> 16 if i % 2 else words[i // 2] % 2**16, 0
         if upper == threshold >> 16:
             counter = (2**31 + i, step, stream % WORDS, stream // WORDS)
             lower = philox4x32(counter, (seed % WORDS, seed // WORDS))[1] % 2**16
-        x.append(int((upper << 16 | lower) < threshold))
-    return x
+        bits.append(int((upper << 16 | lower) < threshold))
+    return bits
+
+
+def visible_draw(row, hidden, encoding, visible, z, seed, stream, step):
+    """x from p(x | z), by half a word a bit."""
+    fields = visible_fields(row, hidden, encoding, visible, z)
+    return bits_below([min(int(sigmoid(field) * WORDS), WORDS - 1) for field in fields], seed, stream, step)
 
 
 def visible_draw_of_bits(row, hidden, visible, z, words):

@@ -7,7 +7,8 @@
 ``device``
     What kernels call.  Always inlined, so that one loop body vectorises as a whole.
 
-Shared flags:
+The last two may be called from Python too, and are then compiled once more, with a way in: see ``_Inside``.  Shared
+flags:
 
 ``fastmath``
     Everything but ``nnan`` and ``ninf``: sums may be reordered into vector lanes and products contracted into fused
@@ -15,9 +16,10 @@ Shared flags:
 ``error_model="numpy"``
     A division by zero gives inf or NaN instead of a branch that raises, which would stop vectorisation.
 ``pipeline_class``
-    One machine code for each kernel: see ``_OwnCode``.
+    One machine code for each kernel, and none for what it is made of: see ``_Waiting`` and ``_Own``.  A first run, and
+    most of the tests, are spent compiling (bench/README.md).
 
-Interfaces that Numba calls private stand in this module alone: ``_OwnCode``, ``_NamedCache`` and ``wide_vectors``.
+Interfaces that Numba calls private stand in this module alone: from ``_Waiting`` to ``wide_vectors``.
 tests/kernels/test_jit.py says which versions of Numba were tried.
 """
 
@@ -42,13 +44,13 @@ FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
 
 class _Waiting(JITCodeLibrary):
-    """What is compiled on the way to a kernel: optimised at once, machine code only where its address is asked for.
+    """What is compiled on the way to a kernel: machine code, and mostly its optimisation, wait until somebody calls it.
 
-    Numba would make machine code of every function on the way.  But kernels link the functions that they call, and
-    optimise them as their own, so that of the kernel is the only one that ever runs.
+    Numba would optimise every function on the way, and make machine code of it.  But kernels link the functions that
+    they call, and optimise them as their own, so that the kernel's machine code is the only one that ever runs.
     """
 
-    optimised_alone = False  # and not only as part of a kernel: see ``wide_vectors``
+    optimised_alone = False  # before it is linked: see ``wide_vectors``
     _waits = False
     _environment = None
 
@@ -115,10 +117,11 @@ class _Own(_Waiting):
 
 
 class _Link(_Waiting):
-    """What Numba puts around the body of a parallel loop, three wrappers: optimised in the kernel, not in each of them."""
+    """What Numba makes of the body of a parallel loop, and puts around it, while it writes the kernel."""
 
     def get_pointer_to_function(self, name):
         self._ensure_finalized()
+        # Until the kernel is written nobody can call it, though Numba asks for what it takes to be Python's way in.
         return 0 if self._codegen._library_class is _Link else super().get_pointer_to_function(name)
 
 
@@ -189,7 +192,7 @@ class _Inside(CPUDispatcher):
 
 
 def _inside(**options):
-    """A decorator that makes a function an ``_Inside``, or leaves it as it is where Numba is told to compile nothing."""
+    """A decorator that makes a function an ``_Inside``, or leaves it alone where Numba is told to compile nothing."""
     options = {"nopython": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_FLAGS, **options}
 
     def made(function):

@@ -23,9 +23,9 @@ Arrays that all kernels share:
 Random words: the stream's high half says what for, its low half which chain or state; the step is the double step of
 the chain.  The first words of a step choose the visible bits, the next ones the hidden state.
 
-A visible bit whose p(x_i = 1 | z) is known beforehand takes half a word, 16 bits.  It is compared with the upper half of
-the 32 bits of the probability; where the two are equal, once in 65,536 draws, 16 more bits decide, from lane 2^31 + i.
-So a bit is one as often as a whole word lies below all 32 bits.  Bits of fields that were just summed up take a word.
+A visible bit whose p(x_i = 1 | z) is known beforehand takes half a word, 16 bits, compared with the upper half of the
+probability's 32 bits.  Where the two are equal, once in 65,536 draws, 16 more bits decide, from lane 2^31 + i.  So a bit
+is one as often as a whole word lies below all 32 bits.  Bits of fields that were only just summed up take a whole word.
 """
 
 import math
@@ -38,6 +38,9 @@ from thermokernels.products import dots
 from thermokernels.random import philox4x32
 
 SOFTMAX, SIGMOID, BITS = range(3)
+
+# Another number wherever the words above come to decide something else: a run goes on only with draws of its own kind.
+DRAWS = 2
 
 CHAIN, BATCH, START, MARKOV, SAMPLE = (np.uint64(purpose << 32) for purpose in range(5))
 

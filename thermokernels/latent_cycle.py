@@ -24,8 +24,8 @@ Random words: the stream's high half says what for, its low half which chain or 
 the chain.  The first words of a step choose the visible bits, the next ones the hidden state.
 
 A visible bit whose p(x_i = 1 | z) is known beforehand takes half a word, 16 bits, compared with the upper half of the
-probability's 32 bits.  Where the two are equal, once in 65,536 draws, 16 more bits decide, from lane 2^31 + i.  So a bit
-is one as often as a whole word lies below all 32 bits.  Bits of fields that were only just summed up take a whole word.
+probability's 32 bits.  Where the two are equal, once in 65,536 draws, 16 more bits decide, from lane 2^31 + i.  So a
+bit is one as often as a whole word lies below all 32 bits.  Bits of fields that were only just summed up take a word.
 """
 
 import math

@@ -69,7 +69,7 @@ def run_chains(row, options, mean, visible, first, seed, stream, states):
             copy_bits(visible[c], x)
             for t in range(states.shape[1]):
                 place = seed, stream + np.uint64(c), first + t
-                draw_words(words, place)
+                draw_words(words, *place)
                 hidden_fields(wbar, shift, x, h)
                 hidden_probabilities(h, options.encoding, p, s)
                 z = draw_hidden(p, options.encoding, word[visible_words(options, size) :])
@@ -140,7 +140,7 @@ def average_transitions(theta, options, mean, first, samples, seeds, sums):
             total[b] = 0.0
         for k in range(samples):
             place = seeds[m], MARKOV + np.uint64(z), first + block * samples + k
-            draw_words(words, place)
+            draw_words(words, *place)
             draw_visible(limits, words, place, x)
             hidden_fields(wbar, shift, x, h)
             if options.encoding == BITS:

@@ -145,7 +145,7 @@ def _draw_images(row, options, mean, room, seed, step):
         for k in range(each):
             n = z * each + k
             place = seed, CHAIN + np.uint64(1 + z), step * each + k
-            draw_words(words, place)
+            draw_words(words, *place)
             draw_visible(limits, words, place, room.images[n])
             hidden_fields(wbar, shift, room.images[n], h)
             hidden_probabilities(h, options.encoding, room.probabilities[n], room.sigmoids[n])
@@ -272,7 +272,7 @@ def train_exactly(state, data, mean, sizes, first, options, seeds, trace):
                 continue
             step = first + k
             batch = batches[: sizes[k]]
-            draw_words(batch_words, (seeds[m], BATCH, step))
+            draw_words(batch_words, seeds[m], BATCH, step)
             for n in range(sizes[k]):
                 copy_bits(data[(np.uint64(chosen[n]) * np.uint64(points)) >> HALF_WORD], batch[n])
             _draw_images(row, options, mean, room, seeds[m], step)

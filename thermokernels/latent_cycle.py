@@ -59,10 +59,9 @@ def parts(row, hidden, size):
 
 
 @serial_kernel
-def draw_words(words, place):
-    """The random words of one double step at ``place``; ``words`` is uint64, half as long as the number of words."""
+def draw_words(words, seed, stream, step):
+    """All random words of one double step; ``words`` is uint64, half as long as the number of words."""
     wide_vectors()
-    seed, stream, step = place
     k0, k1 = seed & _LOW, seed >> HALF_WORD
     c2, c3 = stream & _LOW, stream >> HALF_WORD
     lanes = words.size // 2

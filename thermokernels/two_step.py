@@ -271,7 +271,7 @@ def _chain(row, options, mean, scratch, seed, stream, first):
     word = words.view(np.uint32)
     for t in range(states.size):
         place = seed, stream, first + t
-        draw_words(words, place)
+        draw_words(words, *place)
         hidden_fields(wbar, shift, fantasies[t], h)
         hidden_probabilities(h, options.encoding, probabilities[t], scratch.sigmoids[t])
         z = draw_hidden(probabilities[t], options.encoding, word[visible_words(options, size) :])
@@ -312,7 +312,7 @@ def train(state, data, mean, sizes, first, options, seeds, trace):
             step = first + k
             _chain(row, options, mean, scratch, seeds[m], CHAIN, step * steps)
             batch = batches[: sizes[k]]
-            draw_words(batch_words, (seeds[m], BATCH, step))
+            draw_words(batch_words, seeds[m], BATCH, step)
             chosen = batch_words.view(np.uint32)
             for n in range(sizes[k]):
                 copy_bits(data[(np.uint64(chosen[n]) * np.uint64(points)) >> HALF_WORD], batch[n])

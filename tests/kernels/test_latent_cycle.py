@@ -122,7 +122,7 @@ def test_bits_are_drawn_from_all_thirty_two_bits_of_their_probability():
     thresholds[:, 0], thresholds[:, 1] = (wholes >> 16)[:, None], (wholes & 0xFFFF)[:, None]
     for step in range(steps):
         place = np.uint64(3), latent_cycle.SAMPLE, step
-        latent_cycle.draw_words(words, place)
+        latent_cycle.draw_words(words, *place)
         for k in range(len(wholes)):
             latent_cycle.draw_visible(thresholds[k], words, place, x)
             seen[k] += x.sum()
@@ -135,7 +135,7 @@ def test_draws_that_the_first_half_of_a_word_leaves_open_match_plain_loops(dtype
     """Thresholds that share their upper halves with the words of a step: every bit is settled by more words."""
     size, place = 13, (np.uint64(2**40 + 5), latent_cycle.SAMPLE + np.uint64(7), 2**31 + 3)
     words, x = np.empty(2 * latent_cycle.lanes_for((size + 1) // 2), np.uint64), np.empty(size, dtype)
-    latent_cycle.draw_words(words, place)
+    latent_cycle.draw_words(words, *place)
     halves = words.view(np.uint16)[:size]
     lower = np.random.default_rng(1).integers(0, 2**16, size).astype(np.uint16)
     latent_cycle.draw_visible(np.array([halves, lower]), words, place, x)

@@ -38,7 +38,7 @@ from thermokernels.latent_cycle import (
     thresholds,
 )
 from thermokernels.products import add_rows, aligned, aligned_copy, copy
-from thermokernels.two_step import NEGLIGIBLE, responsibilities, rmsprop, subtract_row, visible_gradient
+from thermokernels.two_step import NEGLIGIBLE, largest_of, responsibilities, rmsprop, subtract_row, visible_gradient
 
 # Images of a state at the least: what moves pbar through w is a covariance over them.
 LEAST_IMAGES = 4
@@ -262,9 +262,10 @@ def train_exactly(state, data, mean, sizes, first, options, seeds, trace):
     for m in prange(models):
         row = aligned_copy(theta[m])
         room = _room(options, size, theta)
-        batch_words = np.empty(2 * lanes_for(np.max(sizes)), np.uint64)
+        largest = largest_of(sizes)
+        batch_words = np.empty(2 * lanes_for(largest), np.uint64)
         chosen = batch_words.view(np.uint32)
-        batches = aligned(np.max(sizes), size, theta)
+        batches = aligned(largest, size, theta)
         gradient = aligned(1, theta.shape[1], theta)[0]
         for k in range(sizes.size):
             if status[m] != 0:

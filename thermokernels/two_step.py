@@ -283,6 +283,15 @@ def _chain(row, options, mean, scratch, seed, stream, first):
             draw_visible_from_field(field, word, fantasies[t + 1])
 
 
+@device
+def largest_of(sizes):
+    """The largest of some numbers; NumPy's way takes half a second to compile."""
+    largest = 0
+    for k in range(sizes.size):
+        largest = max(largest, sizes[k])
+    return largest
+
+
 @kernel
 def train(state, data, mean, sizes, first, options, seeds, trace):
     """Gradient steps ``first`` to ``first + len(sizes) - 1`` of many models, each on one persistent chain.
@@ -300,8 +309,9 @@ def train(state, data, mean, sizes, first, options, seeds, trace):
         row = aligned_copy(theta[m])
         scratch = _scratch(options, size, theta)
         fantasies = scratch.fantasies
-        batch_words = np.empty(2 * lanes_for(np.max(sizes)), np.uint64)
-        batches = aligned(np.max(sizes), size, theta)
+        largest = largest_of(sizes)
+        batch_words = np.empty(2 * lanes_for(largest), np.uint64)
+        batches = aligned(largest, size, theta)
         gradient = aligned(1, theta.shape[1], theta)[0]
         n_w = hidden * size
         copy_bits(visible[m], fantasies[0])
@@ -321,7 +331,8 @@ def train(state, data, mean, sizes, first, options, seeds, trace):
                 status[m] = step + 1
                 continue
             if options.encoding != BITS:
-                gradient[2 * n_w : 2 * n_w + size] = 0
+                for i in range(2 * n_w, 2 * n_w + size):
+                    gradient[i] = 0
             rmsprop(row, square[m], gradient, options.rate, options.decay, options.floor)
             if options.tied:
                 copy(row[n_w:], row[:n_w])

@@ -337,12 +337,35 @@ def hidden_draw(p, encoding, words):
     return min(int(np.searchsorted(np.cumsum(p), u, side="right")), len(p) - 1)
 
 
-def visible_draw(row, hidden, encoding, visible, z, words):
-    """x from p(x | z)."""
+def visible_fields(row, hidden, encoding, visible, z):
     w, _, a, _ = parts(row, hidden, visible)
     on = bits_of(z, hidden, encoding)
-    fields = [a[i] + sum(on[b] * w[b, i] for b in range(hidden)) for i in range(visible)]
-    return [int((words[i] + 0.5) / WORDS < sigmoid(fields[i])) for i in range(visible)]
+    return [a[i] + sum(on[b] * w[b, i] for b in range(hidden)) for i in range(visible)]
+
+
+def bits_below(thresholds, seed, stream, step):
+    """Which random words lie below 32-bit thresholds: half a word each, and where that is not enough, another half."""
+    words = cycle_words(seed, stream, step, (len(thresholds) + 1) // 2)
+    bits = []
+    for i, threshold in enumerate(thresholds):
+        upper, lower = words[i // 2] >> 16 if i % 2 else words[i // 2] % 2**16, 0
+        if upper == threshold >> 16:
+            counter = (2**31 + i, step, stream % WORDS, stream // WORDS)
+            lower = philox4x32(counter, (seed % WORDS, seed // WORDS))[1] % 2**16
+        bits.append(int((upper << 16 | lower) < threshold))
+    return bits
+
+
+def visible_draw(row, hidden, encoding, visible, z, seed, stream, step):
+    """x from p(x | z), by half a word a bit."""
+    fields = visible_fields(row, hidden, encoding, visible, z)
+    return bits_below([min(int(sigmoid(field) * WORDS), WORDS - 1) for field in fields], seed, stream, step)
+
+
+def visible_draw_of_bits(row, hidden, visible, z, words):
+    """x from p(x | z), by a word a bit."""
+    fields = visible_fields(row, hidden, "bits", visible, z)
+    return [int((word + 0.5) / WORDS < sigmoid(field)) for field, word in zip(fields, words, strict=False)]
 
 
 def hidden_probabilities(row, hidden, encoding, mean, x):
@@ -356,11 +379,16 @@ def run_chain(row, hidden, encoding, mean, x, first, steps, seed, stream):
     """Double steps of one chain: its hidden states, and its x before each step and after the last."""
     visible = len(mean)
     states, fantasies = [], [list(x)]
+    before = visible if encoding == "bits" else (visible + 1) // 2
     for step in range(first, first + steps):
-        words = cycle_words(seed, stream, step, visible + hidden)
+        words = cycle_words(seed, stream, step, before + hidden)
         p = hidden_probabilities(row, hidden, encoding, mean, fantasies[-1])
-        states.append(hidden_draw(p, encoding, words[visible:]))
-        fantasies.append(visible_draw(row, hidden, encoding, visible, states[-1], words))
+        z = hidden_draw(p, encoding, words[before:])
+        states.append(z)
+        fantasies.append(
+            visible_draw_of_bits(row, hidden, visible, z, words) if encoding == "bits"
+            else visible_draw(row, hidden, encoding, visible, z, seed, stream, step)
+        )  # fmt: skip
     return states, fantasies
 
 
@@ -369,7 +397,7 @@ def average_transitions(row, hidden, encoding, mean, z, numbers, seed, stream):
     visible, count = len(mean), 2**hidden if encoding == "bits" else hidden
     total = np.zeros(count)
     for number in numbers:
-        x = visible_draw(row, hidden, encoding, visible, z, cycle_words(seed, stream + z, number, visible))
+        x = visible_draw(row, hidden, encoding, visible, z, seed, stream + z, number)
         total += [hidden_probability(row, hidden, encoding, mean, x, other) for other in range(count)]
     return total
 
@@ -425,8 +453,8 @@ def exact_gradient(row, hidden, encoding, mean, batch, images, seed, step):
     """The likelihood's gradient through pbar, from ``images`` drawn of each state; returns it and the likelihood."""
     visible = len(mean)
     x = [
-        [visible_draw(row, hidden, encoding, visible, z, cycle_words(seed, 1 + z, step * images + k, visible))
-         for k in range(images)] for z in range(hidden)
+        [visible_draw(row, hidden, encoding, visible, z, seed, 1 + z, step * images + k) for k in range(images)]
+        for z in range(hidden)
     ]  # fmt: skip
     p = np.array([[hidden_probabilities(row, hidden, encoding, mean, one) for one in each] for each in x])
     matrix = p.mean(axis=1)

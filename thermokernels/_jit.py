@@ -7,7 +7,8 @@
 ``device``
     What kernels call.  Always inlined, so that one loop body vectorises as a whole.
 
-Shared flags:
+The last two may be called from Python too, and are then compiled once more, with a way in: see ``_Inside``.  Shared
+flags:
 
 ``fastmath``
     Everything but ``nnan`` and ``ninf``: sums may be reordered into vector lanes and products contracted into fused
@@ -15,18 +16,24 @@ Shared flags:
 ``error_model="numpy"``
     A division by zero gives inf or NaN instead of a branch that raises, which would stop vectorisation.
 ``pipeline_class``
-    One machine code for each kernel: see ``_OwnCode``.
+    One machine code for each kernel, and none for what it is made of: see ``_Waiting`` and ``_Own``.  A first run, and
+    most of the tests, are spent compiling (bench/README.md).
 
-Interfaces that Numba calls private stand in this module alone: ``_OwnCode``, ``_NamedCache`` and ``wide_vectors``.
+Interfaces that Numba calls private stand in this module alone: from ``_Waiting`` to ``wide_vectors``.
 tests/kernels/test_jit.py says which versions of Numba were tried.
 """
 
+import gc
+from functools import cached_property
+
 from llvmlite.binding import Linkage
-from numba import njit, types
+from numba import config, njit, types
 from numba.core.caching import FunctionCache
+from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import AnalysisPass, register_pass
 from numba.core.dispatcher import Dispatcher
+from numba.core.registry import CPUDispatcher
 from numba.core.typed_passes import AnnotateTypes
 from numba.extending import intrinsic
 
@@ -36,9 +43,62 @@ _SHAREABLE = (Linkage.linkonce_any, Linkage.linkonce_odr, Linkage.weak_any, Link
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
 
-@register_pass(mutates_CFG=False, analysis_only=True)
-class _OwnCode(AnalysisPass):
-    """Binds a kernel to the copies of other functions that its own object code holds.
+class _Waiting(JITCodeLibrary):
+    """What is compiled on the way to a kernel: machine code, and mostly its optimisation, wait until somebody calls it.
+
+    Numba would optimise every function on the way, and make machine code of it.  But kernels link the functions that
+    they call, and optimise them as their own, so that the kernel's machine code is the only one that ever runs.
+    """
+
+    optimised_alone = False  # before it is linked: see ``wide_vectors``
+    _waits = False
+    _environment = None
+
+    def _optimize_final_module(self):
+        if self.optimised_alone:
+            super()._optimize_final_module()
+
+    def _finalize_final_module(self):
+        if getattr(self, "_compiled_object", None) is not None:  # from the cache on disk
+            super()._finalize_final_module()
+        else:
+            self._finalized = self._waits = True
+
+    def _make(self):
+        self._waits = False
+        if not self.optimised_alone:
+            super()._optimize_final_module()
+        self._bind()
+        super()._finalize_final_module()
+        if self._environment is not None:
+            self._codegen.set_env(*self._environment)
+
+    def _bind(self):
+        """What is left to do to the module before it becomes machine code."""
+
+    def get_pointer_to_function(self, name):
+        self._ensure_finalized()
+        if self._waits and any(one.name == name for one in self.get_defined_functions()):
+            self._make()
+        return super().get_pointer_to_function(name)
+
+    def _get_compiled_object(self):
+        if self._waits:
+            self._make()
+        return super()._get_compiled_object()
+
+    @property
+    def codegen(self):
+        """Asked by Numba for ``set_env`` alone: of this library, while its code waits."""
+        return self if self._waits else self._codegen
+
+    def set_env(self, name, environment):
+        """Remembers what is to be set as soon as there is code."""
+        self._environment = name, environment
+
+
+class _Own(_Waiting):
+    """A kernel of ours, bound to the copies of other functions that its own object code holds.
 
     Numba copies the functions that a kernel calls, and the bodies of its parallel loops, into the kernel's object, and
     optimises them there once more: sums under ``reassoc`` may come out in another order.  The originals stay in the
@@ -48,35 +108,42 @@ class _OwnCode(AnalysisPass):
     Copies stay visible in the module that other kernels link: there duplicates must merge.
     """
 
+    def _bind(self):
+        if self._get_module_for_linking() is self._final_module:
+            self._shared_module = self._final_module.clone()
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage in _SHAREABLE:
+                function.linkage = "internal"
+
+
+class _Link(_Waiting):
+    """What Numba makes of the body of a parallel loop, and puts around it, while it writes the kernel."""
+
+    def get_pointer_to_function(self, name):
+        self._ensure_finalized()
+        # Until the kernel is written nobody can call it, though Numba asks for what it takes to be Python's way in.
+        return 0 if self._codegen._library_class is _Link else super().get_pointer_to_function(name)
+
+
+@register_pass(mutates_CFG=False, analysis_only=True)
+class _OwnCode(AnalysisPass):
+    """Has the code that is about to be written go into a library of our kind."""
+
     _name = "own_code"
 
     def __init__(self):
         AnalysisPass.__init__(self)
 
     def run_pass(self, state):
-        library = state.targetctx.codegen().create_library(state.func_id.func_qualname)
-        library.enable_object_caching()
-        optimize = library._optimize_final_module
-
-        def optimize_and_bind():
-            optimize()
-            module = library._final_module
-            shared = module.clone()
-            for function in shared.functions:
-                if not function.is_declaration and function.linkage == Linkage.external:
-                    function.linkage = "linkonce_odr"
-            library._shared_module = shared
-            for function in module.functions:
-                if not function.is_declaration and function.linkage in _SHAREABLE:
-                    function.linkage = "internal"
-
-        library._optimize_final_module = optimize_and_bind
-        state.library = library
+        codegen = state.targetctx.codegen()
+        state.library = _Own(codegen, state.func_id.func_qualname)
+        state.library.enable_object_caching()
+        codegen._library_class = _Link
         return False
 
 
 class _Compiler(CompilerBase):
-    """Numba's pipeline with ``_OwnCode`` before the code is written."""
+    """Numba's pipeline with libraries of our kind, also for what it compiles on the way."""
 
     def define_pipelines(self):
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
@@ -84,11 +151,59 @@ class _Compiler(CompilerBase):
         passes.finalize()
         return [passes]
 
+    def _compile_core(self):
+        codegen = self.state.targetctx.codegen()
+        before, collecting = codegen._library_class, gc.isenabled()
+        codegen._library_class = _Waiting
+        gc.disable()  # a tenth of the time goes into looking for cycles among objects that stay
+        try:
+            return super()._compile_core()
+        finally:
+            codegen._library_class = before
+            if collecting:
+                gc.enable()
 
-_SHARED = {"nogil": True, "cache": True, "fastmath": FASTMATH, "error_model": "numpy", "pipeline_class": _Compiler}
-kernel = njit(parallel=True, **_SHARED)
-serial_kernel = njit(**_SHARED)
-device = njit(forceinline=True, fastmath=FASTMATH, error_model="numpy")
+
+_FLAGS = {"fastmath": FASTMATH, "error_model": "numpy"}
+_INLINED = {"forceinline": True, "pipeline_class": _Compiler, **_FLAGS}
+_SHARED = {"nogil": True, "cache": True, "pipeline_class": _Compiler, **_FLAGS}
+# Of all that Numba may make parallel, the loops that say so: whatever else it turns into loops takes time to compile.
+_LOOPS_ALONE = {"prange": True} | dict.fromkeys(
+    ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"), False
+)
+
+
+class _Inside(CPUDispatcher):
+    """A function as kernels see it, without the way in from Python, which takes as long to compile as the function.
+
+    A call from Python goes to ``entry``, which is compiled when the first one comes.
+    """
+
+    @cached_property
+    def entry(self):
+        """The same function with a way in."""
+        return njit(**(_INLINED if self.targetoptions.get("forceinline") else _SHARED))(self.py_func)
+
+    def _insert(self, *code, **more):
+        pass
+
+    def _compile_for_args(self, *arguments, **named):
+        return self.entry
+
+
+def _inside(**options):
+    """A decorator that makes a function an ``_Inside``, or leaves it alone where Numba is told to compile nothing."""
+    options = {"nopython": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_FLAGS, **options}
+
+    def made(function):
+        return function if config.DISABLE_JIT else _Inside(function, {}, options, pipeline_class=_Compiler)
+
+    return made
+
+
+kernel = njit(parallel=_LOOPS_ALONE, **_SHARED)
+serial_kernel = _inside()
+device = _inside(forceinline=True)
 
 
 def device_of(function):
@@ -120,7 +235,7 @@ def named_kernel(function, name, compiled=kernel):
     """
     function.__qualname__ = f"{function.__name__}-{name}"
     dispatcher = compiled(function)
-    dispatcher._cache = _NamedCache(function)
+    getattr(dispatcher, "entry", dispatcher)._cache = _NamedCache(function)
     return dispatcher
 
 
@@ -138,6 +253,7 @@ def wide_vectors(typing_context):
         set.add(
             builder.function.attributes, '"prefer-vector-width"="512"'
         )  # llvmlite's `add` knows no string attributes
+        context.active_code_library.optimised_alone = True
         return context.get_dummy_value()
 
     return types.void(), codegen

@@ -20,12 +20,14 @@ from thermokernels.latent_cycle import (
     hidden_probabilities,
     hidden_shift,
     lanes_for,
+    lanes_of_step,
     log_mixture,
     parts,
     row_sum,
     state_fields,
     thresholds,
     visible_fields,
+    visible_words,
 )  # fmt: skip
 from thermokernels.products import aligned, aligned_copy
 
@@ -49,7 +51,7 @@ def run_chains(row, options, mean, visible, first, seed, stream, states):
     w, wbar, a, abar = parts(aligned_copy(row), hidden, size)
     shift = np.empty(hidden, row.dtype)
     hidden_shift(wbar, abar, mean, shift)
-    limits = np.empty((hidden if one_hot else 1, size), np.uint32)
+    limits = np.empty((hidden if one_hot else 1, 2, size), np.uint16)
     if one_hot:
         for b in range(hidden):
             field = np.empty(size, row.dtype)
@@ -60,19 +62,20 @@ def run_chains(row, options, mean, visible, first, seed, stream, states):
         h = np.empty(hidden, row.dtype)
         field = np.empty(size, row.dtype)
         p, s = np.empty(hidden), np.empty(hidden)
-        words = np.empty(2 * lanes_for(size + hidden), np.uint64)
+        words = np.empty(2 * lanes_of_step(options, size), np.uint64)
         word = words.view(np.uint32)
         on = np.empty(hidden, np.intp)
         for c in share(task, chains):
             copy_bits(visible[c], x)
             for t in range(states.shape[1]):
-                draw_words(words, seed, stream + np.uint64(c), first + t)
+                place = seed, stream + np.uint64(c), first + t
+                draw_words(words, *place)
                 hidden_fields(wbar, shift, x, h)
                 hidden_probabilities(h, options.encoding, p, s)
-                z = draw_hidden(p, options.encoding, word[size:])
+                z = draw_hidden(p, options.encoding, word[visible_words(options, size) :])
                 states[c, t] = z
                 if one_hot:
-                    draw_visible(limits[z], word, x)
+                    draw_visible(limits[z], words, place, x)
                 else:
                     visible_fields(w, a, z, on, field)
                     draw_visible_from_field(field, word, x)
@@ -123,9 +126,8 @@ def average_transitions(theta, options, mean, first, samples, seeds, sums):
         x = aligned(1, size, theta)[0]
         field = np.empty(size, theta.dtype)
         p, s = np.empty(count), np.empty(hidden)
-        limits = np.empty(size, np.uint32)
-        words = np.empty(2 * lanes_for(size), np.uint64)
-        word = words.view(np.uint32)
+        limits = np.empty((2, size), np.uint16)
+        words = np.empty(2 * lanes_for((size + 1) // 2), np.uint64)
         on = np.empty(hidden, np.intp)
         hidden_shift(wbar, abar, mean, shift)
         if options.encoding == BITS:
@@ -134,10 +136,12 @@ def average_transitions(theta, options, mean, first, samples, seeds, sums):
             row_sum(w[z], a, field)
         thresholds(field, limits)
         total = sums[m, z, block]
-        total[:] = 0.0
+        for b in range(count):
+            total[b] = 0.0
         for k in range(samples):
-            draw_words(words, seeds[m], MARKOV + np.uint64(z), first + block * samples + k)
-            draw_visible(limits, word, x)
+            place = seeds[m], MARKOV + np.uint64(z), first + block * samples + k
+            draw_words(words, *place)
+            draw_visible(limits, words, place, x)
             hidden_fields(wbar, shift, x, h)
             if options.encoding == BITS:
                 hidden_probabilities(h, BITS, p[:hidden], s)

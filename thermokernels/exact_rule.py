@@ -38,7 +38,7 @@ from thermokernels.latent_cycle import (
     thresholds,
 )
 from thermokernels.products import add_rows, aligned, aligned_copy, copy
-from thermokernels.two_step import NEGLIGIBLE, responsibilities, rmsprop, subtract_row, visible_gradient
+from thermokernels.two_step import NEGLIGIBLE, largest_of, responsibilities, rmsprop, subtract_row, visible_gradient
 
 # Images of a state at the least: what moves pbar through w is a covariance over them.
 LEAST_IMAGES = 4
@@ -134,9 +134,8 @@ def _draw_images(row, options, mean, room, seed, step):
     w, wbar, _, abar = parts(row, hidden, size)
     shift = np.empty(hidden, row.dtype)
     h = np.empty(hidden, row.dtype)
-    limits = np.empty(size, np.uint32)
-    words = np.empty(2 * lanes_for(size), np.uint64)
-    word = words.view(np.uint32)
+    limits = np.empty((2, size), np.uint16)
+    words = np.empty(2 * lanes_for((size + 1) // 2), np.uint64)
     scratch = np.empty((hidden, hidden))
     hidden_shift(wbar, abar, mean, shift)
     for z in range(hidden):
@@ -145,8 +144,9 @@ def _draw_images(row, options, mean, room, seed, step):
             room.matrix[z, y] = 0.0
         for k in range(each):
             n = z * each + k
-            draw_words(words, seed, CHAIN + np.uint64(1 + z), step * each + k)
-            draw_visible(limits, word, room.images[n])
+            place = seed, CHAIN + np.uint64(1 + z), step * each + k
+            draw_words(words, *place)
+            draw_visible(limits, words, place, room.images[n])
             hidden_fields(wbar, shift, room.images[n], h)
             hidden_probabilities(h, options.encoding, room.probabilities[n], room.sigmoids[n])
             for y in range(hidden):
@@ -262,9 +262,10 @@ def train_exactly(state, data, mean, sizes, first, options, seeds, trace):
     for m in prange(models):
         row = aligned_copy(theta[m])
         room = _room(options, size, theta)
-        batch_words = np.empty(2 * lanes_for(np.max(sizes)), np.uint64)
+        largest = largest_of(sizes)
+        batch_words = np.empty(2 * lanes_for(largest), np.uint64)
         chosen = batch_words.view(np.uint32)
-        batches = aligned(np.max(sizes), size, theta)
+        batches = aligned(largest, size, theta)
         gradient = aligned(1, theta.shape[1], theta)[0]
         for k in range(sizes.size):
             if status[m] != 0:

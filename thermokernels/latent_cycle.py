@@ -21,7 +21,11 @@ Arrays that all kernels share:
              RMSProp's step, memory and addition to the root.
 
 Random words: the stream's high half says what for, its low half which chain or state; the step is the double step of
-the chain.  Words 0 to D - 1 of a step choose the visible bits, the next ones the hidden state.
+the chain.  The first words of a step choose the visible bits, the next ones the hidden state.
+
+A visible bit whose p(x_i = 1 | z) is known beforehand takes half a word, 16 bits, compared with the upper half of the
+probability's 32 bits.  Where the two are equal, once in 65,536 draws, 16 more bits decide, from lane 2^31 + i.  So a
+bit is one as often as a whole word lies below all 32 bits.  Bits of fields that were only just summed up take a word.
 """
 
 import math
@@ -35,11 +39,15 @@ from thermokernels.random import philox4x32
 
 SOFTMAX, SIGMOID, BITS = range(3)
 
+# Another number wherever the words above come to decide something else: a run goes on only with draws of its own kind.
+DRAWS = 2
+
 CHAIN, BATCH, START, MARKOV, SAMPLE = (np.uint64(purpose << 32) for purpose in range(5))
 
 ONE = np.uint64(1)
 HALF_WORD = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
+_SETTLING = np.uint64(2**31)  # first of the lanes that no step reaches
 
 
 @device
@@ -60,6 +68,18 @@ def draw_words(words, seed, stream, step):
     high, low = words[:lanes], words[lanes:]
     for lane in range(lanes):
         high[lane], low[lane] = philox4x32(np.uint64(lane), np.uint64(step), c2, c3, k0, k1)
+
+
+@device
+def visible_words(options, size):
+    """Words of a double step that choose the visible bits; those that follow choose the hidden state."""
+    return size if options.encoding == BITS else (size + 1) // 2
+
+
+@device
+def lanes_of_step(options, size):
+    """Philox calls of a double step."""
+    return lanes_for(visible_words(options, size) + (options.hidden if options.encoding == BITS else 0))
 
 
 @device
@@ -102,26 +122,48 @@ def row_sum(row, other, out):
 
 @serial_kernel
 def thresholds(field, out):
-    """out[i] = 2^32 sigmoid(field[i]): x_i = 1 where a random word lies below it."""
+    """Upper and lower halves of 2^32 sigmoid(field[i]): x_i = 1 where a random word lies below; uint16 (2, D)."""
     wide_vectors()
     one = field.dtype.type(1.0)
+    upper, lower = out[0], out[1]
     for i in range(field.size):
         e = exp(-abs(field[i]))
         p = (one if field[i] >= 0 else e) / (one + e)
-        out[i] = np.uint32(np.int64(min(np.float64(p) * 4294967296.0, 4294967295.0)))
+        whole = np.int64(min(np.float64(p) * 4294967296.0, 4294967295.0))
+        upper[i] = np.uint16(whole >> 16)
+        lower[i] = np.uint16(whole & 0xFFFF)
 
 
 @serial_kernel
-def draw_visible(thresholds, words, x):
+def draw_visible(thresholds, words, place, x):
+    """x from p(x | z), by the first ``words`` of a step at ``place``, which is its seed, stream and number."""
     wide_vectors()
     one, zero = x.dtype.type(1.0), x.dtype.type(0.0)
+    upper, halves = thresholds[0], words.view(np.uint16)
+    tied = False
     for i in range(x.size):
-        x[i] = one if words[i] < thresholds[i] else zero
+        x[i] = one if halves[i] < upper[i] else zero
+        tied |= halves[i] == upper[i]
+    if tied:
+        _settle(thresholds, halves, place, x)
+
+
+@serial_kernel
+def _settle(thresholds, halves, place, x):
+    """Draws the lower halves of words whose upper ones decide nothing."""
+    seed, stream, step = place
+    for i in range(x.size):
+        if halves[i] == thresholds[0, i]:
+            first, _ = philox4x32(
+                _SETTLING + np.uint64(i), np.uint64(step), stream & _LOW, stream >> HALF_WORD, seed & _LOW,
+                seed >> HALF_WORD,
+            )  # fmt: skip
+            x[i] = x.dtype.type(1.0 if (first & np.uint64(0xFFFF)) < thresholds[1, i] else 0.0)
 
 
 @serial_kernel
 def draw_visible_from_field(field, words, x):
-    """As ``draw_visible``, without the division: u < sigmoid(f)."""
+    """The same from the fields, without their division, u < sigmoid(f): a word each, uint32."""
     wide_vectors()
     one, zero = x.dtype.type(1.0), x.dtype.type(0.0)
     scale, half = x.dtype.type(2.0**-32), x.dtype.type(0.5)

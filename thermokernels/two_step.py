@@ -27,12 +27,14 @@ from thermokernels.latent_cycle import (
     hidden_probabilities,
     hidden_shift,
     lanes_for,
+    lanes_of_step,
     log_mixture,
     parts,
     row_sum,
     state_fields,
     thresholds,
     visible_fields,
+    visible_words,
 )  # fmt: skip
 from thermokernels.products import add_rows, aligned, aligned_copy, copy
 
@@ -57,8 +59,8 @@ Scratch = namedtuple("Scratch", "fantasies states probabilities sigmoids thresho
 ``fantasies``      dtype of theta (T + 1, D), the x before every double step and after the last.
 ``states``         uint64 (T,), the hidden state of every step.
 ``probabilities``  float64 (T, L), p(z | x) of every step; ``sigmoids`` float64 (T, L), those of the hidden fields.
-``thresholds``     uint32 (L, D), of the visible bits of each state in one-hot modes; ``words`` uint64, random words of
-                   a step; ``on`` intp (L,).
+``thresholds``     uint16 (L, 2, D), of the visible bits of each state in one-hot modes; ``words`` uint64, random words
+                   of a step; ``on`` intp (L,).
 """
 
 
@@ -71,8 +73,8 @@ def _scratch(options, size, theta):
         np.empty(steps, np.uint64),
         np.empty((steps, hidden)),
         np.empty((steps, hidden)),
-        np.empty((hidden if options.encoding != BITS else 1, size), np.uint32),
-        np.empty(2 * lanes_for(size + hidden), np.uint64),
+        np.empty((hidden if options.encoding != BITS else 1, 2, size), np.uint16),
+        np.empty(2 * lanes_of_step(options, size), np.uint64),
         np.empty(hidden, np.intp),
     )
 
@@ -268,16 +270,26 @@ def _chain(row, options, mean, scratch, seed, stream, first):
             thresholds(field, scratch.thresholds[b])
     word = words.view(np.uint32)
     for t in range(states.size):
-        draw_words(words, seed, stream, first + t)
+        place = seed, stream, first + t
+        draw_words(words, *place)
         hidden_fields(wbar, shift, fantasies[t], h)
         hidden_probabilities(h, options.encoding, probabilities[t], scratch.sigmoids[t])
-        z = draw_hidden(probabilities[t], options.encoding, word[size:])
+        z = draw_hidden(probabilities[t], options.encoding, word[visible_words(options, size) :])
         states[t] = z
         if one_hot:
-            draw_visible(scratch.thresholds[z], word, fantasies[t + 1])
+            draw_visible(scratch.thresholds[z], words, place, fantasies[t + 1])
         else:
             visible_fields(w, a, z, scratch.on, field)
             draw_visible_from_field(field, word, fantasies[t + 1])
+
+
+@device
+def largest_of(sizes):
+    """The largest of some numbers; NumPy's way takes half a second to compile."""
+    largest = 0
+    for k in range(sizes.size):
+        largest = max(largest, sizes[k])
+    return largest
 
 
 @kernel
@@ -297,8 +309,9 @@ def train(state, data, mean, sizes, first, options, seeds, trace):
         row = aligned_copy(theta[m])
         scratch = _scratch(options, size, theta)
         fantasies = scratch.fantasies
-        batch_words = np.empty(2 * lanes_for(np.max(sizes)), np.uint64)
-        batches = aligned(np.max(sizes), size, theta)
+        largest = largest_of(sizes)
+        batch_words = np.empty(2 * lanes_for(largest), np.uint64)
+        batches = aligned(largest, size, theta)
         gradient = aligned(1, theta.shape[1], theta)[0]
         n_w = hidden * size
         copy_bits(visible[m], fantasies[0])
@@ -318,7 +331,8 @@ def train(state, data, mean, sizes, first, options, seeds, trace):
                 status[m] = step + 1
                 continue
             if options.encoding != BITS:
-                gradient[2 * n_w : 2 * n_w + size] = 0
+                for i in range(2 * n_w, 2 * n_w + size):
+                    gradient[i] = 0
             rmsprop(row, square[m], gradient, options.rate, options.decay, options.floor)
             if options.tied:
                 copy(row[n_w:], row[:n_w])
@@ -348,6 +362,6 @@ def two_step_gradient(row, options, mean, fantasies, states, batch, gradient):
     for t in range(states.size):
         hidden_fields(wbar, shift, fantasies[t], h)
         hidden_probabilities(h, options.encoding, probabilities[t], sigmoids[t])
-    unused = np.empty((0, 0), np.uint32), np.empty(0, np.uint64)
+    unused = np.empty((0, 2, 0), np.uint16), np.empty(0, np.uint64)
     scratch = Scratch(fantasies, states, probabilities, sigmoids, unused[0], unused[1], np.empty(hidden, np.intp))
     return _gradient(row, options, mean, scratch, batch, gradient)

@@ -144,6 +144,32 @@ def test_resume_is_bit_identical(tmp_path, monkeypatch, small, stop):
     same(small, spec.run(out=tmp_path / "study.h5", resume=True))
 
 
+def test_a_study_goes_on_with_no_other_draws_than_its_own(tmp_path, monkeypatch):
+    file = tmp_path / "study.h5"
+    plain = training._Study.epoch
+
+    def killed(self, epoch):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        plain(self, epoch)
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(layout, "DRAWS", 1)
+        earlier.setattr("thermorun.runs.CHECKPOINT_EVERY", 0.0)
+        earlier.setattr(training._Study, "epoch", killed)
+        with pytest.raises(Stopped):
+            cycles.train(**SMALL, out=file)
+    with pytest.raises(InputError, match="random numbers were others"):
+        thermorun.resume(file)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(layout, "DRAWS", 1)
+        whole = thermorun.resume(file)
+    same(whole, thermorun.load(file))
+    for more in ({"epochs": 6}, {"samples": 128}):
+        with pytest.raises(InputError, match="random numbers were others"):
+            cycles.extend(file, **more)
+
+
 def test_resume_of_other_data_is_refused_and_of_moved_data_is_not(tmp_path):
     x, _ = little()
     (tmp_path / "place").mkdir()

@@ -5,6 +5,7 @@ import hashlib
 import numba
 import numpy as np
 import pytest
+import scipy
 
 import naive
 from thermokernels import latent_cycle, two_step
@@ -108,6 +109,48 @@ def test_chains_and_their_transitions_match_plain_loops(encoding):
         np.testing.assert_array_equal(states[c], expected)
         np.testing.assert_array_equal(visible[c], x[-1])
         np.testing.assert_array_equal(counts[c], naive.count_transitions(expected, counts.shape[1]))
+
+
+def test_bits_are_drawn_from_all_thirty_two_bits_of_their_probability():
+    """One visible bit a row, p from 2^-32 to 1, and some within 2^-16 of a tie: how often it is one, of 2^20 draws."""
+    wholes = np.array(
+        [1, 2**10, 2**14, 2**16 - 1, 2**16, 2**16 + 1, 2**16 + 2**15, 2**31, 2**31 + 2**15, 2**32 - 2**14]
+    )
+    size, steps = 1024, 1024
+    words, x, seen = np.empty(2 * latent_cycle.lanes_for(size // 2), np.uint64), np.empty(size), np.zeros(len(wholes))
+    thresholds = np.empty((len(wholes), 2, size), np.uint16)
+    thresholds[:, 0], thresholds[:, 1] = (wholes >> 16)[:, None], (wholes & 0xFFFF)[:, None]
+    for step in range(steps):
+        place = np.uint64(3), latent_cycle.SAMPLE, step
+        latent_cycle.draw_words(words, *place)
+        for k in range(len(wholes)):
+            latent_cycle.draw_visible(thresholds[k], words, place, x)
+            seen[k] += x.sum()
+    for whole, count in zip(wholes, seen, strict=True):
+        assert scipy.stats.binomtest(int(count), size * steps, whole / 2**32).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_draws_that_the_first_half_of_a_word_leaves_open_match_plain_loops(dtype):
+    """Thresholds that share their upper halves with the words of a step: every bit is settled by more words."""
+    size, place = 13, (np.uint64(2**40 + 5), latent_cycle.SAMPLE + np.uint64(7), 2**31 + 3)
+    words, x = np.empty(2 * latent_cycle.lanes_for((size + 1) // 2), np.uint64), np.empty(size, dtype)
+    latent_cycle.draw_words(words, *place)
+    halves = words.view(np.uint16)[:size]
+    lower = np.random.default_rng(1).integers(0, 2**16, size).astype(np.uint16)
+    latent_cycle.draw_visible(np.array([halves, lower]), words, place, x)
+    thresholds = [int(upper) << 16 | int(low) for upper, low in zip(halves, lower, strict=True)]
+    np.testing.assert_array_equal(x, naive.bits_below(thresholds, *(int(part) for part in place)))
+    assert 0 < x.sum() < size
+
+
+def test_thresholds_are_all_bits_of_the_probabilities():
+    field = np.array([-800.0, -40.0, -15.0, -1.0, 0.0, 2.0, 20.0, 800.0])
+    halves = np.empty((2, field.size), np.uint16)
+    latent_cycle.thresholds(field, halves)
+    found = halves[0].astype(np.int64) << 16 | halves[1]
+    exact = np.minimum(scipy.special.expit(field) * 2**32, 2**32 - 1)
+    assert np.abs(found - exact).max() <= 1.0
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

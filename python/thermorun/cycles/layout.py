@@ -5,11 +5,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from thermokernels.latent_cycle import DRAWS
 from thermorun.arrays import Array
 from thermorun.cycles.diagnostics import TABLE, Diagnostics
 from thermorun.cycles.model import MAX_STATES, Model, parameter_count, state_count
 from thermorun.cycles.spec import CycleStudy
 from thermorun.datasets import Dataset
+from thermorun.errors import InputError
 from thermorun.store import Axis, RunFile, Variable
 
 # What is recorded after every epoch: units and meaning.
@@ -76,6 +78,7 @@ def diagnostics_of(spec: CycleStudy, held_out: bool) -> list[str]:
 
 def lay_out(file: RunFile, spec: CycleStudy, data: Dataset) -> None:
     """Allocates everything, and writes the data."""
+    file.note(draws=DRAWS)
     epoch = Axis("epoch", np.arange(1, spec.epochs + 1), "1", "epochs done")
     kept = Axis("epoch", np.array(spec.kept_epochs()), "1", "epochs done")
     model = Axis("model", spec.seeds, "1", "seed of the model")
@@ -109,6 +112,15 @@ def lay_out(file: RunFile, spec: CycleStudy, data: Dataset) -> None:
         file.add_section("ceiling", [start], [Variable(name, ("start",), *about) for name, about in CEILING.items()])
     store_data(file, data)
     file.publish({"training": spec.epochs, "parameters": len(kept.values), "analysis": spec.models})
+
+
+def require_same_draws(file: RunFile) -> None:
+    """Raises InputError for a study whose chains were drawn from random words in another way than today's."""
+    if file.noted("draws") != DRAWS:
+        raise InputError(
+            f"{file.path} was trained by a version whose random numbers were others; it can be read, but not gone on"
+            " with: train anew."
+        )
 
 
 def _lay_out_analysis(file: RunFile, spec: CycleStudy, data: Dataset, model: Axis) -> None:

@@ -123,6 +123,9 @@ def run(
     if under_way.smaller is not None and under_way.out is not None:
         earlier = load(under_way.out, CycleStudy, read)
         data = earlier.data
+    if earlier is not None and earlier.file is not None:
+        with RunFile.open_to_read(Path(earlier.file)) as file:
+            layout.require_same_draws(file)
     # Before the file takes the place of the one that they are in.
     kept = None if earlier is None or under_way.resuming else earlier.kept_parameters()
     data = _data(spec, under_way) if data is None else data
@@ -133,6 +136,7 @@ def run(
     _compile(own, data)
     file = under_way.open(spec, lambda file: layout.lay_out(file, spec, data))
     if file.missing("analysis"):
+        layout.require_same_draws(file)
         study = _Study(own, data, file)
         if earlier is not None and kept is not None:
             study.take_over(earlier, kept)

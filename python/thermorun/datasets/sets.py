@@ -1,7 +1,9 @@
 """Bits and grey images with classes: by name, from a file or a folder, from arrays."""
 
+import importlib.util
 import zlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -108,6 +110,18 @@ class Images:
         return zlib.crc32("\n".join(self.names).encode(), value) if self.names else value
 
 
+def _digits() -> tuple[Array, Array]:
+    """The digits that scikit-learn comes with, grey values from 0 to 16, (1797, 8, 8), and what they are.
+
+    Its file is read in place: to import scikit-learn takes a second, which is all of the start of a short run.
+    """
+    package = importlib.util.find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    table = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
+
+
 def load_images(name: str, classes: tuple[int | str, ...] | None = None, each: int | None = None) -> Images:
     """The grey images of that name, or in that file or folder; only ``classes`` of them where they are given.
 
@@ -115,10 +129,8 @@ def load_images(name: str, classes: tuple[int | str, ...] | None = None, each: i
     Raises InputError for an unknown name, data without labels, absent classes, and downloads that fail.
     """
     if name == "digits":
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        return images_from_arrays(bunch.images / 16.0, bunch.target, name=name, classes=classes, each=each)
+        grey, labels = _digits()
+        return images_from_arrays(grey / 16.0, labels, name=name, classes=classes, each=each)
     if name == "mnist":
         x, labels = idx.mnist("train")
         test_x, test_labels = idx.mnist("t10k")
@@ -188,10 +200,7 @@ def load(name: str, classes: tuple[int | str, ...] | None = None, threshold: flo
     fail.
     """
     if name == "digits":
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        data = from_arrays(bunch.images, bunch.target, name, threshold=_or(threshold, _DIGITS_THRESHOLD))
+        data = from_arrays(*_digits(), name, threshold=_or(threshold, _DIGITS_THRESHOLD))
     elif name in ("mnist", "mnist-012"):
         data = _mnist(name, _or(threshold, _MNIST_THRESHOLD))
     else:

@@ -4,11 +4,11 @@
     python bench/bench_bits.py --machine [--seconds 40]
     python bench/bench_bits.py --mixing
 
-The first trains tied models of 16, 18 and 20 bits on MNIST, and puts the estimate from five seeds beside log Z from all
-2^L states.  The second trains 64 bits, tied and free, and the machine of the package rbms (in the extra peers), for
-as many CPU seconds of one thread each, and puts their likelihoods side by side: by the estimate, and by that package's
-annealed importance sampling where weights are tied.  The third asks whether free weights mix better than tied ones that
-are as likely.  All need MNIST.
+The first trains tied models of 16, 18 and 20 bits, and puts the estimate from five seeds beside log Z from all 2^L
+states.  The second trains 64 bits, tied and free, and the machine of the package rbms (in the extra peers), for as many
+CPU seconds of one thread each, and puts their likelihoods side by side: by the estimate, and by that package's annealed
+importance sampling where weights are tied.  The third asks whether free weights mix better than tied ones that are as
+likely.  All need MNIST.
 """
 
 import argparse

@@ -54,7 +54,7 @@ def _log_total(logs):
 
 @serial_kernel
 def _log_guide(guide, z):
-    """log q(z), and that of bit by bit: the guide's logits are of p = 1."""
+    """log q(z) of bits each for itself, whose logits are ``guide``."""
     total = 0.0
     for b in range(guide.size):
         on = (z >> np.uint64(b)) & ONE

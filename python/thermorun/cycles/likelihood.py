@@ -41,8 +41,8 @@ _GLIMPSE = 2
 _ASCENT, _RIDGE = 25, 1.0
 # A number of `random_start` that no ceiling has.
 _PRIOR = 2**31
-# Chains that anneal at most, and what a variance is never below.
-_MOST, _SMALL = 2**20, 1e-12
+# Chains that anneal to points of a data set at most, points that are seen at most, and what a variance is never below.
+_MOST, _MOST_SEEN, _SMALL = 2**20, 2**30, 1e-12
 # Below so many fantasies a point, or with more nat gained by the last doubling, an estimate is called doubtful.
 FEW, MUCH = 10.0, 0.3
 
@@ -198,7 +198,7 @@ class _Annealed:
         self.log_weights -= sampler.mixture.log_p(self.bits).reshape(states.shape)
         self.glimpse = self.log_weights[:0]
         if self.every > 1 and effort.whole:
-            part = streams.cycles(sampler.seed, "glimpse").part(number, _MOST)
+            part = streams.cycles(sampler.seed, "glimpse").part(number, _MOST_SEEN)
             _, self.glimpse = sampler.draw(x, 1, _GLIMPSE, part.take(len(x)))
 
     def results(self, parts: Array) -> list[LogLikelihood]:

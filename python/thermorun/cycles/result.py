@@ -324,6 +324,7 @@ class StudyResult(Result):
             f"log-likelihood: an estimate from {FANTASIES * self.spec.samples:,} fantasies, too low on average; gain:"
             " what their last doubling added, about what is missing where it is small; fantasies: independent ones"
             " that log p of a point rests on"
+            + ("; tied chains forget slowly where they begin, at points of the data" if self.spec.tied else "")
         ]
         doubtful = np.flatnonzero(self.doubtful())
         if len(doubtful):

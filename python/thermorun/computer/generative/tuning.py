@@ -26,8 +26,10 @@ from thermorun.computer.machine import Physics
 BATCH = 64
 # Steps are as long as mu dt times the curvature of a well is this, where a bright pixel rests: far from unstable.
 _CURVATURE = 0.3
-# Learning rates of Adam at first, in root mean squares of the closed form's couplings; of couplings, and of biases.
-_RATE, _BIAS_RATE = 0.06, 0.18
+# Learning rates of Adam, of couplings and biases, in energies divided by the number of units: where all couplings of a
+# unit change alike, its field changes by so much.  They rise at first, for Adam's first steps are as large whatever the
+# gradient is, and fall by half a cosine.
+_RATE, _BIAS_RATE, _RISE = 0.4, 1.2, 20
 _FIRST, _SECOND, _FLOOR = 0.9, 0.999, 1e-8
 
 
@@ -54,7 +56,6 @@ class Tuning:
         self.couplings, self.biases = np.array(J, spec.dtype, order="C"), np.array(b, spec.dtype, order="C")
         allowed = ~np.eye(task.units, dtype=bool)
         allowed[spec.hidden :, spec.hidden :] = False
-        self._rate = float(np.sqrt(np.mean(J[allowed] ** 2)))
         self._allowed = allowed.astype(spec.dtype), np.array(task.free * np.ones_like(b), spec.dtype, order="C")
         self._memory = [np.zeros_like(self.couplings) for _ in range(2)], [np.zeros_like(self.biases) for _ in range(2)]
         pixels = task.codes[:, spec.hidden :]
@@ -78,9 +79,9 @@ class Tuning:
         """One update; returns the distance before it."""
         value, *gradient = self.gradient(self.couplings, self.biases, self.done)
         self.losses[self.done] = value
-        left = 0.5 * (1.0 + np.cos(np.pi * self.done / self.total))
         self.done += 1
-        unbiased = self._rate * left * np.sqrt(1 - _SECOND**self.done) / (1 - _FIRST**self.done)
+        left = min(self.done / _RISE, 0.5 * (1.0 + np.cos(np.pi * (self.done - 1) / self.total)))
+        unbiased = left / self.task.units * np.sqrt(1 - _SECOND**self.done) / (1 - _FIRST**self.done)
         parts = zip(
             (self.couplings, self.biases), gradient, self._allowed, self._memory, (_RATE, _BIAS_RATE), strict=True
         )

@@ -75,6 +75,22 @@ def digests_compiled_and_loaded(cache, *modules):
         return [list(pool.map(digest, modules)) for _ in range(2)]
 
 
+# Of time that passed, and derived from it.
+_CLOCK = ("seconds", "particle_steps_per_second", "value")
+
+
+def same_contents(one, other):
+    """All that two results' files hold, but for time that passed."""
+    mine, theirs = one.contents(), other.contents()
+    assert mine.keys() == theirs.keys()
+    for section, datasets in mine.items():
+        assert datasets.keys() == theirs[section].keys()
+        for name, stored in datasets.items():
+            if name not in _CLOCK:
+                np.testing.assert_array_equal(stored.values, theirs[section][name].values, err_msg=f"{section}/{name}")
+    assert one.spec == other.spec
+
+
 def gaussian_works(rng, delta_f, width, beta, forward, reverse):
     """Works of a process whose forward law is Gaussian: Crooks' relation then fixes the reverse law.
 

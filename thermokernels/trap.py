@@ -199,11 +199,15 @@ def learn(x, particles, first, steps, target, noise, state, sums, responses, tra
             lag = 0.5 * (theta + new_theta) - u
             state[r, 0] = new_theta
             state[r, 1] += shift * lag
+            # Sums apart from what is stored: in one loop LLVM adds up in vectors where it sees that nothing overlaps,
+            # as with one replica, and in another order where it does not.
             var_u = var_theta = var_work = 0.0
             for b in range(parts):
-                w = weight
-                if b == parts - 1:
-                    w = last_weight
+                w = last_weight if b == parts - 1 else weight
+                du = responses[r, PART_SUM, b] / (w * particles) - u + responses[r, RESPONSE_X, b]
+                var_u += (w * du) ** 2
+            for b in range(parts):
+                w = last_weight if b == parts - 1 else weight
                 du = responses[r, PART_SUM, b] / (w * particles) - u + responses[r, RESPONSE_X, b]
                 dtheta = responses[r, RESPONSE_THETA, b]
                 new_dtheta = dtheta - gain * du
@@ -212,9 +216,10 @@ def learn(x, particles, first, steps, target, noise, state, sums, responses, tra
                 responses[r, RESPONSE_X, b] += pull * (new_dtheta - responses[r, RESPONSE_X, b])
                 responses[r, RESPONSE_THETA, b] = new_dtheta
                 responses[r, RESPONSE_WORK, b] = dwork
-                var_u += (w * du) ** 2
-                var_theta += (w * new_dtheta) ** 2
-                var_work += (w * dwork) ** 2
+            for b in range(parts):
+                w = last_weight if b == parts - 1 else weight
+                var_theta += (w * responses[r, RESPONSE_THETA, b]) ** 2
+                var_work += (w * responses[r, RESPONSE_WORK, b]) ** 2
             trace[n, r, 0] = u
             trace[n, r, 1] = new_theta
             trace[n, r, 2] = state[r, 1]

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from thermorun import computer, cycles, free_energy, learning, metric, potentials, protocol
@@ -32,7 +33,7 @@ _HOMES = {
 
 __all__ = [  # noqa: RUF022  in the order of a newcomer's reading
     "learning", "metric", "protocol", "free_energy", "cycles", "computer", "potentials",
-    "System", "Potential", "Estimate", "Result", "load", "resume", "extend", "workers",
+    "System", "Potential", "Estimate", "Result", "load", "resume", "extend", "merge", "workers",
 ]  # fmt: skip
 
 
@@ -68,13 +69,8 @@ def resume(
         Where it cannot go on.
     """
     from thermorun.errors import DamagedFile, InputError
-    from thermorun.store import read_spec
 
-    spec = _spec_of(path).from_json(read_spec(path))
-    if hasattr(spec, "of_file"):
-        spec = spec.of_file(path, potential, trust)
-    elif potential is not None:
-        raise InputError(f"potential is given, but {path} holds a run of {spec.command}, which has none.")
+    spec = _spec_in(path, potential, trust)
     if dataset is not None:
         spec = spec.replace(dataset=dataset)
     try:
@@ -125,6 +121,63 @@ def extend(
         path, kind, larger, dataset=dataset, trust=trust, threads=threads, show_progress=show_progress
     )
     return result
+
+
+def merge(
+    paths: "Sequence[Path | str]", out: "Path | str", *, dataset: str | None = None,
+    potential: "Potential | str | None" = None, trust: bool = False, threads: int | None = None,
+    show_progress: bool = False,
+) -> "Result":  # fmt: skip
+    """Puts the shards of one run together in the file ``out``: to the last bit what one process would have written.
+
+    A shard is a part of a run that knows nothing of the others, in a file of its own: ``spec.run(out=...,
+    shard=(2, 8))`` runs the second of eight, ``--shard 2/8`` on the command line.  Replicas of excess-work and learn,
+    particles of free-energy and drive, models of cycles, shots of the thermodynamic computer and machines that make
+    pictures can be cut so.  The other arguments are those of `resume`.
+
+    Raises
+    ------
+    InputError
+        Where the files are not all shards of one run, complete, without overlap and without gap.
+    RunError
+        Where the file cannot be written.
+
+    Examples
+    --------
+    >>> import thermorun as tr
+    >>> spec = tr.free_energy.FreeEnergy(potential="stiffness", start=1.0, end=3.0, particles=70_000)
+    >>> for k in (1, 2):
+    ...     print(spec.run(out=f"part-{k}.h5", shard=(k, 2)).part)
+    row 0 of 3
+    rows 1 to 2 of 3
+    >>> tr.merge(["part-1.h5", "part-2.h5"], "whole.h5").forward.shape
+    (70000,)
+    """
+    from pathlib import Path
+
+    from thermorun import store
+    from thermorun.errors import InputError
+
+    files = [Path(path) for path in paths]
+    if not files:
+        raise InputError("paths is empty; name the files of all shards of a run.")
+    _spec_in(files[0], potential, trust)  # whether its code may be run is to be known before anything is written
+    store.merge(files, Path(out))
+    how: dict[str, Any] = {"dataset": dataset, "potential": potential, "trust": trust}
+    return resume(out, **how, threads=threads, show_progress=show_progress)
+
+
+def _spec_in(path: "Path | str", potential: "Potential | str | None", trust: bool) -> Any:
+    """The spec in a file, ready to be run: see `resume`."""
+    from thermorun.errors import InputError
+    from thermorun.store import read_spec
+
+    spec = _spec_of(path).from_json(read_spec(path))
+    if hasattr(spec, "of_file"):
+        return spec.of_file(path, potential, trust)
+    if potential is not None:
+        raise InputError(f"potential is given, but {path} holds a run of {spec.command}, which has none.")
+    return spec
 
 
 def _spec_of(path: "Path | str") -> Any:

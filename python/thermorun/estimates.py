@@ -159,7 +159,7 @@ def jackknife(parts: Array, statistic: Callable[[Array], Any], axis: int = 0) ->
     ``parts`` has the parts, of equal weight, along ``axis``; ``statistic`` takes their mean, of the shape that is left.
     """
     count = parts.shape[axis]
-    total = parts.sum(axis=axis)
+    total = _in_order(np.moveaxis(parts, axis, 0))
     whole = np.asarray(statistic(total / count), float)
     if count < 2:
         return Estimate(*_plain(whole, np.full(whole.shape, np.nan)), 1)
@@ -171,7 +171,15 @@ def left_out_error(left: Array) -> Array:
     """The jackknife's standard error from what a statistic is without each part, along the first axis."""
     count = len(left)
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.sqrt((count - 1) / count * np.sum((left - left.mean(axis=0)) ** 2, axis=0)))
+        return np.asarray(np.sqrt((count - 1) / count * _in_order((left - _in_order(left) / count) ** 2)))
+
+
+def _in_order(values: Array) -> Array:
+    """The sum over the first axis, one after the other: NumPy's own order depends on how many numbers a row has."""
+    total = np.array(values[0], float)
+    for one in values[1:]:
+        total += one
+    return total
 
 
 def _plain(mean: Any, stderr: Any) -> tuple[Any, Any]:

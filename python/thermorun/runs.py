@@ -13,7 +13,7 @@ from thermorun.arrays import Array
 from thermorun.errors import DamagedFile, InputError, RunError, Stopped
 from thermorun.progress import Advance, Interrupt, interruptible, progress
 from thermorun.specs import Spec
-from thermorun.store import Earlier, RunFile, is_complete, read_command, read_spec, reading
+from thermorun.store import Cut, Earlier, Part, RunFile, is_complete, read_command, read_part, read_spec, reading
 from thermorun.threads import on_threads
 
 _Result = TypeVar("_Result")
@@ -25,19 +25,27 @@ CHECKPOINT_EVERY = 20.0
 _READS, _AGAIN = 3, 0.02
 
 
+class _EndOfShard(Exception):
+    """What follows is told from the whole run alone."""
+
+
 class Session:
     """What a runner is given; nothing in it changes a number.
 
     ``threads`` is their number.  ``smaller`` is the complete run in ``out`` of which this one is to be more, None where
-    it begins or resumes.  ``file`` exists once ``open`` was called: on disk, or in memory without ``out``.
+    it begins or resumes.  ``shard`` is the dimension that it is cut along, its number, and that of all shards; None
+    where the run is whole, or resumes.  ``file`` exists once ``open`` was called: on disk, or in memory without
+    ``out``.
     """
 
     file: RunFile
 
     def __init__(
-        self, out: Path | None, resume: bool, threads: int, show: bool, stack: ExitStack, smaller: Spec | None
-    ) -> None:
-        self.smaller = smaller
+        self, out: Path | None, resume: bool, threads: int, show: bool, stack: ExitStack, smaller: Spec | None,
+        shard: tuple[str, int, int] | None,
+    ) -> None:  # fmt: skip
+        self.smaller, self._shard = smaller, shard
+        self._part = read_part(out) if resume and out is not None and out.exists() else None
         self.out, self.resuming, self.threads = out, resume, threads
         self.interrupt = Interrupt()
         self._show, self._stack, self._saved = show, stack, time.monotonic()
@@ -58,13 +66,34 @@ class Session:
             earlier = None
             if self.smaller is not None:
                 earlier = Earlier(self.smaller.to_json(), import_module(spec.runner).extended(spec, self.smaller))
-            self.file = self._stack.enter_context(RunFile.create(self.out, command, line, seed, self.threads, earlier))
+            cut = None if self._shard is None else Cut(*self._shard)
+            created = RunFile.create(self.out, command, line, seed, self.threads, earlier, cut)
+            self.file = self._stack.enter_context(created)
         else:
             self.file = self._stack.enter_context(RunFile.in_memory(command, line, seed, self.threads))
         self.interrupt.at_once = False
         if not self.resuming:
             lay_out(self.file)
+        elif self.file.complete:
+            self.end_of_shard()
         return self.file
+
+    @property
+    def sharded(self) -> bool:
+        """Whether this is a shard of a run."""
+        return self._shard is not None or self._part is not None
+
+    def part(self, total: int) -> range:
+        """Of ``total`` entries of the dimension that shards are cut along, those that are run here."""
+        part = self._part
+        if part is None and self._shard is not None:
+            part = Part.of(*self._shard, total)
+        return range(total) if part is None else range(part.first, part.end)
+
+    def end_of_shard(self) -> None:
+        """Where all that a shard has is done; a whole run goes on."""
+        if self.sharded:
+            raise _EndOfShard
 
     def stage(self, description: str, total: int, unit: str) -> None:
         """Begins a progress bar, in the place of the last one; ``total`` 0 where it is not known."""
@@ -87,12 +116,12 @@ class Session:
             self._saved = time.monotonic()
         self.interrupt.check()
 
-    def rows(self, section: str, count: int, description: str, unit: str) -> Iterator[int]:
+    def rows(self, section: str, description: str, unit: str) -> Iterator[int]:
         """A stage whose rows are written one after the other: numbers of those of ``section`` that are still to be."""
-        done = self.file.committed(section)
-        self.stage(description, count, unit)
+        done, missing = self.file.committed(section), self.file.missing(section)
+        self.stage(description, done + len(missing), unit)
         self.advance(done)
-        for row in range(done, count):
+        for row in missing:
             yield row
             self.advance(1)
             self.pause()
@@ -134,7 +163,7 @@ class Session:
 @contextmanager
 def session(
     *, out: Path | str | None = None, resume: bool = False, threads: int | None = None, show_progress: bool = False,
-    smaller: Spec | None = None,
+    smaller: Spec | None = None, shard: tuple[str, int, int] | None = None,
 ) -> Iterator[Session]:  # fmt: skip
     """Begins before planning and compiling, so that Ctrl-C is never lost and never promises what does not exist.
 
@@ -145,12 +174,14 @@ def session(
     if resume and path is None:
         raise InputError("resume needs out, the file to go on with.")
     with interruptible() as interrupt, on_threads(threads) as count, ExitStack() as stack:
-        under_way = Session(path, resume, count, show_progress, stack, smaller)
+        under_way = Session(path, resume, count, show_progress, stack, smaller, shard)
         under_way.interrupt = interrupt
         try:
             yield under_way
             if hasattr(under_way, "file"):
                 under_way.file.finish()
+        except _EndOfShard:
+            under_way.file.finish()
         except InputError:
             under_way.discard()
             raise
@@ -174,6 +205,7 @@ def extend(
     trust: bool, threads: int | None, show_progress: bool,
 ) -> Any:  # fmt: skip
     """Makes more of the complete run in a file, which takes its place: see `thermorun.extend`."""
+    require_whole(path)
     smaller = spec_type.from_json(read_spec(path))
     if hasattr(smaller, "of_file"):
         smaller = smaller.of_file(path, None, trust)
@@ -192,6 +224,7 @@ def load(path: Path | str, spec_type: type[Spec], read: Callable[[RunFile, Any],
         command = read_command(path)
         if command != spec_type.command:
             raise InputError(f"{path} holds a run of {command}, not of {spec_type.command}.")
+        require_whole(path)
         left -= 1
         try:
             with reading(path):
@@ -202,6 +235,13 @@ def load(path: Path | str, spec_type: type[Spec], read: Callable[[RunFile, Any],
             if not left:
                 raise
             time.sleep(_AGAIN)
+
+
+def require_whole(path: Path | str) -> None:
+    """Raises InputError where a file holds a shard of a run."""
+    part = read_part(path)
+    if part is not None:
+        raise InputError(f"{path} holds {part} of a run; 'thermorun merge' puts it together with the others.")
 
 
 def require_memory(needed: float, sentence: str) -> None:

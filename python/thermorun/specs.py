@@ -138,7 +138,8 @@ class Spec:
     """Everything that decides a run's numbers, and nothing else.  Raises InputError for whatever cannot run.
 
     ``grows`` are the counts that `thermorun.extend` makes larger; its runner then has ``extended(spec, smaller)``, the
-    rows of each section that are the same in both.
+    rows of each section that are the same in both.  ``parts`` is the dimension of its file along which a run can be
+    cut into shards, which know nothing of each other: see `thermorun.merge`.
 
     A subclass is a frozen dataclass too.  ``command`` is the name of what runs it, in files and on the command line;
     ``runner`` the module that holds ``run(spec, under_way)``, given the session, and ``read(file, spec)``.
@@ -150,6 +151,7 @@ class Spec:
     # Whether it has parts that workers can compute: see `thermorun.workers`.
     shared: ClassVar[bool] = False
     grows: ClassVar[tuple[str, ...]] = ()
+    parts: ClassVar[str] = ""
 
     seed: Annotated[int, SEED] = 0
 
@@ -191,19 +193,27 @@ class Spec:
 
     def run(
         self, *, out: Any = None, resume: bool = False, threads: int | None = None, show_progress: bool = False,
-        smaller: "Spec | None" = None, **given: Any,
+        smaller: "Spec | None" = None, shard: tuple[int, int] | None = None, **given: Any,
     ) -> Any:  # fmt: skip
         """Runs it: see the function of the same command.  ``given`` are arrays in the place of what it names.
 
-        ``smaller`` is the complete run in ``out``, whose place this one takes: see `thermorun.extend`.
+        ``smaller`` is the complete run in ``out``, whose place this one takes: see `thermorun.extend`.  ``shard``
+        (number, of) runs one of so many shards, numbered from 1, into ``out``, and returns a `thermorun.shards.Shard`:
+        see `thermorun.merge`.
         """
         # By name: what a run is stands below how it is run.
         runner, runs = import_module(self.runner), import_module("thermorun.runs")
+        shards = import_module("thermorun.shards")
         if runs.cluster.active() is not None and not self.shared:
             raise InputError(f"workers are given, and a run of {self.command} has no parts to share; run it without.")
         options = {"out": out, "resume": resume, "threads": threads, "show_progress": show_progress}
-        with runs.session(**options, smaller=smaller) as under_way:
-            return runner.run(self, under_way, **given)
+        shards.require(self, shard, out, resume)
+        cut = None if shard is None else (self.parts, *shard)
+        with runs.session(**options, smaller=smaller, shard=cut) as under_way:
+            result = runner.run(self, under_way, **given)
+            if not under_way.sharded:
+                return result
+        return shards.Shard.of(out, type(self))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields in JSON's types."""

@@ -4,25 +4,10 @@ import numpy as np
 import pytest
 
 import thermorun as package
-from helpers import refused, thermorun
+from helpers import refused, same_contents, thermorun
 from thermorun import computer, cycles, free_energy, learning
 from thermorun.errors import InputError, Stopped
 from thermorun.store import RunFile
-
-# Of time that passed, and derived from it.
-_CLOCK = ("seconds", "particle_steps_per_second", "value")
-
-
-def same(one, other):
-    """All that two results' files hold, but for time that passed."""
-    mine, theirs = one.contents(), other.contents()
-    assert mine.keys() == theirs.keys()
-    for section, datasets in mine.items():
-        assert datasets.keys() == theirs[section].keys()
-        for name, stored in datasets.items():
-            if name not in _CLOCK:
-                np.testing.assert_array_equal(stored.values, theirs[section][name].values, err_msg=f"{section}/{name}")
-    assert one.spec == other.spec
 
 
 def test_particles(tmp_path):
@@ -32,7 +17,7 @@ def test_particles(tmp_path):
     small = free_energy.measure(**settings, particles=40_000, out=path)
     before = small.contents()["forward"]["seconds"].values
     larger = package.extend(path, particles=70_000, threads=1)
-    same(larger, free_energy.measure(**settings, particles=70_000))
+    same_contents(larger, free_energy.measure(**settings, particles=70_000))
     after = larger.contents()["forward"]["seconds"].values
     assert after[0] == before[0]
     assert after[1] != before[1]
@@ -44,7 +29,7 @@ def test_particles_along_a_path_with_histograms(tmp_path):
     learning.drive(**settings, particles=33_000, out=tmp_path / "a.h5", threads=1)
     ran = thermorun("extend", "a.h5", "--particles", "7e4", "--threads", 1, folder=tmp_path)
     assert ran.returncode == 0, ran.stderr
-    same(package.load(tmp_path / "a.h5"), learning.drive(**settings, particles=70_000, threads=1))
+    same_contents(package.load(tmp_path / "a.h5"), learning.drive(**settings, particles=70_000, threads=1))
 
 
 def test_replicas(tmp_path):
@@ -53,7 +38,7 @@ def test_replicas(tmp_path):
     settings = {"protocols": ("discontinuous", path), "tau": 1.0, "steps": 20, "records": 5, "samples": 50}
     settings |= {"particles": 2000, "keep_work": True, "snapshots": 2, "check_dt": True, "threads": 1}
     learning.excess_work(**settings, replicas=2, out=tmp_path / "a.h5")
-    same(package.extend(tmp_path / "a.h5", replicas=5), learning.excess_work(**settings, replicas=5))
+    same_contents(package.extend(tmp_path / "a.h5", replicas=5), learning.excess_work(**settings, replicas=5))
 
 
 def test_replicas_of_learning(tmp_path):
@@ -61,16 +46,16 @@ def test_replicas_of_learning(tmp_path):
     settings = {"potential": "stiffness", "rules": "natural", "metric": "estimated", "samples": 100, "side": 512}
     settings |= {"tau": 1.0, "records": 5, "particles": 1500, "threads": 1}
     learning.learn(**settings, replicas=2, out=tmp_path / "a.h5")
-    same(package.extend(tmp_path / "a.h5", replicas=5), learning.learn(**settings, replicas=5))
+    same_contents(package.extend(tmp_path / "a.h5", replicas=5), learning.learn(**settings, replicas=5))
 
 
 def test_shots(tmp_path):
     """Of a training, whose machine is not trained again, and of a classification with it."""
     settings = {"classes": (0, 1), "hidden": 4, "teacher_epochs": 2, "scale": 50.0, "threads": 1}
     computer.train(**settings, shots=1, out=tmp_path / "t.h5")
-    same(package.extend(tmp_path / "t.h5", shots=3), computer.train(**settings, shots=3))
+    same_contents(package.extend(tmp_path / "t.h5", shots=3), computer.train(**settings, shots=3))
     computer.classify(tmp_path / "t.h5", shots=1, out=tmp_path / "c.h5", threads=1)
-    same(package.extend(tmp_path / "c.h5", shots=3), computer.classify(tmp_path / "t.h5", shots=3, threads=1))
+    same_contents(package.extend(tmp_path / "c.h5", shots=3), computer.classify(tmp_path / "t.h5", shots=3, threads=1))
 
 
 def test_machines_and_pictures(tmp_path):
@@ -93,7 +78,7 @@ def test_epochs(tmp_path):
     X = np.random.default_rng(0).random((60, 9)) < 0.3
     cycles.train(X, **settings, epochs=3, out=tmp_path / "a.h5", threads=1)
     longer = cycles.train(X, **settings, epochs=6, grow_epochs=3, threads=1)
-    same(package.extend(tmp_path / "a.h5", epochs=6), longer)
+    same_contents(package.extend(tmp_path / "a.h5", epochs=6), longer)
 
 
 def test_a_killed_extension_is_resumed(tmp_path, monkeypatch):
@@ -114,7 +99,7 @@ def test_a_killed_extension_is_resumed(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(InputError, match="holds the beginning of a run; go on with 'thermorun resume"):
         package.extend(path, particles=80_000)
-    same(package.resume(path), free_energy.measure(**settings, particles=70_000))
+    same_contents(package.resume(path), free_energy.measure(**settings, particles=70_000))
 
 
 def test_what_cannot_grow(tmp_path):

@@ -25,6 +25,7 @@ _COMMANDS = {
     "computer": ("computer", "Thermodynamic computers: train, classify."),
     "resume": ("files", "Go on with the run in a file."),
     "extend": ("files", "More of the same into a file."),
+    "merge": ("files", "Shards of one run into one file."),
     "plot": ("files", "Draw the pictures of a file again."),
     "watch": ("watch", "Look at a run while it goes on."),
     "inspect": ("files", "What is in a file, and how far it is."),

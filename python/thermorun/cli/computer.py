@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from thermorun.cli.options import Numbers, Words, chosen, run_options, spec_options, worker_options
-from thermorun.cli.run import execute
+from thermorun.cli.run import execute, refuse_shard
 from thermorun.computer.experiments.spec import Comparison, Devices, Energy
 from thermorun.computer.generative.spec import Generation
 from thermorun.computer.spec import Classification, ComputerTraining, Sweep
@@ -70,6 +70,7 @@ def generate(
     --rules published --codes pixels --biases hidden --field 0.
     """
     if animate is not None:
+        refuse_shard("--animate")
         from thermorun.computer.generative.result import require_animation
 
         require_animation(animate)

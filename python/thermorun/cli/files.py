@@ -58,6 +58,23 @@ def extend(file: Path, as_json: bool, **given: Any) -> None:
     show(thermorun.extend(file, show_progress=True, **given), as_json)
 
 
+@click.command(short_help="Shards of one run into one file.")
+@click.argument("shards", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="HDF5 file of the whole run.")
+@click.option("--dataset", help="Where the data of the run are now, if they have moved.")
+@click.option("--potential", help="The potential that the run began with, as FILE.py:NAME, if it has moved.")
+@click.option("--trust", is_flag=True, help="Run the Python file that SHARDS name as their potential.")
+@click.option("--threads", type=Count(), help="All cores by default; results do not depend on it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def merge(shards: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> None:
+    """Put SHARDS, the files of all shards of one run, together in one file: what one process would have written.
+
+    A shard is run with --shard K/N.  They must all be complete, of the same settings, seed and versions, and leave
+    neither gap nor overlap.
+    """
+    show(thermorun.merge(shards, out, show_progress=True, **given), as_json)
+
+
 @click.command(short_help="Draw the pictures of a file again.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--format", "kind", type=click.Choice(FORMATS), default="png", show_default=True, help="Of the pictures.")

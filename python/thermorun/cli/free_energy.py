@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from thermorun.cli.options import Numbers, chosen, run_options, spec_options, worker_options
-from thermorun.cli.run import execute, width
+from thermorun.cli.run import execute, refuse_shard, width
 from thermorun.free_energy.spec import FreeEnergy
 
 
@@ -36,6 +36,7 @@ def free_energy(
     With --works nothing is simulated: forward works (and reverse ones, in a second column) come from a file.
     """
     if works is not None:
+        refuse_shard("--works")
         _analyse(works, given["beta"], as_json)
         return
     if given["path"] is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from thermorun.cli.options import Numbers, chosen, run_options, spec_options
-from thermorun.cli.run import execute, free_name, show, width
+from thermorun.cli.run import execute, free_name, refuse_shard, show, width
 from thermorun.errors import InputError
 from thermorun.learning.rates import RULES
 from thermorun.learning.spec import Learn
@@ -43,6 +43,7 @@ def learn(
     if theorem is None:
         execute(spec, out, resume, threads, as_json)
         return
+    refuse_shard("--theorem")
     from thermorun.learning.theorem import parts
     from thermorun.learning.theorem import theorem as near
 

@@ -14,6 +14,8 @@ from thermorun.specs import Choice, Spec, defaults, parameters, types
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 # Characters of an option and of the choices behind it, that a line of 80 has room for.
 _LINE = 75
+# Where a command's context keeps the shard that is asked for.
+SHARD = "thermorun.shard"
 
 
 class Count(click.ParamType[int]):
@@ -39,6 +41,21 @@ class Count(click.ParamType[int]):
             return int(text)
         except (ValueError, OverflowError):
             self.fail(f"{str(value)[:40]!r} is no whole number, as in 1000000, 1e6 or 2^20.", param, ctx)
+
+
+class ShardOf(click.ParamType[tuple[int, int]]):
+    """A shard and their number, as in 2/8."""
+
+    name = "k/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        number, _, of = str(value).partition("/")
+        try:
+            return int(number), int(of)
+        except ValueError:
+            self.fail(f"{str(value)[:40]!r}; give a number and that of all shards, as in 2/8.", param, ctx)
 
 
 class Numbers(click.ParamType[tuple[float, ...]]):
@@ -90,10 +107,13 @@ def spec_options(
     """An option for every field of a spec.
 
     ``names`` are options called otherwise than their field, as in {"start": "--from"}; ``kinds`` click's types of
-    fields whose own says too little.  A field that is not given keeps the spec's default: see ``chosen``.
+    fields whose own says too little.  A field that is not given keeps the spec's default: see ``chosen``.  A run that
+    can be cut has ``--shard`` too, which ``execute`` looks for.
     """
 
     def decorate(command: _Command) -> _Command:
+        if spec.parts:
+            command = _shard_option(command)
         for name in reversed(parameters(spec)):
             if name not in without:
                 command = _option(spec, name, (names or {}).get(name), (kinds or {}).get(name))(command)
@@ -186,6 +206,15 @@ def worker_options(command: _Command) -> _Command:
     ):
         shared = option(shared)
     return cast(_Command, shared)
+
+
+def _shard_option(command: _Command) -> _Command:
+    about = "Run one of so many shards, as in 2/8; 'thermorun merge' puts them together."
+    return click.option("--shard", type=ShardOf(), expose_value=False, callback=_keep, help=about)(command)
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: tuple[int, int] | None) -> None:
+    ctx.meta[SHARD] = value
 
 
 def require(value: Any, sentence: str) -> Any:

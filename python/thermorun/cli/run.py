@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from thermorun import plots
+from thermorun.cli.options import SHARD
 from thermorun.errors import InputError, RunError
 from thermorun.results import Result
 from thermorun.specs import Spec
@@ -14,11 +15,18 @@ from thermorun.specs import Spec
 
 def execute(spec: Spec, out: Path | None, resume: bool, threads: int | None, as_json: bool, **more: Any) -> Result:
     """Runs a spec into ``out``, by default a file named after it, and shows the result; ``more`` joins the JSON."""
+    shard = click.get_current_context().meta.get(SHARD)
     if out is None:
-        out = free_name(spec)
-    result: Result = spec.run(out=out, resume=resume, threads=threads, show_progress=True)
+        out = free_name(spec, shard)
+    result: Result = spec.run(out=out, resume=resume, threads=threads, show_progress=True, shard=shard)
     show(result, as_json, **more)
     return result
+
+
+def refuse_shard(option: str) -> None:
+    """Raises InputError where a shard is asked for beside an option that only a whole run can answer."""
+    if click.get_current_context().meta.get(SHARD) is not None:
+        raise InputError(f"{option} is told from a whole run; leave out --shard, or {option}.")
 
 
 def show(result: Result, as_json: bool, **more: Any) -> None:
@@ -63,11 +71,13 @@ def save_pictures(result: Result, kind: str = "png", folder: Path | None = None)
     return saved, refused
 
 
-def free_name(spec: Spec) -> Path:
+def free_name(spec: Spec, shard: tuple[int, int] | None = None) -> Path:
     """The default file of a run: says what is in it; a number is added where another run has the name."""
     from thermorun.store import read_spec
 
     stem, number = spec.file_name(), 1
+    if shard is not None:
+        return Path(f"{stem}-shard{shard[0]}of{shard[1]}.h5")
     while True:
         path = Path(f"{stem}.h5" if number == 1 else f"{stem}-{number}.h5")
         if not path.exists():

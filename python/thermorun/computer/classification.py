@@ -84,15 +84,21 @@ def classify(
 def run(spec: Classification, under_way: Session, data: Arrays | None = None) -> ClassificationResult:
     """Runs a spec: see `classify`.  ``data`` are in the place of its data set."""
     if under_way.resuming and finished(spec, under_way.out):
-        return read(under_way.open(spec, lambda file: None), spec)
+        return _answer(under_way.open(spec, lambda file: None), spec, under_way)
     subject = Subject.of(spec, data)
     spec = as_stored(spec.replace(**subject.noted), under_way)
     machine = subject.machine
-    need = shots.need(spec.shots, len(subject.shown.x), machine.outputs)
+    need = shots.need(len(under_way.part(spec.shots)), len(subject.shown.x), machine.outputs)
     under_way.require_memory(2 * need, f"shots is {spec.shots}")
     machine.require_stable(subject.fields)
     file = under_way.open(spec, lambda file: _lay_out(file, spec, subject))
     shots.take_into(under_way, machine, subject.fields, spec.shots, spec.seed)
+    return _answer(file, spec, under_way)
+
+
+def _answer(file: RunFile, spec: Classification, under_way: Session) -> ClassificationResult:
+    """What all shots say, into the file too."""
+    under_way.end_of_shard()
     result = read(file, spec)
     file.write_whole("answers", {"answer": result.numbers, "agreement": result.agreement})
     layout.write_score(file, result.score)

@@ -93,10 +93,9 @@ def take_into(under_way: Session, machine: Machine, fields: Array, shots: int, s
     Shot k has random stream k, so that more shots begin with the same ones.  Raises RunError where one diverges.
     """
     file = under_way.file
-    done = file.committed(SECTION)
-    under_way.stage("shots", shots * len(fields), "images")
-    under_way.advance(done * len(fields))
-    rows = range(done, shots)
+    under_way.stage("shots", len(under_way.part(shots)) * len(fields), "images")
+    under_way.advance(file.committed(SECTION) * len(fields))
+    rows = file.missing(SECTION)
     for shot, row in zip(rows, under_way.each(partial(_shot, machine, fields, seed), rows), strict=True):
         file.write(SECTION, shot, {name: values[None] for name, values in row.items()})
         under_way.pause()

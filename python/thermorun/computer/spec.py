@@ -233,6 +233,7 @@ class Classification(Measurement):
 
     command = "computer-classify"
     shared = True
+    parts = "shot"
     runner = "thermorun.computer.classification"
     grows = ("shots",)
 

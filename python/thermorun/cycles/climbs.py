@@ -277,7 +277,7 @@ def run(spec: CycleCeiling, under_way: Session, data: Dataset | None = None) -> 
         16.0 * spec.states * size * (64 + spec.restarts), f"states is {spec.states}, of {size} bits each"
     )
     file = under_way.open(spec, lambda file: lay_out(file, spec, data))
-    for restart in under_way.rows("climb", spec.restarts, "expectation-maximisation", "starts"):
+    for restart in under_way.rows("climb", "expectation-maximisation", "starts"):
         found = climb(
             data.x, random_start(data.x, spec.states, spec.seed, restart), spec.steps, spec.tolerance, spec.precision,
             under_way.pause,

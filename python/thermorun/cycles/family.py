@@ -311,7 +311,7 @@ def run(spec: CycleCirculation, under_way: Session) -> CirculationResult:
         turns, facts["largest"] = angles(parts.mean(axis=0), mixture.weights, targets, spec.members)
         file = under_way.open(spec, lambda file: lay_out(file, mixture, classes, parts, turns, facts))
     law, family = file.read("law"), file.read("family")
-    for k in under_way.rows("family", len(family["turn"]), "circulation", "members"):
+    for k in under_way.rows("family", "circulation", "members"):
         file.write("family", k, _measured(spec, law, _kind(family["kind"][k]), k, family["turn"][k], under_way.pause))
     return read(file, spec)
 

@@ -165,16 +165,12 @@ def read_data(file: RunFile) -> Dataset:
     )  # fmt: skip
 
 
-def write_end(
-    file: RunFile, spec: CycleStudy, trained: Trained, diagnostics: Diagnostics, ceiling: dict[str, Array] | None
-) -> None:
+def write_end(file: RunFile, spec: CycleStudy, trained: Trained, diagnostics: Diagnostics) -> None:
     """Writes what is known when training is done."""
     models = [Model(spec.encoding, spec.hidden, row, trained.mean, spec.tied) for row in trained.theta]
     file.write_whole("weights", {name: np.stack([getattr(model, name) for model in models]) for name in _WEIGHTS})
     file.write_whole("chain", {"visible": trained.visible, "stopped": trained.status - 1, "square": trained.square})
     file.write_whole("timing", {"seconds": np.array([trained.seconds])})
-    if ceiling is not None:
-        file.write_whole("ceiling", ceiling)
     rows = {name: estimate.mean for name, estimate in diagnostics.items()}
     rows |= {f"{name}_stderr": one.stderr for name, one in diagnostics.items() if TABLE[name].error}
-    file.write("analysis", 0, rows)
+    file.write("analysis", file.missing("analysis").start, rows)

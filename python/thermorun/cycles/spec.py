@@ -97,6 +97,7 @@ class CycleStudy(Spec):
     command = "cycles"
     runner = "thermorun.cycles.training"
     grows = ("epochs",)
+    parts = "model"
 
     dataset: Annotated[str, DATASET] = "digits"
     classes: Annotated[tuple[int | str, ...] | None, CLASSES] = None

@@ -12,7 +12,6 @@ from thermokernels import exact_rule, two_step
 from thermorun.arrays import Array
 from thermorun.cycles import layout, likelihood, markov
 from thermorun.cycles.diagnostics import (
-    Diagnostics,
     analyse_models,
     estimated_likelihoods,
     groups,
@@ -128,14 +127,22 @@ def run(
     kept = None if earlier is None or under_way.resuming else earlier.kept_parameters()
     data = _data(spec, under_way) if data is None else data
     spec = _as_stored(spec.on(data), under_way)
-    _require_memory(under_way, spec, data)
-    _compile(spec, data)
+    mine = under_way.part(spec.models)
+    own = spec.replace(models=len(mine), seed=(spec.seed + mine.start) % 2**64)
+    _require_memory(under_way, own, data)
+    _compile(own, data)
     file = under_way.open(spec, lambda file: layout.lay_out(file, spec, data))
-    if file.committed("analysis") < spec.models:
-        study = _Study(spec, data, file)
+    if file.missing("analysis"):
+        study = _Study(own, data, file)
         if earlier is not None and kept is not None:
             study.take_over(earlier, kept)
         _finish(study, under_way)
+    under_way.end_of_shard()
+    result = read(file, spec)
+    if not result.ceiling or np.isfinite(result.ceiling["log_likelihood"]).any():
+        return result
+    with under_way.unsaved():
+        file.write_whole("ceiling", _ceiling(result))
     return read(file, spec)
 
 
@@ -329,20 +336,21 @@ def _finish(study: _Study, under_way: Session) -> None:
     under_way.stage("diagnostics", 0, "models")
     with under_way.unsaved():
         diagnostics = analyse_models(study.theta, spec, study.data, study.mean)
-        ceiling = _ceiling(study, diagnostics) if spec.has_ceiling(len(study.data.x)) else None
-    layout.write_end(file, spec, study, diagnostics, ceiling)
+    if spec.has_ceiling(len(study.data.x)):  # what is there may be that of fewer epochs
+        file.write_whole("ceiling", dict.fromkeys(layout.CEILING, np.array(np.nan)))
+    layout.write_end(file, spec, study, diagnostics)
 
 
-def _ceiling(study: _Study, diagnostics: Diagnostics) -> dict[str, Array]:
+def _ceiling(study: StudyResult) -> dict[str, Array]:
     """What EM reaches from the best model, so that it lies above all of them, and from random starts."""
     spec, x, held_out = study.spec, study.data.x, study.data.test_x
     starts = [random_start(x, spec.hidden, spec.seed, number) for number in range(spec.ceiling)]
-    known = diagnostics["log_likelihood"].mean
+    known = study["log_likelihood"].mean
     if np.isfinite(known).any():
         best = int(np.nanargmax(known))
         model = Model(spec.encoding, spec.hidden, study.theta[best], study.mean, spec.tied)
         means = bounded(model.expected(model.states()), len(x))
-        starts.insert(0, Mixture(diagnostics["occupancy"].mean[best], means))
+        starts.insert(0, Mixture(study["occupancy"].mean[best], means))
     else:
         starts.insert(0, random_start(x, spec.hidden, spec.seed, spec.ceiling))
     climbs = [climb(x, start, _CLIMB, _GAIN, spec.precision) for start in starts]

@@ -101,17 +101,18 @@ def run(spec: FreeEnergy, under_way: Session) -> FreeEnergyResult:
     """Runs a spec: see `measure`."""
     spec = spec.resolved()
     # Two directions, their works in kT, and what the estimators make of them.
-    under_way.require_memory(2 * spec.particles * 10 * 8, f"particles is {spec.particles}")
+    mine = len(under_way.part(_rows(spec))) / _rows(spec)
+    under_way.require_memory(mine * 2 * spec.particles * 10 * 8, f"particles is {spec.particles}")
     system = spec.system
     _compile(spec, system)
     file = under_way.open(spec, lambda file: _lay_out(file, spec, system))
-    under_way.stage("free energy", 2 * spec.particles * int(spec.steps or 0), "steps")
+    under_way.stage("free energy", round(mine * 2 * spec.particles * int(spec.steps or 0)), "steps")
     for direction in DIRECTIONS:
-        done = file.committed(direction)
-        under_way.advance(min(done * _ROW, spec.particles) * int(spec.steps or 0))
-        rows = range(done, _rows(spec))
+        under_way.advance(min(file.committed(direction) * _ROW, spec.particles) * int(spec.steps or 0))
+        rows = file.missing(direction)
         for row, works in zip(rows, under_way.each(partial(_row, spec, system, direction), rows), strict=True):
             file.write(direction, row, works)
+    under_way.end_of_shard()
     result = read(file, spec)
     for index, one in enumerate(result.analysis.results):
         values = (one.delta_f.mean, one.delta_f.stderr, one.effective, math.nan if one.bias is None else one.bias)

@@ -30,6 +30,7 @@ class FreeEnergy(PotentialSpec):
     runner = "thermorun.free_energy.run"
     shared = True
     grows = ("particles",)
+    parts = "row"
 
     potential: Annotated[str | Potential, specs.POTENTIAL] = "double-well"
     start: Annotated[

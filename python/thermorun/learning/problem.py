@@ -40,7 +40,7 @@ _SHIFT_POINTS = 201
 class Problem:
     """Potential, theory and data of a resolved spec.
 
-    ``points`` (n, d) are data of one's own; None without.  ``first`` replicas are there already: see ``rest``.
+    ``points`` (n, d) are data of one's own; None without.  ``first`` replicas come before these: see ``of``.
     Raises InputError where the spec asks for what nobody knows.
     """
 
@@ -59,10 +59,10 @@ class Problem:
         if self.theory is not None:
             natural_flow(self.theory, self.exact_data, spec.start, np.array([1.0]))
 
-    def rest(self, first: int) -> "Problem":
-        """The same for the replicas from ``first`` on, of which the spec says how many."""
+    def of(self, replicas: range) -> "Problem":
+        """The same for some of the replicas."""
         found = copy(self)
-        found.spec, found.first = self.spec.replace(replicas=self.spec.replicas - first), first
+        found.spec, found.first = self.spec.replace(replicas=len(replicas)), replicas.start
         return found
 
     def _require_estimates(self) -> None:

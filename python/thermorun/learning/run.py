@@ -93,12 +93,13 @@ def run(spec: Learn, under_way: Session) -> LearnResult:
     under_way.stage("planning", 0, "rules")
     spec = spec.resolved()
     problem = Problem(spec, _points(spec, under_way))
-    under_way.require_memory(problem.memory(), f"particles is {spec.particles}")
+    mine = under_way.part(spec.replicas)
+    under_way.require_memory(problem.of(mine).memory(), f"particles is {spec.particles}")
     compile_kernels(problem)
     plans = [] if under_way.resuming else ready(problem, spec.rules)
     kept = under_way.smaller.replicas if isinstance(under_way.smaller, Learn) else 0
     file = under_way.open(spec, lambda file: lay_out(file, plans, kept))
-    rest = problem.rest(int(file.noted("kept_replicas")))
+    rest = problem.of(mine[int(file.noted("kept_replicas")) :])
     plans = [Plan(rest, rule, stored_constant(file, rule)) for rule in spec.rules]
     size = spec.particles * rest.spec.replicas
     under_way.stage("learn", len(plans) * (spec.step_count + 1) * size, "steps")
@@ -107,6 +108,7 @@ def run(spec: Learn, under_way: Session) -> LearnResult:
             under_way.advance((spec.step_count + 1) * size)
         else:
             _finish(plan, under_way)
+    under_way.end_of_shard()
     return read(file, spec)
 
 
@@ -131,7 +133,8 @@ def _finish(plan: Plan, under_way: Session) -> None:
     loop = Loop(plan, spec.particles, plan.noise("dynamics"), plan.noise("side"))
     stored = file.load_checkpoint() if under_way.resuming else None
     # Of the replicas that were there before.
-    kept = {name: values[:, : plan.problem.first] for name, values in file.read(plan.rule).items() if values.ndim > 1}
+    before = int(file.noted("kept_replicas"))
+    kept = {name: values[:, :before] for name, values in file.read(plan.rule).items() if values.ndim > 1}
 
     def write(number: int, values: dict[str, Array]) -> None:
         both = {name: np.concatenate([kept[name][number : number + 1], new], axis=1) for name, new in values.items()}

@@ -45,6 +45,7 @@ class Learn(PotentialSpec):
     command = "learn"
     runner = "thermorun.learning.run"
     grows = ("replicas",)
+    parts = "replica"
 
     potential: Annotated[str | Potential, specs.POTENTIAL] = "double-well"
     rules: Annotated[

@@ -172,6 +172,16 @@ class Checksums:
                 tables[section] = table
         return cls(tables)
 
+    def require_counted(self, section: str, count: int, most: int, finished: int, path: Any) -> None:
+        """Raises DamagedFile where a section cannot count so many rows: some are not there, or were not written."""
+        what = f"{path} is damaged, or was changed by hand: {section}"
+        if not 0 <= count <= most:
+            raise DamagedFile(f"{what} counts {count} of {most} rows.")
+        if finished not in (0, 1) or (finished and count != most):
+            raise DamagedFile(f"{what} counts {count} of {most} rows, though the run was finished.")
+        for _, sentence in self.tables[section].missing(int(count)):
+            raise DamagedFile(f"{what} {sentence}; 'thermorun repair {path}' goes back to the last good one.")
+
     def checked(self, section: str, name: str, data: h5py.Dataset, rows: int | None, path: Any) -> Array:
         """The values of a dataset; what nobody vouches for is as it was before anything was written.
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from thermorun.errors import DamagedFile, InputError, RunError, short
 from thermorun.store.layout import SCHEMA_VERSION
+from thermorun.store.shards import Part, part_of
 from thermorun.store.structure import require_sealed
 
 # Attributes that every file of ours has at its root.
@@ -85,14 +86,24 @@ def _root(path: Path | str) -> dict[str, str]:
         return {name: str(file.attrs[name]) for name in ("spec", "command")}
 
 
+def read_part(path: Path | str) -> Part | None:
+    """The part of its run that a file holds, None where it holds all.  Raises InputError where it holds no run."""
+    read_spec(path)
+    with reading(path), opened(path) as file:
+        return part_of(file)
+
+
 def is_complete(path: Path | str) -> bool:
     """Whether every section of a run's file counts all its rows."""
     with reading(path), opened(path) as file:
         return bool(np.array_equal(file["commits"], file["rows"]))
 
 
-def refuse_other_content(path: Path, spec: str) -> None:
-    """Raises InputError where ``path`` cannot be written, or holds anything but this run (JSON ``spec``), complete."""
+def refuse_other_content(path: Path, spec: str, shard: bool = False) -> None:
+    """Raises InputError where ``path`` cannot be written, or holds anything but this run (JSON ``spec``), complete.
+
+    A ``shard`` takes the place of nothing, and nothing that of a shard.
+    """
     try:
         _require_place(path)
         if not path.exists():
@@ -112,6 +123,9 @@ def refuse_other_content(path: Path, spec: str) -> None:
         raise InputError(
             f"out is {path}, which already holds another run ({difference(stored, spec)}); name another file."
         )
+    if shard or read_part(path) is not None:
+        what = "all" if read_part(path) is None else str(read_part(path))
+        raise InputError(f"out is {path}, which already holds {what} of this run; name another file.")
     if not is_complete(path):
         raise InputError(f"out is {path}, which holds the beginning of this run; resume it, or remove the file.")
 
@@ -148,3 +162,11 @@ def _said(value: Any) -> str:
 def reason(error: OSError) -> str:
     """What the system said, without HDF5's call stack."""
     return os.strerror(error.errno) if error.errno else str(error).split("(")[-1].rstrip(")")
+
+
+def unwritten(path: Path | None, published: bool, error: OSError) -> RunError:
+    """What to say of a file that could not be written, before and after it took its place."""
+    what = f"{path} could not be written ({reason(error)})"
+    if not published:
+        return RunError(f"{what}; make room and begin again.")
+    return RunError(f"{what}; what it counts as committed is intact: make room and resume.")

@@ -70,12 +70,17 @@ def contents(
 
 
 def _stored(name: str, data: h5py.Dataset, values: Array) -> Stored:
-    scales = [[scale.name.rpartition("/")[2] for scale in dimension.values()] for dimension in data.dims]
-    dimensions = (name,) if data.is_scale else tuple(each[0] if each else "" for each in scales)
+    dimensions = (name,) if data.is_scale else dimensions_of(data)
     if h5py.check_string_dtype(data.dtype):
         values = np.array([text.decode() for text in values.ravel()], object).reshape(values.shape)
     kept = {key: data.attrs[key] for key in ("units", "long_name") if key in data.attrs}
     return Stored(dimensions, values, kept)
+
+
+def dimensions_of(data: h5py.Dataset) -> tuple[str, ...]:
+    """The names of a dataset's dimensions, by their scales."""
+    scales = [[scale.name.rpartition("/")[2] for scale in dimension.values()] for dimension in data.dims]
+    return tuple(each[0] if each else "" for each in scales)
 
 
 def add_section(file: h5py.File, name: str, axes: Sequence[Axis], variables: Sequence[Variable]) -> None:

@@ -27,13 +27,14 @@ import h5py
 import numpy as np
 
 from thermorun.arrays import Array
-from thermorun.errors import DamagedFile, InputError, RunError
+from thermorun.errors import InputError, RunError
 from thermorun.store import checkpoints, layout
 from thermorun.store.checksums import GROUP, Checksums, sections
 from thermorun.store.disk import Disk, sync_folder
-from thermorun.store.inspect import difference, opened, read_spec, reading, reason, refuse_other_content
+from thermorun.store.inspect import difference, opened, read_spec, reading, reason, refuse_other_content, unwritten
 from thermorun.store.layout import Axis, Contents, Earlier, Variable
 from thermorun.store.locks import locked
+from thermorun.store.shards import Cut
 from thermorun.store.structure import add_seal, require_plain, seal
 
 # A format that no killed process leaves marked as open.
@@ -49,10 +50,10 @@ class RunFile:
 
     def __init__(
         self, path: Path | None, file: h5py.File, disk: Disk | None = None, target: Path | None = None,
-        earlier: Earlier | None = None,
+        earlier: Earlier | None = None, cut: Cut | None = None,
     ) -> None:  # fmt: skip
         self.path = path
-        self._earlier = earlier
+        self._earlier, self.cut = earlier, cut or Cut()
         self._file, self._disk, self._target = file, disk, target
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._pending: list[Future[None]] = []
@@ -64,21 +65,22 @@ class RunFile:
 
     @classmethod
     def create(
-        cls, path: Path, command: str, spec: str, seed: int, threads: int, earlier: Earlier | None = None
-    ) -> Self:
+        cls, path: Path, command: str, spec: str, seed: int, threads: int, earlier: Earlier | None = None,
+        cut: Cut | None = None,
+    ) -> Self:  # fmt: skip
         """Makes the file for a new run; it appears at ``path`` whole, with its attributes, or not at all.
 
-        Raises InputError where ``path`` cannot be written, or already holds anything but this same run, complete, or
-        the ``earlier`` one, of which it takes over what it will hold too.
+        With ``cut`` it becomes that of a shard.  Raises InputError where ``path`` cannot be written, or already holds
+        anything but this same run, complete, or the ``earlier`` one, of which it takes over what it will hold too.
         """
         path = Path(path)
-        refuse_other_content(path, spec if earlier is None else earlier.spec)
+        refuse_other_content(path, spec if earlier is None else earlier.spec, cut is not None)
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
             disk = Disk(part, "x+")
         except OSError as error:
             raise InputError(f"out is {path}, which cannot be written ({reason(error)}).") from error
-        file = cls(path, h5py.File(disk, "w", libver=_FORMAT), disk, part, earlier)
+        file = cls(path, h5py.File(disk, "w", libver=_FORMAT), disk, part, earlier, cut)
         file.note(**layout.attributes(command, spec, seed, threads))
         return file
 
@@ -91,18 +93,17 @@ class RunFile:
 
     def add_section(self, name: str, axes: Sequence[Axis], variables: Sequence[Variable]) -> None:
         """Allocates a group with its dimension scales and its datasets, filled with NaN, or zero where integers."""
-        layout.add_section(self._file, name, axes, variables)
+        layout.add_section(self._file, name, self.cut.axes(name, axes, variables), variables)
         if self._earlier is not None and self.path is not None:
-            self._take_over(self.path, name)
+            with RunFile.open_to_read(self.path) as earlier:
+                self.take(name, earlier.read(name) if name in earlier._file else {})
         self._raise_if_full()
 
-    def _take_over(self, path: Path, name: str) -> None:
-        """Copies what the earlier file holds of a section's datasets, as far as both reach."""
-        with RunFile.open_to_read(path) as earlier:
-            held = earlier.read(name) if name in earlier._file else {}
-        for variable, entries in layout.copy_shared(self._file[name], held):
+    def take(self, section: str, held: Mapping[str, Array]) -> None:
+        """While the file is laid out: copies another file's datasets into a section, as far as both reach."""
+        for variable, entries in layout.copy_shared(self._file[section], held):
             for entry in entries:
-                self._checks.note(name, variable, entry)
+                self._checks.note(section, variable, entry)
 
     def note(self, **facts: Any) -> None:
         """Adds attributes to the root, while the file is laid out: what is known of the whole run."""
@@ -112,13 +113,17 @@ class RunFile:
         """An attribute of the root, None where there is none."""
         return self._file.attrs.get(name)
 
-    def publish(self, rows: Mapping[str, int]) -> None:
+    def publish(self, rows: Mapping[str, int], begun: Mapping[str, int] | None = None) -> None:
         """Ends the layout: no metadata changes after this, and the file takes its place at ``path``.
 
-        ``rows`` names the sections that are written row by row, with the number of rows that completes each.
+        ``rows`` names the sections that are written row by row, with the number of rows that completes each; ``begun``
+        those that are there already, where they were taken from another file.
         """
         self.wait()
-        begun = {} if self._earlier is None else self._earlier.rows
+        if begun is None:
+            begun = {} if self._earlier is None else self._earlier.rows
+        rows = self.cut.rows(rows)
+        self.note(**self.cut.facts())
         layout.add_counters(self._file, rows, begun)
         self._names, self._commits = list(rows), np.array([begun.get(name, 0) for name in rows], np.int64)
         if self._disk is None or self._target is None or self.path is None:
@@ -130,7 +135,7 @@ class RunFile:
         self._seal(self._target)
         # Once more: another run may have taken the name since this one began.
         there = str(self._file.attrs["spec"]) if self._earlier is None else self._earlier.spec
-        refuse_other_content(self.path, there)
+        refuse_other_content(self.path, there, self.cut.part is not None)
         self._lock = locked(self._target, self.path)
         checkpoints.remove(self.path)
         os.replace(self._target, self.path)
@@ -199,22 +204,27 @@ class RunFile:
         The counters first: rows that they count are there, also where another process goes on writing.
         """
         commits, finished = self._file["commits"][()], self._file[GROUP]["finished"][0]
+        self.cut = Cut.read(self._file)
         self._checks = Checksums.of(self._file, self.path)
         table = self.read("/")
         self._names, rows, self._commits = [name.decode() for name in table["section"]], table["rows"], commits
         for name, count, most in zip(self._names, self._commits, rows, strict=True):
-            what = f"{self.path} is damaged, or was changed by hand: {name}"
-            if not 0 <= count <= most:
-                raise DamagedFile(f"{what} counts {count} of {most} rows.")
-            if finished not in (0, 1) or (finished and count != most):
-                raise DamagedFile(f"{what} counts {count} of {most} rows, though the run was finished.")
-            for _, sentence in self._checks.tables[name].missing(int(count)):
-                raise DamagedFile(f"{what} {sentence}; 'thermorun repair {self.path}' goes back to the last good one.")
+            self._checks.require_counted(name, int(count), most, finished, self.path)
 
     def committed(self, section: str) -> int:
         """Rows of ``section`` that are complete."""
         self.wait()
         return int(self._commits[self._names.index(section)])
+
+    def missing(self, section: str) -> range:
+        """The rows of ``section`` that are not complete yet, by their numbers in the whole run."""
+        first, rows = self.cut.first(section), int(self._file["rows"][self._names.index(section)])
+        return range(first + self.committed(section), first + rows)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rows of all sections are."""
+        return not any(self.missing(name) for name in self._names)
 
     def read(self, section: str) -> dict[str, Array]:
         """Every dataset of a section.  Raises DamagedFile for one that is not as it was written."""
@@ -247,6 +257,7 @@ class RunFile:
 
     def write(self, section: str, first: int, rows: Mapping[str, Array]) -> None:
         """Queues rows ``first, first + 1, ...`` (the first dimension of each dataset named), and their commit."""
+        first -= self.cut.first(section)
         copies = {name: np.array(values) for name, values in rows.items()}
         end = first + len(next(iter(copies.values())))
         index = self._names.index(section)
@@ -380,18 +391,12 @@ class RunFile:
         try:
             future.result()
         except OSError as error:
-            raise self._unwritten(error) from error
+            raise unwritten(self.path, self.published, error) from error
         self._raise_if_full()
 
     def _raise_if_full(self) -> None:
         if self._disk is not None and self._disk.error is not None:
-            raise self._unwritten(self._disk.error) from self._disk.error
-
-    def _unwritten(self, error: OSError) -> RunError:
-        what = f"{self.path} could not be written ({reason(error)})"
-        if not self.published:
-            return RunError(f"{what}; make room and begin again.")
-        return RunError(f"{what}; what it counts as committed is intact: make room and resume.")
+            raise unwritten(self.path, self.published, self._disk.error) from self._disk.error
 
     def __enter__(self) -> Self:
         return self

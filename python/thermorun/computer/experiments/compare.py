@@ -121,7 +121,7 @@ def run(spec: Comparison, under_way: Session, data: Arrays | None = None) -> Com
     found = settled(spec, data)
     spec, plan = as_stored(spec.replace(**found.noted), under_way), trainings(spec)
     file = under_way.open(spec, lambda file: _lay_out(file, spec, found.task, plan))
-    for row in under_way.rows(SECTION, len(plan), "trainings", "trainings"):
+    for row in under_way.rows(SECTION, "trainings", "trainings"):
         file.wait()
         budget = len(found.task.images.x) if plan[row].budget == CLOSED else spec.trajectories
         if plan[row].budget == TIMED:

@@ -120,7 +120,7 @@ def run(spec: Devices, under_way: Session, data: Arrays | None = None) -> Device
     for trial in plan:
         bench.require_stable(trial)
     file = under_way.open(spec, lambda file: _lay_out(file, spec, subject, plan, told))
-    for row in under_way.rows(TRIAL, len(plan), "devices", "devices"):
+    for row in under_way.rows(TRIAL, "devices", "devices"):
         hits = bench.hits(bench.machine(plan[row], under_way), under_way.pause)
         file.write(TRIAL, row, {"hits": hits[None]})
     return read(file, spec)

@@ -101,20 +101,22 @@ def run(spec: Energy, under_way: Session, data: Arrays | None = None) -> EnergyR
     spec = as_stored(settled(spec, subject), under_way)
     machine = subject.machine
     tasks, told = _tasks(spec, subject, data)
-    need = spec.shots * len(subject.shown.x) * (4 * machine.outputs + 24 * len(STAGES))
+    mine = len(under_way.part(spec.shots))
+    need = mine * len(subject.shown.x) * (4 * machine.outputs + 24 * len(STAGES))
     under_way.require_memory(2 * need, f"shots is {spec.shots}")
     machine.require_stable(subject.fields)
     file = under_way.open(spec, lambda file: _lay_out(file, spec, subject, tasks, told))
     steps = machine.physics.step_of(spec.reset_time or 0.0)
-    for shot in under_way.rows(CYCLE, spec.shots, "energy", "shots"):
+    for shot in under_way.rows(CYCLE, "energy", "shots"):
         found = run_cycle(machine, subject.fields, steps, streams.shot(spec.seed, shot), under_way.pause)
         file.write(CYCLE, shot, {name: value[None] for name, value in found._asdict().items()})
     network = subject.teacher()
-    for row in under_way.rows(DRIVE, len(tasks), "accuracy against dissipation", "machines") if tasks else ():
+    for row in under_way.rows(DRIVE, "accuracy against dissipation", "machines") if tasks else ():
         with under_way.unsaved():
             retrained = fit(tasks[row], under_way.pause, network)
             score = _score(retrained, subject, spec, under_way.pause)
         file.write(DRIVE, row, columns.of_score(score))
+    under_way.end_of_shard()
     return read(file, spec)
 
 

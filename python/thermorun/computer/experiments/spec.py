@@ -20,6 +20,7 @@ class Energy(Measurement):
 
     command = "computer-energy"
     runner = "thermorun.computer.experiments.energy"
+    parts = "shot"
 
     shots: Annotated[int, Parameter(count(), "cycles of every image")] = 2
     reset_time: Annotated[

@@ -112,10 +112,13 @@ def run(spec: Generation, under_way: Session, data: Arrays | None = None) -> Gen
         under_way.require_memory(need, f"hidden is {spec.hidden}")
         _ = task.wells  # refuses a dt that is too large
     file = under_way.open(spec, lambda file: layout.lay_out(file, task))
-    first, known = file.committed(layout.MADE), file.committed(layout.LEARNED)
-    stored = file.read(layout.LEARNED) if known > first else {}
-    for row in range(first, spec.rows):
-        J, b = (stored["couplings"][row], stored["bias"][row]) if row < known else _learn(task, row, under_way)
+    missing, unlearned = file.missing(layout.MADE), file.missing(layout.LEARNED)
+    stored = file.read(layout.LEARNED) if len(unlearned) < len(missing) else {}
+    for row in missing:
+        if row in unlearned:
+            J, b = _learn(task, row, under_way)
+        else:
+            J, b = (stored[name][row - file.cut.first(layout.LEARNED)] for name in ("couplings", "bias"))
         under_way.stage(f"pictures of {spec.rule_of(row)}", 1, "machines")
         with under_way.unsaved():
             made = stages.generate(task, stages.machine_of(spec, J, b), row, layout.SHOWN, layout.FRAMES)
@@ -126,6 +129,7 @@ def run(spec: Generation, under_way: Session, data: Arrays | None = None) -> Gen
         _write(file, layout.MADE, row, values)
         under_way.advance(1)
         under_way.pause()
+    under_way.end_of_shard()
     result = read(file, spec)
     return result if file.path else replace(result, stored=file.contents())
 

@@ -33,6 +33,7 @@ class Generation(Spec):
     command = "computer-generate"
     runner = "thermorun.computer.generative.run"
     grows = ("machines", "pictures")
+    parts = "machine"
 
     dataset: Annotated[
         str, Parameter(place, "digits, mnist, or a file or folder of images; without labels each is a class of its own")

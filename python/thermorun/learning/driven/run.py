@@ -102,7 +102,8 @@ def drive(
 def run(spec: Drive, under_way: Session) -> DriveResult:
     """Runs a spec: see `drive`."""
     spec = spec.resolved()
-    under_way.require_memory(spec.particles * 8 * 6, f"particles is {spec.particles}")
+    mine = len(under_way.part(layout.rows(spec))) / layout.rows(spec)
+    under_way.require_memory(mine * spec.particles * 8 * 6, f"particles is {spec.particles}")
     system, path = spec.system, spec.rows
     stairs = staircase(path, int(spec.steps or 0))
     system.potential.require_valid(stairs.theta, "path")
@@ -110,15 +111,15 @@ def run(spec: Drive, under_way: Session) -> DriveResult:
     system.drive(x, stairs.theta[:2], dt=0.0, integrator=str(spec.integrator))  # compiles, or loads from the cache
     edges = None if under_way.resuming or not spec.at else _edges(spec, system, stairs)
     file = under_way.open(spec, partial(layout.lay_out, spec=spec, system=system, stairs=stairs, edges=edges))
-    under_way.stage("drive", spec.particles * len(stairs.waits), "steps")
-    done = file.committed("particles")
-    under_way.advance(min(done * ROW, spec.particles) * len(stairs.waits))
-    rows = range(done, layout.rows(spec))
+    under_way.stage("drive", round(mine * spec.particles * len(stairs.waits)), "steps")
+    under_way.advance(min(file.committed("particles") * ROW, spec.particles) * len(stairs.waits))
+    rows = file.missing("particles")
     part = partial(_row, spec, system, stairs, file.read("histograms")["edge"] if spec.at else None)
     for row, (snapshots, values) in zip(rows, under_way.each(part, rows), strict=True):
         if snapshots:
             file.write_whole("snapshots", snapshots)
         file.write("particles", row, values)
+    under_way.end_of_shard()
     layout.summarise(file, spec)
     return read(file, spec)
 

@@ -41,6 +41,7 @@ class Drive(PotentialSpec):
     runner = "thermorun.learning.driven.run"
     shared = True
     grows = ("particles",)
+    parts = "row"
 
     potential: Annotated[str | Potential, specs.POTENTIAL] = "double-well"
     path: Annotated[

@@ -89,8 +89,15 @@ def _lay_out_protocol(file: RunFile, plan: Plan) -> None:
         file.add_section(f"{plan.section}/particles", [replica, particle], each)
 
 
-def summarise(file: RunFile, plan: Plan, rate: float) -> None:
-    """Writes a protocol's entry in the table at the root; ``rate`` is in particle-steps a second."""
+def write_speed(file: RunFile, plan: Plan, rate: float) -> None:
+    """Writes a protocol's speed into the table at the root, in particle-steps a second."""
+    if plan.section == plan.label:
+        place = list(plan.spec.built()).index(plan.label)
+        file.write_entry("/", place, {"particle_steps_per_second": rate})
+
+
+def summarise(file: RunFile, plan: Plan) -> None:
+    """Writes a protocol's entry in the table at the root, but for its speed."""
     if plan.section != plan.label:
         return
     result = read(file, plan.spec, plan.label, plan.spec.built()[plan.label])
@@ -101,7 +108,6 @@ def summarise(file: RunFile, plan: Plan, rate: float) -> None:
         "theta_final": result.estimate("theta").mean,
         "u_final": result.estimate("u").mean,
         "first_law_residual": result.first_law_residual,
-        "particle_steps_per_second": rate,
     }
     file.write_entry("/", list(plan.spec.built()).index(plan.label), values)
 

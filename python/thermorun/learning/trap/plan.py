@@ -29,8 +29,8 @@ class Plan:
     """One protocol of a resolved spec, discretised, with the times it will record and the exact values at them.
 
     ``section`` is its place in a file.  Positions are counted from ``origin``: those of ``trap``, ``protocol``,
-    ``scheme``, ``u0`` (the mean of x at the start), and all that follows from them.  Replicas before ``first`` are in
-    the file already: those from there on are run.
+    ``scheme``, ``u0`` (the mean of x at the start), and all that follows from them.  ``mine`` are the replicas that
+    are run: others are in the file already, or another shard's.
     """
 
     spec: ExcessWork
@@ -41,7 +41,7 @@ class Plan:
     protocol: Protocol
     scheme: Scheme
     u0: float
-    first: int = 0
+    mine: range
 
     @classmethod
     def of(cls, spec: ExcessWork, prefix: str = "") -> "list[Plan]":
@@ -58,6 +58,7 @@ class Plan:
                 protocol.about(origin),
                 discretise(trap, protocol.about(origin), int(spec.steps or 0), spec.integrator),
                 protocols.start(protocol.name, spec.trap) - origin,
+                range(spec.replicas),
             )
             for label, protocol in spec.built().items()
         ]
@@ -79,7 +80,7 @@ class Plan:
     @property
     def replicas(self) -> int:
         """How many are run."""
-        return self.spec.replicas - self.first
+        return len(self.mine)
 
     @property
     def particles(self) -> int:
@@ -166,7 +167,7 @@ class Plan:
     def noise(self, purpose: str) -> tuple[np.uint64, np.uint64]:
         """Seed and stream, for this purpose, of the first replica that is run."""
         seed, stream = self.streams(purpose).take(self.spec.replicas)
-        return seed, stream + np.uint64(self.first)
+        return seed, stream + np.uint64(self.mine.start)
 
     def targets(self) -> Array:
         """The mean of the data that each step compares with, (points, replicas)."""
@@ -178,7 +179,7 @@ class Plan:
     def _sampled_targets(self) -> Iterator[Array]:
         """Replica by replica."""
         spec, points = self.spec, self.scheme.points
-        for replica in range(self.first, spec.replicas):
+        for replica in self.mine:
             if isinstance(spec.samples, int):
                 data = np.empty(spec.samples)
                 random.fill_normals(data, *self.streams("data").part(replica, 1).take(), 0)

@@ -98,7 +98,8 @@ def run(spec: ExcessWork, under_way: Session, chunk: int = CHUNK) -> ExcessWorkR
     """Runs a spec: see `excess_work`.  ``chunk`` is in particle-steps a kernel call; it changes no number."""
     spec = spec.resolved()
     size = f"particles x replicas x steps is {spec.particles} x {spec.replicas} x {spec.steps}"
-    under_way.require_memory(memory(spec), size)
+    mine = under_way.part(spec.replicas)
+    under_way.require_memory(memory(spec.replace(replicas=len(mine))), size)
     plans = Plan.all_of(spec)
     for plan in plans:
         plan.require_resolved()
@@ -106,10 +107,13 @@ def run(spec: ExcessWork, under_way: Session, chunk: int = CHUNK) -> ExcessWorkR
     smaller = under_way.smaller
     kept = smaller.replicas if isinstance(smaller, ExcessWork) else 0
     file = under_way.open(spec, lambda file: layout.lay_out(file, spec, plans, kept))
-    plans = [replace(plan, first=int(file.noted("kept_replicas"))) for plan in plans]
+    plans = [replace(plan, mine=mine[int(file.noted("kept_replicas")) :]) for plan in plans]
     under_way.stage("excess work", sum(plan.particle_steps for plan in plans), "steps")
     for plan in plans:
         _Run(plan, under_way, chunk).finish()
+        if not under_way.sharded:
+            layout.summarise(file, plan)
+    under_way.end_of_shard()
     return read(under_way.file, spec)
 
 
@@ -141,13 +145,14 @@ class _Run:
     def finish(self) -> None:
         """Runs the plan, or what a file lacks of it."""
         plan, file = self.plan, self.file
-        if all(file.committed(name) == rows for name, rows in layout.sections(plan).items()):
+        if not any(file.missing(name) for name in layout.sections(plan)):
             self.under_way.advance(plan.particle_steps)
             return
         self.particles: Ensemble = ensemble(plan)
         self.recorder = plan.recorder(self.particles.target)
         # Of the replicas that were there before, until rows are whole.
-        self.kept = {name: self.file.read(plan.section)[name][:, : plan.first] for name in SERIES} if plan.first else {}
+        before = int(file.noted("kept_replicas"))
+        self.kept = {name: file.read(plan.section)[name][:, :before] for name in SERIES} if before else {}
         first = self._restore()
         if first == 0:
             self.particles.start()
@@ -157,7 +162,7 @@ class _Run:
             self.under_way.pause(lambda stop=stop: self._state(stop))  # type: ignore[misc]
         if plan.spec.keep_work:
             self._keep_each_particle()
-        layout.summarise(file, plan, self.done / self.seconds if self.seconds else float("nan"))
+        layout.write_speed(file, plan, self.done / self.seconds if self.seconds else float("nan"))
 
     def _advance(self, start: int, stop: int) -> None:
         began = clock.perf_counter()
@@ -190,7 +195,7 @@ class _Run:
 
     def _snapshot(self, point: int) -> None:
         plan = self.plan
-        if plan.first:
+        if plan.mine.start:
             return
         count = min(plan.spec.particles, SNAPSHOT_PARTICLES)
         for row in np.flatnonzero(plan.snapshot_points == point):
@@ -212,7 +217,7 @@ class _Run:
         for replica in range(plan.replicas):
             mine = np.s_[replica : replica + 1, : plan.spec.particles]
             each = {"work": driven.work[mine], "heat": driven.heat[mine]}
-            self.file.write(f"{plan.section}/particles", plan.first + replica, each)
+            self.file.write(f"{plan.section}/particles", plan.mine.start + replica, each)
 
     def _state(self, point: int) -> dict[str, Array]:
         place = {"section": np.array(self.plan.section), "point": np.array(point), "recorder": self.recorder.state}

@@ -42,6 +42,7 @@ class ExcessWork(Spec):
     command = "excess-work"
     runner = "thermorun.learning.trap.run"
     grows = ("replicas",)
+    parts = "replica"
 
     protocols: Annotated[
         tuple[str | Schedule | Path, ...],

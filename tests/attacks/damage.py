@@ -2,7 +2,7 @@
 
     python tests/attacks/damage.py --trials 2000
 
-Files of eight kinds, whole and half done, have bits flipped, blocks overwritten, ends cut off, counters raised,
+Files of many kinds, whole and half done, have bits flipped, blocks overwritten, ends cut off, counters raised,
 datasets and attributes taken out or replaced, specs rewritten, links put in, checkpoints torn.  Each is loaded and
 drawn as a table; those half done are resumed, and must come to the numbers of a run that nothing happened to.  A trial
 that ends the process, hangs, gives other numbers without a word or changes a file beside is wrong: exit code 1.
@@ -24,7 +24,7 @@ from unittest import mock
 
 import h5py
 import numpy as np
-from kinds import KINDS, command, numbers, references, same
+from kinds import KINDS, command, numbers, references, same, words_of
 
 _SECONDS = 30
 
@@ -45,7 +45,7 @@ def half_done(folder, kinds):
     for kind in kinds:
         calls = 0
         with mock.patch.object(Session, "pause", stop):
-            command(*KINDS[kind], "--out", f"half-{kind}.h5", folder=folder)
+            command(*words_of(kind, folder), "--out", f"half-{kind}.h5", folder=folder)
     return {kind: path for kind in kinds if (path := Path(folder) / f"half-{kind}.h5").exists()}
 
 

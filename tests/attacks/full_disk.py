@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-from kinds import KINDS, command, numbers, references, same, told
+from kinds import KINDS, command, numbers, references, same, told, words_of
 
 
 class _Disk:
@@ -76,12 +76,12 @@ def filled(folder, room):
         (folder / "filler").unlink()
 
 
-def trial(kind, whole, folder, limit):
-    """What went wrong in one run of a kind under a limit; empty where nothing did."""
+def trial(words, whole, folder, limit):
+    """What went wrong in one run under a limit; empty where nothing did."""
     for left in folder.iterdir():
         left.unlink()
     with limit:
-        run = command(*KINDS[kind], "--out", "run.h5", folder=folder)
+        run = command(*words, "--out", "run.h5", folder=folder)
     path = folder / "run.h5"
     there = {left.name for left in folder.iterdir()}
     stray = sorted(name for name in there if name.endswith(".part") or name.startswith("."))
@@ -117,7 +117,7 @@ def main():
                 kind = given.kinds[number % len(given.kinds)]
                 room = int(whole[kind].stat().st_size * chance.uniform(0.0, 1.6))
                 limits = [filled(folder, room)] if given.mount else [bytes_left(room), file_size(room)]
-                wrong = trial(kind, numbers(whole[kind]), folder, chance.choice(limits))
+                wrong = trial(words_of(kind, name), numbers(whole[kind]), folder, chance.choice(limits))
                 bad += bool(wrong)
                 print(f"{number} {kind}, room for {room} bytes: {wrong or 'right'}", flush=True)
         finally:

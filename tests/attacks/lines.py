@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from kinds import KINDS, command, told
+from kinds import KINDS, command, inputs, told, words_of
 
 # A machine that is busy may take long over one function that is being compiled, which no signal ends.
 _SECONDS, _TO_STOP = 10, 30
@@ -71,9 +71,9 @@ def values(option):
 
 
 @st.composite
-def lines(draw, kinds):
+def lines(draw, kinds, place):
     """A command of one of the kinds, some options given anew."""
-    words = KINDS[draw(st.sampled_from(kinds))]
+    words = words_of(draw(st.sampled_from(kinds)), place)
     known = options(words)
     names = draw(st.lists(st.sampled_from(sorted(set(known) - {"--resume"})), min_size=1, max_size=3, unique=True))
     more = []
@@ -168,12 +168,13 @@ def main():
         serve(words.worker)
         return
     bad = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as place:
+        inputs(place, words.kinds)
         worker = Worker(folder)
 
         @seed(words.seed)
         @settings(max_examples=words.trials, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-        @given(lines(words.kinds))
+        @given(lines(words.kinds, place))
         def check(line):
             what = wrong(worker, line)
             if what and words.all:

@@ -27,7 +27,7 @@ KINDS = {
     "descent": ("computer", "train", "--classes", "0,1", "--hidden", "6", "--teacher-epochs", "3", "--scale", "100",
                 "--shots", "2", "--method", "onsager-machlup", "--trajectories", "40"),
     "adjoint": ("computer", "train", "--classes", "0,1", "--hidden", "6", "--shots", "2", "--method", "adjoint",
-                "--epochs", "2"),
+                "--trajectories", "512"),
     "classify": ("computer", "classify", _INPUT, "--shots", "3"),
     "sweep": ("computer", "sweep", _INPUT, "--over", "temperature", "--values", "0.5,1", "--shots", "2"),
     "energy": ("computer", "energy", _INPUT, "--shots", "2", "--drives", "0.5,1"),

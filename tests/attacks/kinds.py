@@ -33,7 +33,7 @@ KINDS = {
     "energy": ("computer", "energy", _INPUT, "--shots", "2", "--drives", "0.5,1"),
     "devices": ("computer", "devices", _INPUT, "--devices", "2", "--relative", "0.1", "--absolute", "0.1",
                 "--bits", "8", "--retrained", "2", "--generations", "3", "--population", "4"),
-    "compare": ("computer", "compare", "--classes", "0,1", "--hidden", "4", "--trajectories", "200", "--seeds", "1",
+    "compare": ("computer", "compare", "--classes", "0,1", "--hidden", "4", "--trajectories", "200", "--seeds", "2",
                 "--shots", "1"),
     "generate": ("computer", "generate", "--machines", "2", "--hidden", "4", "--pictures", "4"),
     "online": ("computer", "generate", "--rules", "online", "--machines", "2", "--hidden", "4", "--pictures", "4",

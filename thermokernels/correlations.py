@@ -14,7 +14,7 @@ import numpy as np
 from numba import prange
 
 from thermokernels._jit import device, wide_vectors
-from thermokernels.blocks import TASKS, place, share
+from thermokernels.blocks import TASKS, Place, place, share
 from thermokernels.langevin import Builder
 from thermokernels.random import BLOCK
 
@@ -25,7 +25,7 @@ TOP = 4
 def correlate(energy, force, gradient, dimension, parameters, integrator, name, domain=()):
     """The kernel of a potential; functions, ``name`` and ``domain`` are those of ``langevin.kernels``.
 
-    ``correlate(x, coefficients, theta, centre, segment, noise, sums, means, status)``
+    ``correlate(x, coefficients, theta, centre, segment, noise, first, sums, means, status)``
 
     ``x``             (replicas, d, particles), in equilibrium; moved on by TOP 2^(levels - 1) segments.
     ``coefficients``  float64 (replicas, 1, columns), one row for all steps.
@@ -37,7 +37,8 @@ def correlate(energy, force, gradient, dimension, parameters, integrator, name, 
                       all segments of level 0, and of G G^T at the start, before a time step changes the distribution.
     ``status``        as in ``langevin``: the first step of the segment in which a block diverged.
 
-    Replica r draws its noise from streams ``stream + r d`` and following, from step number 0.
+    Replica r draws its noise from streams ``stream + r d`` and following, from step number 0.  ``first`` is the number
+    there of the first block of ``x``, which may hold some of an ensemble's blocks alone.
     """
     builder = Builder(energy, force, gradient, dimension, parameters, integrator, name, domain)
     p, columns = parameters, dimension + 2 * parameters
@@ -59,7 +60,7 @@ def correlate(energy, force, gradient, dimension, parameters, integrator, name, 
             join_block(carry, before[level], count)
             level, number = level + 1, number // 2
 
-    def correlate(x, coefficients, theta, centre, segment, noise, sums, means, status):
+    def correlate(x, coefficients, theta, centre, segment, noise, first, sums, means, status):
         replicas, blocks, levels = sums.shape[:3]
         sums[:] = 0.0
         means[:] = 0.0
@@ -67,8 +68,9 @@ def correlate(energy, force, gradient, dimension, parameters, integrator, name, 
             s, normals, last, rows = room()
             carry, before = np.empty((p, BLOCK)), np.empty((levels, p, BLOCK))
             for unit in share(task, replicas * blocks):
-                at = place(unit, blocks, x.shape[2])
-                r, block, count = at.replica, at.block, at.count
+                r, block = unit // blocks, unit % blocks
+                here = place(unit, blocks, x.shape[2])
+                at, count = Place(r, first + block, here.begin, here.count), here.count
                 enter(s, last, rows, x, noise, at, 0)
                 begin_block(s, count, theta[r], centre[r], means[r, block])
                 for k in range(TOP << (levels - 1)):

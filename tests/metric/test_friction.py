@@ -68,7 +68,7 @@ def run_kernel(system, integrator, x, theta, dt, centre, segment, levels, seed=1
     )
     kernel(
         x[None].copy(), table.reshape(1, 1, -1), np.array([theta]), centre[None], segment,
-        (np.uint64(seed), np.uint64(stream)), sums, means, status,
+        (np.uint64(seed), np.uint64(stream)), 0, sums, means, status,
     )  # fmt: skip
     assert np.all(status == -1)
     return sums[0], means[0], table.ravel()

@@ -16,9 +16,10 @@ g comes from the start of the trajectories, where no time step has changed the d
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numba import get_num_threads
 from scipy.optimize import brentq
 
 from thermokernels import correlations
@@ -38,6 +39,11 @@ _FEWEST, MOST = 6, 15
 _PILOT = 8
 # R shall be less than this share of the standard error; a doubling is seen when it exceeds so many of its errors.
 _SHARE, _SEEN = 0.1, 3.0
+# A decay that by so many errors takes longer than the longest window is not waited for; doublings alike to 1e-6 tell
+# none.
+_SURE, _FLAT = 4.0, 1e-6
+# A kernel call takes about this many particle-steps.
+_CALL = 2**27
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,14 @@ class Ensemble:
     noise: Noise
     pilot_noise: Noise
 
-    def rows(self, windows: Windows, batch: int, blocks: int, noise: Noise | None = None) -> tuple[Array, Array]:
-        """Sums of one batch, a row for each block of particles: (blocks, levels, 2, p, p) and (blocks, 2 + p, p)."""
+    def rows(
+        self, windows: Windows, batch: int, blocks: int, noise: Noise | None = None,
+        pause: Callable[[], None] = lambda: None,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """Sums of one batch, a row for each block of particles: (blocks, levels, 2, p, p) and (blocks, 2 + p, p).
+
+        ``pause`` is called every second or two: it may raise.
+        """
         potential, p = self.system.potential, len(self.theta)
         theta = np.array([self.theta])
         own = (noise or self.noise).batch(batch, potential.dimension)
@@ -87,27 +99,39 @@ class Ensemble:
             potential.energy, potential.force, potential.gradient, potential.dimension, p, self.integrator,
             potential.domain.plain,
         )  # fmt: skip
-        kernel(
-            x, np.ascontiguousarray(table.reshape(1, 1, -1)), theta, windows.centre[None], SEGMENT,
-            own.dynamics.take(potential.dimension), sums, means, status,
-        )  # fmt: skip
-        require_converged(potential, x, status, windows.dt)
+        table = np.ascontiguousarray(table.reshape(1, 1, -1))
+        length = max(get_num_threads(), _CALL // (int(BLOCK) * windows.steps))
+        for first in range(0, blocks, length):
+            part = np.s_[:, first : first + length]
+            mine = np.ascontiguousarray(x[:, :, first * BLOCK : (first + length) * BLOCK])
+            kernel(
+                mine, table, theta, windows.centre[None], SEGMENT, own.dynamics.take(potential.dimension), first,
+                sums[part], means[part], status[part],
+            )  # fmt: skip
+            require_converged(potential, mine, status[part], windows.dt)
+            pause()
         return sums[0], means[0]
 
-    def pilot(self, dt: float, blocks: int) -> Windows:
-        """How many levels an ensemble of so many blocks needs.  Raises RunError where the correlations go on."""
+    def pilot(self, dt: float, blocks: int, pause: Callable[[], None] = lambda: None) -> Windows:
+        """How many levels an ensemble of so many blocks needs; ``pause`` as for ``rows``.
+
+        Raises RunError where the correlations go on beyond the longest window, as soon as that is seen.
+        """
         windows = Windows(dt, _FEWEST, np.zeros(len(self.theta)))
         shrink = np.sqrt(_PILOT / blocks)
         while True:
-            sums, means = self.rows(windows, 0, _PILOT, self.pilot_noise)
+            sums, means = self.rows(windows, 0, _PILOT, self.pilot_noise, pause)
             found = fold(sums, means, windows, self.system.beta, shrink)
             windows = Windows(dt, windows.levels, np.asarray(found.mean_gradient.mean))
             if found.truncated and np.max(found.level) < windows.levels - 1:
                 return windows
-            if windows.levels == MOST:
+            longest = float(replace(windows, levels=MOST).lengths[-1])
+            if windows.levels == MOST or found.decay > longest:
+                told = f", and for more than {found.decay:.3g}" if found.decay else ""
                 raise RunError(
-                    f"the forces of {self.system.potential.name} at theta = {words(self.theta)} are still correlated"
-                    f" after {2 * windows.lengths[-1]:.3g} time units; take another theta or a larger dt."
+                    f"the forces of {self.system.potential.name} at theta = {words(self.theta)} stay correlated for"
+                    f" longer than the longest window, {2 * longest:.3g} time units{told}; take another theta or a"
+                    " larger dt."
                 )
             windows = Windows(dt, windows.levels + 1, windows.centre)
 
@@ -119,7 +143,8 @@ class Measured:
     ``mean_gradient`` (p,) is the mean of dE/dtheta.  ``relaxation`` is NaN where g_ij is not seen to differ from zero.
     ``window`` (p, p) is s, the time at which the correlation integral begins to be cut off, ``level`` its number, and
     ``remainder`` (p, p) is R, what lies beyond, which the estimate lacks.  ``truncated`` says whether R is small enough
-    everywhere.  ``curve`` (levels, p, p) are the integrals at all levels.
+    everywhere.  ``curve`` (levels, p, p) are the integrals at all levels.  ``decay`` is a time that the slowest decay
+    takes at least, as far as the last doublings tell, else 0.
     """
 
     mean_gradient: Estimate
@@ -131,6 +156,7 @@ class Measured:
     remainder: Array
     truncated: bool
     curve: Estimate
+    decay: float
 
 
 def fold(sums: Array, means: Array, windows: Windows, beta: float, shrink: float = 1.0) -> Measured:
@@ -170,6 +196,7 @@ def fold(sums: Array, means: Array, windows: Windows, beta: float, shrink: float
         remainder=np.take_along_axis(remainder, level[None], axis=0)[0],
         truncated=bool(small.any(axis=0).all()),
         curve=curve,
+        decay=_decay(curves, windows.lengths),
     )
 
 
@@ -253,6 +280,22 @@ def _remainder(gains: Array, errors: Array, whole: float) -> Array:
     for level in range(first, len(out)):
         out[level] = size * _beyond(min(u * 2.0 ** (level - first), 700.0))
     return out
+
+
+def _decay(curves: Array, lengths: Array) -> float:
+    """A time that the slowest decay of a diagonal element takes at least; 0 where the last doublings do not tell.
+
+    An exponential's two doublings add less and less than one twice the other, the later they come.
+    """
+    least = 0.0
+    for i in range(curves.shape[2]):
+        one, other = np.diff(curves[:, -3:, i, i], axis=1).T
+        if min(one[0] - _SEEN * left_out_error(one[1:]), other[0] - _SEEN * left_out_error(other[1:])) > 0:
+            ratio = other / one
+            low = float(ratio[0] - _SURE * left_out_error(ratio[1:]))
+            u = _root(lambda u: _added(2 * u) / _added(u), low, _FLAT, 30.0)
+            least = max(least, float(lengths[-3]) / (_FLAT if u is None else u))
+    return least
 
 
 def _root(falling: Callable[[float], float], value: float, low: float, high: float) -> float | None:

@@ -219,7 +219,7 @@ def _batch(
     """The rows of a point that begin with a block."""
     index, first = place
     blocks = min(BATCH, spec.blocks - first)
-    found = ensembles[index].rows(windows[index], first // BATCH, blocks)
+    found = ensembles[index].rows(windows[index], first // BATCH, blocks, pause=under_way.pause)
     under_way.advance(blocks)
     return found
 
@@ -260,7 +260,7 @@ def _windows(spec: Metric, ensembles: list[Ensemble], under_way: Session) -> lis
 
 def _pilot(spec: Metric, ensembles: list[Ensemble], index: int, under_way: UnderWay) -> Windows:
     one = ensembles[index]
-    found = one.pilot(spec.step_at(one.system, np.array(one.theta)), spec.blocks)
+    found = one.pilot(spec.step_at(one.system, np.array(one.theta)), spec.blocks, under_way.pause)
     under_way.advance(1)
     return found
 

@@ -147,7 +147,7 @@ def _learned(file: RunFile) -> dict[int, tuple[Array, Array]]:
     made, learned = file.missing(layout.MADE).start, file.missing(layout.LEARNED).start
     if learned <= made:
         return {}
-    stored, first = file.read(layout.LEARNED), learned - file.committed(layout.LEARNED)
+    stored, first = file.read(layout.LEARNED), file.cut.first(layout.LEARNED)
     return {row: (stored["couplings"][row - first], stored["bias"][row - first]) for row in range(made, learned)}
 
 

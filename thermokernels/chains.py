@@ -165,7 +165,7 @@ def log_likelihood(theta, options, states, log_weights, data, size, out):
     count = states.shape[1]
     fields = aligned(models * count, size, theta).reshape((models, count, size))
     constants = np.empty((models, count))
-    for m in prange(models):
+    for m in range(models):  # less work than some points of the data
         w, _, a, _ = parts(theta[m], hidden, size)
         state_fields(w, a, states[m], options.encoding, np.empty(hidden, np.intp), fields[m], constants[m])
     pieces = (points + _POINTS - 1) // _POINTS

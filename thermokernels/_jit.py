@@ -211,6 +211,11 @@ def device_of(function):
     return device(function.py_func if isinstance(function, Dispatcher) else function)
 
 
+def is_compiled(compiled):
+    """Whether a kernel has machine code for some types of arguments: in this process, or in the cache on disk."""
+    return bool(compiled.overloads) or bool(compiled._cache._cache_file._load_index())
+
+
 class _NamedCache(FunctionCache):
     """Numba's cache on disk, for kernels whose name says all that they close over.
 

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from thermokernels import exact_rule, two_step
+from thermokernels.mixture import expectation
+from thermorun.ahead import compiled_ahead
 from thermorun.arrays import Array
 from thermorun.cycles import layout, likelihood, markov
 from thermorun.cycles.diagnostics import (
@@ -133,14 +135,18 @@ def run(
     mine = under_way.part(spec.models)
     own = spec.replace(models=len(mine), seed=(spec.seed + mine.start) % 2**64)
     _require_memory(under_way, own, data)
-    _compile(own, data)
-    file = under_way.open(spec, lambda file: layout.lay_out(file, spec, data))
-    if file.missing("analysis"):
-        layout.require_same_draws(file)
-        study = _Study(own, data, file)
-        if earlier is not None and kept is not None:
-            study.take_over(earlier, kept)
-        _finish(study, under_way)
+    small, few = _smallest(own, data)
+    with compiled_ahead(expectation, _compile_rest, small, few) as compiled:
+        _compile(small, few)
+        file = under_way.open(spec, lambda file: layout.lay_out(file, spec, data))
+        if file.missing("analysis"):
+            layout.require_same_draws(file)
+            study = _Study(own, data, file)
+            if earlier is not None and kept is not None:
+                study.take_over(earlier, kept)
+            _train(study, under_way)
+            compiled()
+            _analyse(study, under_way)
     under_way.end_of_shard()
     result = read(file, spec)
     if not result.ceiling or np.isfinite(result.ceiling["log_likelihood"]).any():
@@ -223,15 +229,32 @@ def _require_memory(under_way: Session, spec: CycleStudy, data: Dataset) -> None
     )
 
 
-def _compile(spec: CycleStudy, data: Dataset) -> None:
-    """Compiles the kernels of an epoch, or loads them from the cache, so that no timing counts it."""
+def _smallest(spec: CycleStudy, data: Dataset) -> tuple[CycleStudy, Dataset]:
+    """A study of two points that needs the same kernels."""
     small = spec.replace(
-        models=1, epochs=1, steps_per_epoch=1, chain_steps=2, minibatch=(1, 1), epoch_samples=1, keep_every=1
-    )
-    few = replace(data, x=data.x[:2], labels=data.labels[:2])
-    with RunFile.in_memory(spec.command, small.to_json(), 0, 1) as file:
+        models=1, epochs=1, steps_per_epoch=1, chain_steps=2, minibatch=(1, 1), epoch_samples=1, keep_every=1,
+        samples=1, count_steps=2, ceiling=int(spec.has_ceiling(len(data.x))),
+    )  # fmt: skip
+    held_out = None if data.test_x is None else data.test_x[:2]
+    return small, replace(data, x=data.x[:2], labels=data.labels[:2], test_x=held_out)
+
+
+def _compile(small: CycleStudy, few: Dataset) -> None:
+    """Compiles the kernels of an epoch, or loads them from the cache, so that no timing counts it."""
+    with RunFile.in_memory(small.command, small.to_json(), 0, 1) as file:
         layout.lay_out(file, small, few)
         _Study(small, few, file).epoch(0)
+
+
+def _compile_rest(small: CycleStudy, few: Dataset) -> None:
+    """Compiles the kernels of all that follows the training."""
+    mean = few.x.mean(axis=0).astype(small.dtype)
+    row = initial_row(few.x, small.encoding, small.hidden, small.seed, small.dtype, small.tied)
+    with np.errstate(all="ignore"):
+        analyse_models(row[None], small, few, mean)
+        if small.ceiling:
+            even = np.full(small.hidden, 1.0 / small.hidden), np.full((small.hidden, few.x.shape[1]), 0.5)
+            climb(few.x, Mixture(*even), 1, _GAIN, small.precision)
 
 
 @dataclass
@@ -325,8 +348,8 @@ class _Study:
         }
 
 
-def _finish(study: _Study, under_way: Session) -> None:
-    """Runs a study to its end from where it is, and analyses it."""
+def _train(study: _Study, under_way: Session) -> None:
+    """Trains a study from where it is."""
     spec, file = study.spec, study.file
     amount = spec.models * spec.steps_per_epoch
     under_way.stage("latent cycles", spec.models * spec.steps, "steps")
@@ -337,6 +360,11 @@ def _finish(study: _Study, under_way: Session) -> None:
         under_way.pause(study.state)
     file.checkpoint(study.state())
     file.wait()
+
+
+def _analyse(study: _Study, under_way: Session) -> None:
+    """Diagnostics of what was trained, into the file."""
+    spec, file = study.spec, study.file
     under_way.stage("diagnostics", 0, "models")
     with under_way.unsaved():
         diagnostics = analyse_models(study.theta, spec, study.data, study.mean)

@@ -29,8 +29,8 @@ from thermorun.estimates import left_out_error
 
 # Chains of fantasies, and the groups of them that errors come from.
 CHAINS, GROUPS = 128, 16
-# Double steps from one fantasy to the next, and how many times as long the beginning lasts, by whether weights are tied:
-# such models mix slowly.
+# Double steps from one fantasy to the next, and how many times as long the beginning lasts, by whether weights are
+# tied: such models mix slowly.
 _STRIDE, _PATIENCE = {False: 2, True: 16}, {False: 1, True: 4}
 # Components of the prior at most; states of a tied model's chain.
 _COMPONENTS, _TIED_STATES = 64, 16

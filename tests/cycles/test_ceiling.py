@@ -60,6 +60,20 @@ def test_the_mixture_is_the_law_of_a_reversible_model(folder):
     np.testing.assert_allclose(flow, flow.T, atol=1e-15)
 
 
+def test_two_hidden_layers_have_the_law_of_a_mixture_of_the_second(folder):
+    """x -> z1 -> z2 -> x by enumeration: a mixture of the states of z2, any of them where z1 does not matter."""
+    mixture = package.load(folder / "ceiling.h5").mixture
+    random, x = np.random.default_rng(0), exact.all_visible(8)
+    forward = np.exp(mixture.log_forward(x))
+    to_first = random.dirichlet(np.ones(2), len(x))
+    law = markov.stationary(to_first @ random.dirichlet(np.ones(3), 2) @ forward)
+    weights = np.linalg.lstsq(forward.T, law, rcond=None)[0]
+    np.testing.assert_allclose(weights @ forward, law, atol=1e-12)
+    assert weights.min() > 0
+    law = markov.stationary(to_first @ np.tile(mixture.weights, (2, 1)) @ forward)
+    np.testing.assert_allclose(law, np.exp(mixture.log_p(x)), rtol=1e-9)
+
+
 def test_both_gradients_vanish_where_em_stays():
     x, _ = little(400)
     found = climb(x, random_start(x, 3, 0, 0), 20_000, 1e-15, np.float64)

@@ -29,8 +29,9 @@ from thermorun.estimates import left_out_error
 
 # Chains of fantasies, and the groups of them that errors come from.
 CHAINS, GROUPS = 128, 16
-# Double steps from one fantasy to the next; how much longer tied models take, here and to begin: they mix slowly.
-_STRIDE, _TIED = 2, 4
+# Double steps from one fantasy to the next, and how many times as long the beginning lasts, by whether weights are
+# tied: such models mix slowly.
+_STRIDE, _PATIENCE = {False: 2, True: 16}, {False: 1, True: 4}
 # Components of the prior at most; states of a tied model's chain.
 _COMPONENTS, _TIED_STATES = 64, 16
 # Fantasies that occupancies are averaged over at a time, for each group.
@@ -122,8 +123,8 @@ class _Fantasies:
     def __init__(self, model: Model, start: Array, effort: Effort, seed: int, number: int) -> None:
         self.model, self.visible, self.step = model, np.ascontiguousarray(start, np.uint8).copy(), 0
         self.key, self.stream = streams.cycles(seed, "likelihood").part(number, CHAINS).take(CHAINS)
-        self.stride = _STRIDE * (_TIED if model.tied else 1)
-        self.advance(effort.burn * (_TIED if model.tied else 1))
+        self.stride = _STRIDE[model.tied]
+        self.advance(effort.burn * _PATIENCE[model.tied])
 
     def advance(self, steps: int) -> Array:
         """So many double steps of every chain; returns their last states."""

@@ -41,7 +41,7 @@ _KNOWN_ANSWERS = (
     ),
 )
 # A run long enough to be killed while it writes, and short enough to wait for.
-_LONG = {"protocols": "constant", "particles": 2**17, "steps": 400, "records": 40, "seed": 5}
+_LONG: dict[str, Any] = {"protocols": "constant", "particles": 2**17, "steps": 400, "records": 40, "seed": 5}
 _SCRIPT = (
     "from thermorun import learning, runs; runs.CHECKPOINT_EVERY = 0.0; learning.excess_work(out={out!r}, **{run})"
 )
@@ -280,7 +280,7 @@ def _kill_and_resume() -> str:
         if not path.exists():
             raise Wrong("the run to be killed left no file")
         resumed: Any = tr.resume(path)
-        whole = tr.learning.excess_work(**_LONG)  # type: ignore[arg-type]
+        whole = tr.learning.excess_work(**_LONG)
         if not np.array_equal(resumed["constant"].series["work"], whole["constant"].series["work"]):
             raise Wrong("a run that was killed and resumed has other numbers")
     return "killed, resumed: the same bits as never stopped"

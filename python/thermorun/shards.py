@@ -60,5 +60,5 @@ def require(spec: Spec, shard: tuple[int, int] | None, out: Any, resume: bool) -
         raise InputError(f"shard is {number}/{of}; it needs out, a file to merge with the others.")
     if resume and Path(out).exists():
         there = store.read_part(out)
-        if there is None or there != store.Part.of(there.dimension, number, of, there.total):
+        if there is None or not store.Cut(spec.parts, number, of).gives(there):
             raise InputError(f"shard is {number}/{of}, and {out} holds {there or 'no shard'}; name its own file.")

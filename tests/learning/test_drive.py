@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 import thermorun as package
 from helpers import refused, thermorun, z_score
-from thermorun import learning
+from thermorun import learning, potentials
 from thermorun.errors import InputError
 from thermorun.learning.driven.spec import Drive
 from thermorun.learning.trap import exact, protocols
@@ -270,3 +270,24 @@ def test_a_column_of_kt_in_the_file(tmp_path):
 def test_bad_input(fields, sentence):
     with pytest.raises(InputError, match=sentence):
         Drive(**fields).resolved()
+
+
+def test_excess_work_has_one_name(tmp_path):
+    """With a potential or a path of one's own it is that of whatever is driven, in Python and on the command line."""
+    rows = ((0.0, 1.0), (1.0, 3.0))
+    wanted = learning.drive("stiffness", rows, particles=2048, seed=4)
+    found = learning.excess_work(potential=potentials.load("stiffness"), path=rows, particles=2048, seed=4)
+    assert found.excess_work == wanted.excess_work
+    assert abs(found.excess_work.z(found.exact_excess_work)) < 4
+    assert learning.excess_work(potential="trap", particles=2048).spec == learning.drive("trap", particles=2048).spec
+    np.savetxt(tmp_path / "p.csv", rows, delimiter=",")
+    words = ("--path", "p.csv", "--particles", 2048, "--seed", 4, "--json")
+    ran = thermorun("excess-work", "--potential", "stiffness", *words, folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    report = json.loads(ran.stdout)
+    assert report["command"] == "drive"
+    assert report["results"][0]["excess_work"]["mean"] == wanted.excess_work.mean
+    with pytest.raises(InputError, match="replicas belongs to learning a trap; with potential or path there are"):
+        learning.excess_work(potential="stiffness", replicas=3)
+    ran = thermorun("excess-work", "--path", "p.csv", "--replicas", 3, folder=tmp_path)
+    refused(ran, "--replicas belongs to learning a trap")

@@ -232,6 +232,34 @@ def test_particles_that_diverge_end_the_run_with_a_cure():
         at("double-well", (1.0, 0.3)).rows(Windows(2.0, 6, np.zeros(2)), 0, 2)
 
 
+def test_wells_that_never_exchange_are_seen_early(monkeypatch):
+    """Long before the longest window: its trajectories are 32 times those that tell.  Slow wells are waited for."""
+    rows, tried = Ensemble.rows, []
+
+    def watched(ensemble, windows, *rest):
+        tried.append(windows.levels)
+        return rows(ensemble, windows, *rest)
+
+    monkeypatch.setattr(Ensemble, "rows", watched)
+    with pytest.raises(RunError, match=r"for longer than the longest window, 131 time units, and for more than 587;"):
+        at("double-well", (30.0, 0.0)).pilot(5e-4, 32)
+    assert max(tried) <= friction.MOST - 5
+    slow = at("double-well", (4.0, 0.0))  # exact decay about 30
+    assert slow.pilot(0.01, 32).levels >= 11
+
+
+def test_a_kernel_call_at_a_time_changes_no_bit(monkeypatch):
+    """Between calls a run may stop."""
+    calls, windows = [], Windows(0.05, 6, np.zeros(2))
+    ensemble = at("double-well", (1.0, 0.3))
+    whole = ensemble.rows(windows, 1, 5)
+    monkeypatch.setattr(friction, "_CALL", 1)
+    monkeypatch.setattr(friction, "get_num_threads", lambda: 2)
+    for one, other in zip(whole, ensemble.rows(windows, 1, 5, pause=lambda: calls.append(1)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(calls) == 3
+
+
 @pytest.mark.parametrize("blocks", [8, 16])
 def test_standard_errors_are_calibrated(blocks):
     """Over 100 seeds z, which is Student's with blocks - 1 degrees of freedom made normal, scatters as that."""

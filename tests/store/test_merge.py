@@ -155,6 +155,9 @@ def test_refusals(tmp_path):
         spec.run(out=tmp_path / "1.h5", threads=1)
     with pytest.raises(InputError, match=r"already holds row 1 of 5 of this run"):
         spec.run(out=tmp_path / "2.h5", shard=(1, 5), threads=1)
+    before = (tmp_path / "2.h5").stat().st_mtime_ns
+    spec.run(out=tmp_path / "2.h5", shard=(2, 5), threads=1)  # as any complete run may be run again
+    assert (tmp_path / "2.h5").stat().st_mtime_ns > before
     with pytest.raises(InputError, match=r"already holds all of this run"):
         spec.run(out=tmp_path / "all.h5", shard=(1, 5), threads=1)
 

@@ -7,7 +7,9 @@ import click
 
 from thermorun.cli.options import Count, chosen, run_options, spec_options
 from thermorun.cli.run import execute
+from thermorun.learning.by_name import require_driven
 from thermorun.learning.data import ENDINGS
+from thermorun.learning.driven.spec import Drive
 from thermorun.learning.trap.protocols import NAMES
 from thermorun.learning.trap.spec import FIGURES, ExcessWork
 
@@ -30,11 +32,23 @@ class Sample(click.ParamType[Any]):
 @spec_options(
     ExcessWork, names={"protocols": "--protocol"}, kinds={"protocols": click.Choice(NAMES), "samples": Sample()}
 )
+@click.option("--potential", help="Not of a trap that learns, but of any potential, as 'thermorun drive' has it.")
+@click.option("--path", type=click.Path(), help="Along a path of your own, as 'thermorun drive' has it.")
 @run_options
-def excess_work(figure: int, out: Path | None, resume: bool, threads: int | None, as_json: bool, **given: Any) -> None:
+def excess_work(
+    figure: int, out: Path | None, resume: bool, threads: int | None, as_json: bool, potential: str | None,
+    path: str | None, **given: Any,
+) -> None:  # fmt: skip
     """Excess work of learning a harmonic trap (Hnybida & Verret 2025).
 
     By default it reproduces the paper's Fig. 6: cumulative excess work of four learning-rate schedules, a million
     particles each, beside the exact values.  Writes an HDF5 file and a picture.
+
+    With --potential or --path it is 'thermorun drive': work, Delta F and excess work of any potential along a path.
     """
+    driven = chosen({"potential": potential, "path": path})
+    if driven:
+        require_driven(chosen(given))
+        execute(Drive(**driven | chosen(given)), out, resume, threads, as_json)
+        return
     execute(ExcessWork(**FIGURES[figure] | chosen(given)), out, resume, threads, as_json)

@@ -13,7 +13,7 @@ import numpy as np
 
 from thermorun.errors import DamagedFile, InputError, RunError, short
 from thermorun.store.layout import SCHEMA_VERSION
-from thermorun.store.shards import Part, part_of
+from thermorun.store.shards import Cut, Part, part_of
 from thermorun.store.structure import require_sealed
 
 # Attributes that every file of ours has at its root.
@@ -99,10 +99,10 @@ def is_complete(path: Path | str) -> bool:
         return bool(np.array_equal(file["commits"], file["rows"]))
 
 
-def refuse_other_content(path: Path, spec: str, shard: bool = False) -> None:
+def refuse_other_content(path: Path, spec: str, cut: Cut | None = None) -> None:
     """Raises InputError where ``path`` cannot be written, or holds anything but this run (JSON ``spec``), complete.
 
-    A ``shard`` takes the place of nothing, and nothing that of a shard.
+    A shard, whose ``cut`` is given, takes the place of the same one alone.
     """
     try:
         _require_place(path)
@@ -123,9 +123,9 @@ def refuse_other_content(path: Path, spec: str, shard: bool = False) -> None:
         raise InputError(
             f"out is {path}, which already holds another run ({difference(stored, spec)}); name another file."
         )
-    if shard or read_part(path) is not None:
-        what = "all" if read_part(path) is None else str(read_part(path))
-        raise InputError(f"out is {path}, which already holds {what} of this run; name another file.")
+    part = read_part(path)
+    if not (cut or Cut()).gives(part):
+        raise InputError(f"out is {path}, which already holds {part or 'all'} of this run; name another file.")
     if not is_complete(path):
         raise InputError(f"out is {path}, which holds the beginning of this run; resume it, or remove the file.")
 

@@ -74,7 +74,7 @@ class RunFile:
         anything but this same run, complete, or the ``earlier`` one, of which it takes over what it will hold too.
         """
         path = Path(path)
-        refuse_other_content(path, spec if earlier is None else earlier.spec, cut is not None)
+        refuse_other_content(path, spec if earlier is None else earlier.spec, cut)
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
             disk = Disk(part, "x+")
@@ -135,7 +135,7 @@ class RunFile:
         self._seal(self._target)
         # Once more: another run may have taken the name since this one began.
         there = str(self._file.attrs["spec"]) if self._earlier is None else self._earlier.spec
-        refuse_other_content(self.path, there, self.cut.part is not None)
+        refuse_other_content(self.path, there, self.cut)
         self._lock = locked(self._target, self.path)
         checkpoints.remove(self.path)
         os.replace(self._target, self.path)

@@ -63,6 +63,12 @@ class Cut:
             cut._note(name, [dimensions_of(one) for one in held])
         return cut
 
+    def gives(self, part: Part | None) -> bool:
+        """Whether a file that is cut so holds this part."""
+        if part is None or not self.dimension:
+            return part is None and not self.dimension
+        return part == Part.of(self.dimension, self._number, self._shards, part.total)
+
     def _note(self, section: str, dimensions: Sequence[tuple[str, ...]]) -> None:
         if any(self.dimension in one for one in dimensions):
             self._sections[section] = any(one[0] == self.dimension for one in dimensions)

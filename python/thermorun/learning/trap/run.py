@@ -63,6 +63,9 @@ def excess_work(
     to that HDF5 file.  ``keep_work`` takes a second pass for protocols in closed loop: open loop along the theta that
     was learned, with the same noise.
 
+    With ``potential`` or ``path`` in their place it is `drive`, whose parameters it then takes: the excess work of any
+    potential along a path of one's own.
+
     Parameters
     ----------
     {parameters}

@@ -69,7 +69,8 @@ def likelihood(ax: "Axes", result: StudyResult) -> None:
     ax.set_ylabel("log-likelihood / nat")
     room = 0.06 * (max(ends) - min(ends)) or 1.0
     ax.set_ylim(min(ends) - room, max(ends) + room)
-    plots.legend(ax, loc="lower right", fontsize="small")
+    # Lines of models that stay low run through this corner.
+    plots.legend(ax, loc="lower right", fontsize="small", frameon=True, facecolor="white", edgecolor="none")
 
 
 def _ceilings(ax: "Axes", result: StudyResult) -> list[float]:

@@ -235,8 +235,10 @@ def _smallest(spec: CycleStudy, data: Dataset) -> tuple[CycleStudy, Dataset]:
         models=1, epochs=1, steps_per_epoch=1, chain_steps=2, minibatch=(1, 1), epoch_samples=1, keep_every=1,
         samples=1, count_steps=2, ceiling=int(spec.has_ceiling(len(data.x))),
     )  # fmt: skip
-    held_out = None if data.test_x is None else data.test_x[:2]
-    return small, replace(data, x=data.x[:2], labels=data.labels[:2], test_x=held_out)
+    few = replace(data, x=data.x[:2], labels=data.labels[:2])
+    if data.test_x is not None and data.test_labels is not None:
+        few = replace(few, test_x=data.test_x[:2], test_labels=data.test_labels[:2])
+    return small, few
 
 
 def _compile(small: CycleStudy, few: Dataset) -> None:

@@ -187,6 +187,8 @@ def workers(count: int | None = None, *, scheduler: str | None = None) -> Iterat
 def _client(count: int | None, scheduler: str | None) -> Iterator["Client"]:
     try:
         from distributed import Client, LocalCluster
+        from distributed.comm import parse_address
+        from distributed.comm.addressing import parse_host_port
     except ImportError:
         raise InputError("workers need Dask, which is not installed: pip install 'thermokernels[cluster]'.") from None
     import logging
@@ -206,6 +208,8 @@ def _client(count: int | None, scheduler: str | None) -> Iterator["Client"]:
         return
     named = {"scheduler_file": scheduler} if os.path.exists(str(scheduler)) else {"address": scheduler}
     try:
+        if "address" in named:  # a client of no address is not cleared away in silence
+            parse_host_port(parse_address(str(scheduler))[1])
         client = Client(**named, timeout=5)
     except (OSError, ValueError) as error:
         raise InputError(f"scheduler is {scheduler}, where none answers ({error}).") from error

@@ -19,8 +19,8 @@ import battery  # noqa: E402  (a script of this folder)
     [
         ("kills.py", "--trials", 3, "--kinds", "free-energy", "shard", "excess-work"),
         ("full_disk.py", "--trials", 8, "--kinds", "free-energy", "excess-work"),
-        ("damage.py", "--trials", 24, "--kinds", "free-energy", "excess-work"),
-        ("lines.py", "--trials", 20, "--kinds", "free-energy"),
+        ("damage.py", "--trials", 12, "--kinds", "free-energy", "excess-work"),
+        ("lines.py", "--trials", 8, "--kinds", "free-energy"),
     ],
     ids=lambda words: words[0],
 )

@@ -26,8 +26,12 @@ def compiled_ahead(last: Any, work: Callable[..., Any], *arguments: Any) -> Iter
     if numba.get_num_threads() == 1 or _jit.is_compiled(last):
         yield lambda: None
         return
-    command = [sys.executable, "-c", "from thermorun import ahead; ahead.main()"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable or "python", "-c", "from thermorun import ahead; ahead.main()"]
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except OSError:
+        yield lambda: None
+        return
     assert process.stdin is not None
     with suppress(BrokenPipeError), process.stdin as its_input:
         its_input.write(pickle.dumps((work, arguments)))

@@ -2,7 +2,7 @@
 
 The blocks of a page run in their order, in a folder of their own.  Python shares one set of names; a block that
 starts with ``# file: NAME`` is written there instead.  In shell blocks each line that begins with ``thermorun`` is
-run.  A page that takes long has a line ``<!-- slow -->``.
+run.  The pages that a newcomer reads first run always, the others with ``-m slow``.
 """
 
 import re
@@ -15,7 +15,8 @@ import pytest
 from helpers import thermorun
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FIRST = [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", ROOT / "docs" / "start.md"]
+PAGES = [*FIRST, *sorted(set((ROOT / "docs").rglob("*.md")) - set(FIRST))]
 BLOCK = re.compile(r"^(```+)([\w{}:-]*)[^\n]*\n(.*?)^\1$", re.DOTALL | re.MULTILINE)
 # Commands that install, or that belong to other programs.
 OTHERS = ("pip ", "pytest", "python ", "git ", "sbatch ", "#")
@@ -28,7 +29,7 @@ def blocks(page):
 def with_code(pages):
     for page in pages:
         if any(language in ("python", "sh") for language, _ in blocks(page)):
-            marks = [pytest.mark.slow] if "<!-- slow -->" in page.read_text() else []
+            marks = [] if page in FIRST else [pytest.mark.slow]
             yield pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks)
 
 

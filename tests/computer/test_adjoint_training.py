@@ -221,6 +221,7 @@ def test_digits(tmp_path):
     assert abs(other.mean - share.mean) < 4 * np.hypot(share.stderr_noise, other.stderr_noise)
 
 
+@pytest.mark.slow
 def test_the_machine_of_the_package(mnist, tmp_path, monkeypatch):
     """By its name, where there is no such file: at MNIST's test images, at half the time step, and at a user's own."""
     monkeypatch.chdir(tmp_path)

@@ -89,7 +89,7 @@ def whole(tmp_path_factory):
     return said(thermorun(*LONG, "--out", "whole.h5", "--json", folder=tmp_path_factory.mktemp("whole")))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_ctrl_c_saves_and_kill_and_resume_give_the_same_bits(tmp_path, whole, number):
     out = tmp_path / "stopped.h5"
     stopped = interrupted(

@@ -26,7 +26,7 @@ def test_threads_give_the_same_bits(method):
     same(*runs)
 
 
-@pytest.mark.parametrize(("method", "stop"), [("onsager-machlup", 5), ("onsager-machlup", 33), ("adjoint", 33)])
+@pytest.mark.parametrize(("method", "stop"), [("onsager-machlup", 5), ("adjoint", 33)])
 def test_resumed_descent_gives_the_same_bits(tmp_path, monkeypatch, method, stop):
     """Killed between two records, with a checkpoint at every update."""
     spec = ComputerTraining(**QUICK, method=method, trajectories=30_000)
@@ -172,10 +172,10 @@ def test_pictures_show_the_data(trained):
 # ----------------------------------------------------------------------------------------------------- the paper's task
 
 
-@pytest.mark.parametrize("epochs", [8, pytest.param(30, marks=pytest.mark.slow)])
-def test_mnist_in_closed_form(mnist, epochs):
-    """One shot at each of the 10,000 test images, at least 92.5 percent; the default teacher is the slow one."""
-    result = computer.train(dataset="mnist", shots=1, teacher_epochs=epochs)
+@pytest.mark.slow
+def test_mnist_in_closed_form(mnist):
+    """One shot at each of the 10,000 test images, at least 92.5 percent."""
+    result = computer.train(dataset="mnist", shots=1)
     assert result.score.images == 10_000
     assert result.machine.parameters == 60_791
     assert (round(result.machine.pixels.mean, 5), round(result.machine.pixels.norm, 2)) == (0.13066, 44.48)

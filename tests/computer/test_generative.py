@@ -98,6 +98,7 @@ def test_the_closed_form_is_where_all_differences_vanish(more):
         assert abs(up - down) < 1e-3 * curve
 
 
+@pytest.mark.slow
 def test_the_gain_is_that_of_trajectories():
     """The exact mean action, by moments alone, against 700 noising trajectories through the kernel, |z| < 4."""
     one = task(images=2)

@@ -338,7 +338,7 @@ def test_chain_likelihood_agrees_with_occupancy(small):
     assert abs(found.mean - known.mean) < 4 * math.hypot(found.stderr, known.stderr)
 
 
-@pytest.mark.parametrize(("encoding", "hidden"), [("bits", 20), ("softmax", 1100)])
+@pytest.mark.parametrize(("encoding", "hidden"), [pytest.param("bits", 20, marks=pytest.mark.slow), ("softmax", 1100)])
 def test_too_many_states_have_long_chains_instead(encoding, hidden):
     result = cycles.train(**(SMALL | {"models": 1, "epochs": 2}), encoding=encoding, hidden=hidden)
     row = result.rows()[0]

@@ -389,6 +389,7 @@ def test_bad_data(tmp_path):
         learning.Learn(data=[1.0, 2.0], samples=5)
 
 
+@pytest.mark.slow
 def test_a_potential_without_theory(tmp_path):
     """Two dimensions and not quadratic: the metric is estimated, the data are samples, excess work is not known."""
     (tmp_path / "mine.py").write_text(RING)

@@ -92,7 +92,6 @@ CASES = {
     [
         ("double-well", "heun", 2100, 1e-9),
         ("double-well", "leimkuhler-matthews", 5, 1e-6),
-        ("pair", "heun", 1024, 1e-9),
         ("pair", "heun", 5, 1e-9),
     ],
 )
@@ -200,7 +199,7 @@ WAVY = Potential("wavy", wavy, wavy_force, wavy_gradient, ("strength", "wave"), 
     [
         pytest.param("trap", (0.3,), {"mobility": 0.7, "beta": 2.0}, marks=pytest.mark.slow),
         ("stiffness", (2.0,), {"integrator": "exact", "mobility": 2.0}),
-        ("double-well", (1.0, 0.5), {"beta": 1.2}),
+        pytest.param("double-well", (1.0, 0.5), {"beta": 1.2}, marks=pytest.mark.slow),
         pytest.param("stiffness", (2.0,), {"mobility": 2.0}, marks=pytest.mark.slow),
         pytest.param(gaussian, (0.0, 0.0, 2.0, 0.5, 1.0), {"mobility": 0.8}, marks=pytest.mark.slow),
         pytest.param(WAVY, (1.0, 0.7), {}, marks=pytest.mark.slow),
@@ -260,7 +259,7 @@ def test_a_kernel_call_at_a_time_changes_no_bit(monkeypatch):
     assert len(calls) == 3
 
 
-@pytest.mark.parametrize("blocks", [8, 16])
+@pytest.mark.parametrize("blocks", [pytest.param(8, marks=pytest.mark.slow), 16])
 def test_standard_errors_are_calibrated(blocks):
     """Over 100 seeds z, which is Student's with blocks - 1 degrees of freedom made normal, scatters as that."""
     windows = Windows(0.1, 6, np.zeros(1))
@@ -322,6 +321,7 @@ def test_what_is_zero_is_said_to_be_zero():
 SMALL = {"particles": 8192, "work_particles": 4096, "seed": 5}
 
 
+@pytest.mark.slow
 def test_geodesic_on_a_measured_metric():
     """In two dimensions nobody knows the truth of a potential not said to be quadratic; here zeta is constant."""
     grid = (("slow", 0.0, 0.1, 2), ("both", 0.0, 0.4, 3))

@@ -244,7 +244,12 @@ def test_leimkuhler_matthews_is_of_second_order():
 
 
 @pytest.mark.parametrize(
-    ("integrator", "order"), [("euler-maruyama", 1), pytest.param("heun", 2, marks=pytest.mark.slow), ("exact", None)]
+    ("integrator", "order"),
+    [
+        pytest.param("euler-maruyama", 1, marks=pytest.mark.slow),
+        pytest.param("heun", 2, marks=pytest.mark.slow),
+        ("exact", None),
+    ],
 )
 def test_order_at_a_finite_time(integrator, order):
     """<x^2> of an Ornstein-Uhlenbeck process on its way to equilibrium."""

@@ -251,7 +251,7 @@ def truth(case, theta):
     return -np.log(norm) - rest, mean, (away * density) @ away.T, mean_energy
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=_SLOW if "dimensions" in c else ()) for c in CASES])
 def test_draws_behind_barriers_are_those_of_the_quadrature(case):
     potential, start, end, _, beta = CASES[case]
     system = System(potential, beta=beta)

@@ -276,5 +276,5 @@ def test_two_dimensions():
         "curved", curved, parameters=("x", "y", "stiffness"), theta=(-1.0, 0.0, 3.0), target=(1.0, 0.5, 3.0),
         dimension=2, why_invalid=lambda t: None if t[2] > 0 else "stiffness must be positive.",
     )  # fmt: skip
-    found = protocol.find(mine, tau=1.0, search_particles=2**15, particles=2**16)
+    found = protocol.find(mine, tau=1.0, search_particles=2**13, particles=2**16)
     assert found.gains["found"].mean < -4 * found.gains["found"].stderr

@@ -41,6 +41,7 @@ def test_replicas(tmp_path):
     same_contents(package.extend(tmp_path / "a.h5", replicas=5), learning.excess_work(**settings, replicas=5))
 
 
+@pytest.mark.slow
 def test_replicas_of_learning(tmp_path):
     """With data drawn for each replica, and the metric estimated by a side ensemble of its own."""
     settings = {"potential": "stiffness", "rules": "natural", "metric": "estimated", "samples": 100, "side": 512}

@@ -77,17 +77,23 @@ def test_models(tmp_path):
     assert result.attainable["log_likelihood"] > result["log_likelihood"].mean.max() - 1e-9
 
 
-def test_shots_and_machines(tmp_path):
-    """Of a classification, which is answered once all shots are there; of cycles in time; machines that draw."""
-    settings = {"classes": (0, 1), "hidden": 4, "teacher_epochs": 2, "scale": 50.0, "threads": 1}
-    computer.train(**settings, shots=1, out=tmp_path / "t.h5")
-    for number, spec in enumerate([
-        computer.Classification(file=str(tmp_path / "t.h5"), shots=4),
-        computer.Energy(file=str(tmp_path / "t.h5"), shots=4, drives=(0.5, 1.0)),
-        computer.Generation(machines=3, hidden=4, pictures=4),
-    ]):  # fmt: skip
-        (tmp_path / str(number)).mkdir()
-        same_as_whole(spec, tmp_path / str(number))
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (computer.Classification, {}),
+        pytest.param(computer.Energy, {"drives": (0.5, 1.0)}, marks=pytest.mark.slow),
+    ],
+)
+def test_shots(tmp_path, kind, settings):
+    """Of a classification, which is answered once all are there; of cycles in time."""
+    machine = tmp_path / "t.h5"
+    computer.train(classes=(0, 1), hidden=4, teacher_epochs=2, scale=50.0, threads=1, shots=1, out=machine)
+    same_as_whole(kind(file=str(machine), shots=4, **settings), tmp_path)
+
+
+@pytest.mark.slow
+def test_machines_that_draw(tmp_path):
+    same_as_whole(computer.Generation(machines=3, hidden=4, pictures=4), tmp_path)
 
 
 def test_a_shard_that_was_stopped_goes_on(tmp_path):

@@ -19,7 +19,7 @@ from thermokernels import adjoint_path
 from thermokernels._jit import device_of
 from thermorun.arrays import Array
 from thermorun.errors import InputError, RunError, require_choice
-from thermorun.potentials import compilation, derivatives, dynamics
+from thermorun.potentials import compilation, derivatives, dynamics, sampling
 from thermorun.potentials.potential import Potential
 from thermorun.potentials.sources import from_text
 from thermorun.streams import Noise
@@ -32,6 +32,8 @@ INTEGRATORS = adjoint_path.INTEGRATORS
 Objective = Callable[[Array, Array], tuple[float, Array, Array]]
 # The share of theta by which coefficients of exact steps are differenced; the error is of fourth order in it.
 _SHARE = 1e-3
+# So many particles tell how stiff the energies are that an ensemble meets.
+_MET = 256
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class PathGradient:
 
     ``by_start`` (d, particles) are those by the positions at the start.  ``x`` (d, particles) and ``work``
     (particles,) are where the ensemble ended.  Row 0 of the path counts as where the first jump begins, not as the
-    theta whose equilibrium the start was drawn from.
+    theta whose equilibrium the start was drawn from.  ``stiffest`` is the largest dt times mobility times curvature
+    that some particles met, at about sqrt(steps) times: errors of steps grow with it; 0 where steps are exact.
     """
 
     value: float
@@ -48,6 +51,7 @@ class PathGradient:
     by_start: Array
     x: Array
     work: Array
+    stiffest: float
 
 
 def path_gradient(
@@ -66,7 +70,7 @@ def path_gradient(
     if not (math.isfinite(value) and np.all(np.isfinite(slope)) and np.all(np.isfinite(weight))):
         raise RunError(f"the objective is {value:g}; it and its derivatives must be finite where the particles end.")
     by_path = trip.backward(slope, weight)
-    return PathGradient(float(value), by_path, slope[0], x[0], work[0])
+    return PathGradient(float(value), by_path, slope[0], x[0], work[0], trip.stiffest())
 
 
 def ends(
@@ -125,6 +129,19 @@ class _Trip:
             self.x[..., part], work[..., part] = x, own
             self.kept.append(kept)
         return self.x, work
+
+    def stiffest(self) -> float:
+        """See `PathGradient`."""
+        if self.integrator == "exact":
+            return 0.0
+        potential, met = self.system.potential, np.asarray(self.kept[0][..., :_MET], float)
+        steps = len(self.times)
+        at = np.arange(0, steps, math.ceil(steps / len(met)))
+        stiff = [
+            dt * sampling.curvature(potential, tuple(theta.tolist()), x.T)
+            for dt, theta, x in zip(self.times[at], self.thetas[1:][at], met, strict=False)
+        ]
+        return self.system.mobility * float(np.max(stiff))
 
     def backward(self, slope: Array, weight: Array) -> Array:
         """dJ/dtheta along the path (steps + 1, p), of dJ/dx (1, d, particles), which becomes that at the start, and

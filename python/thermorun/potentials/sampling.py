@@ -120,7 +120,7 @@ def time_step(system: "System", theta: ArrayLike) -> float:
     else:
         x = _reached(potential, at, beta)
         # Corners have no curvature but on a point: a parabola of half the curvature would hold what is reached.
-        largest = max(_curvature(potential, at, x), 3 / (beta * (0.5 * np.min(np.ptp(x, axis=0))) ** 2))
+        largest = max(curvature(potential, at, x), 3 / (beta * (0.5 * np.min(np.ptp(x, axis=0))) ** 2))
     return 0.05 / (mobility * largest)
 
 
@@ -145,7 +145,7 @@ def require_resolved(system: "System", theta: ArrayLike, precision: str) -> None
         )
 
 
-def _curvature(potential: Potential, theta: tuple[float, ...], x: Array) -> float:
+def curvature(potential: Potential, theta: tuple[float, ...], x: Array) -> float:
     """The largest curvature at points (n, d), energy/length^2; corners of the energy have none."""
     # Of the size of what is reached, and a power of two, so that x - size and x + size are exact.
     sizes = 1e-4 * 2.0 ** np.floor(np.log2(0.5 * np.ptp(x, axis=0)))

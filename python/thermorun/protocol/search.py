@@ -1,4 +1,4 @@
-"""The search: knots of a path, coarse to fine, by L-BFGS on common noise; and what fresh noise says of every round."""
+"""The search: knots of a path, coarse to fine, by L-BFGS on noise held fixed; and what fresh noise says of a round."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,11 +17,19 @@ from thermorun.potentials.least_work import shares
 from thermorun.protocol.objectives import Objective, Work, WorkVariance
 from thermorun.protocol.spec import Protocol
 
-# A round is begun again from inside so often where a path leaves the region where theta is valid and steps hold.
+# A round is begun again so often, at most, with a bound where a path left the valid region; and goes back so often from
+# a path that does not hold for other particles.
 _RETURNS = 10
+# New noise after so many iterations: where particles part at a barrier, the chance of one draw can hold a path.
+_EACH, _DRAWN = 25, 2**16
+# How high, in units of the objective, a path is seen that cannot be simulated.
+_BOWL = 10.0
 _OPTIONS = {"maxcor": 20, "ftol": 1e-9, "gtol": 1e-7}
 # Equal parts of a check, whose spread is its error.
 _PARTS = 32
+# Steps hold where dt times mobility times curvature stays below this, or this many times what the first path has: the
+# free energy of a stiffness is then off by less than a hundredth of kT a dimension.
+_HOLDS, _AS_FIRST = 0.25, 1.25
 # Slopes below this, of an objective of order one, are rounding.
 _FLAT = 1e-13
 
@@ -96,19 +104,23 @@ class Searched:
 
 
 class _Outside(Exception):
-    """A path beyond the region where theta is valid and steps hold, why, and its unknowns."""
-
-    def __init__(self, sentence: str, unknowns: Array) -> None:
-        super().__init__(sentence)
-        self.unknowns = unknowns
+    """A path beyond the region where theta is valid and steps hold, and why."""
 
 
 def improved(problem: Problem, knots: Array, number: int, tick: Callable[[int], None]) -> Searched:
     """Round ``number`` of the search, from knots (K, p) at `shares`; ``tick`` is told of every iteration."""
-    problem, particles = problem.of_round(number), problem.spec.rounds[number][1]
+    problem = problem.of_round(number)
     descent = _Descent(problem, knots, number, tick)
     found = descent.run()
-    gain = _gain(problem, knots, found, number, particles)
+    for _ in range(_RETURNS):
+        try:
+            gain = _gain(problem, knots, found, number)
+            break
+        except RunError:  # steps that held for the particles of the search, and do not for others
+            descent.returns += 1
+            found = 0.5 * (found + knots)
+    else:
+        gain = _gain(problem, knots, knots, number)
     return Searched(found if gain.mean < 0 else knots, np.array(descent.values), gain, descent.returns)
 
 
@@ -124,11 +136,11 @@ def _weights(steps: int, knots: int) -> Array:
 
 
 class _Descent:
-    """L-BFGS on the noise of one round, with the unknowns theta at the knots over ``unit``, (K p,).
+    """L-BFGS on noise drawn anew every 25 iterations, with the unknowns theta at the knots over ``unit``, (K p,).
 
-    Where a path leaves the valid region, the parameter that took it out gets a bound there; where steps do not hold,
-    the search is begun again nearer to where they did.  ``values`` are those after each iteration, ``returns`` counts
-    what was moved back.
+    Where a parameter takes a path out of the valid region, it gets a bound there, and the search is begun again; where
+    steps do not hold, the path seen is a bowl around the one before, so that the line search turns back.  ``values``
+    are those after each iteration, ``returns`` counts what was turned back.
     """
 
     def __init__(self, problem: Problem, knots: Array, number: int, tick: Callable[[int], None]) -> None:
@@ -137,23 +149,22 @@ class _Descent:
         self.weights = _weights(int(spec.steps or 0), len(knots))
         unit = np.abs(np.subtract(*spec.ends))
         self.unit = np.where(unit > 0, unit, unit.max())
-        self.noise = streams.protocol(spec.seed, "search", number)
-        self.x = problem.pairs("search", number, spec.rounds[number][1])
         self.here = (knots / self.unit).ravel()
         self.bounds = np.tile([-np.inf, np.inf], (self.shape[1], 1))
         self.values: list[float] = []
         self.returns = 0
-        if number == 0:
-            self._require_slope()
+        self.number = number
 
-    def _require_slope(self) -> None:
-        """Raises InputError where the first path has no value, or none that a path changes."""
-        spec = self.problem.spec
-        try:
-            _, slope = self._value(self.here)
-        except _Outside as outside:
-            raise InputError(f"the search cannot begin with the path it is given: {outside}") from None
-        if np.max(np.abs(slope)) < _FLAT:
+    def _draw(self, part: int) -> None:
+        """Takes new particles and noise, learns how stiff a path may be.  Raises InputError where no path matters."""
+        spec, drawn = self.problem.spec, self.number + part * _DRAWN
+        self.noise, self.most = streams.protocol(spec.seed, "search", drawn), np.inf
+        self.x = self.problem.pairs("search", drawn, spec.rounds[self.number][1])
+        first = self._found((spec.first(shares(self.shape[0])) / self.unit).ravel())
+        here = self._found(self.here)
+        self.most = max(_HOLDS, _AS_FIRST * first.stiffest, here.stiffest)
+        self.level = here.value
+        if drawn == 0 and np.max(np.abs(self._slope(first))) < _FLAT:
             raise InputError(
                 f"objective is {spec.objective!r}, which does not change with the path of {spec.potential_name}: there"
                 " is nothing to search for."
@@ -163,26 +174,57 @@ class _Descent:
         return np.asarray(unknowns.reshape(self.shape) * self.unit)
 
     def _value(self, unknowns: Array) -> tuple[float, Array]:
+        try:
+            found = self._found(unknowns)
+        except _Outside:
+            self.returns += 1
+            if self._bound(unknowns):
+                raise
+            away = unknowns - self.here
+            steepness = _BOWL * (1 + abs(self.level)) / float(away @ away)
+            return self.level + 0.5 * steepness * float(away @ away), steepness * away
+        return found.value, self._slope(found)
+
+    def _slope(self, found: gradients.PathGradient) -> Array:
+        return np.asarray((self.weights.T @ found.by_path[1:-1] * self.unit).ravel())
+
+    def _found(self, unknowns: Array) -> gradients.PathGradient:
         problem = self.problem
         path, waits = problem.stairs(self._theta(unknowns))
         if (sentence := problem.why_invalid(path)) is not None:
-            raise _Outside(sentence, unknowns)
+            raise _Outside(sentence)
         integrator, search = str(problem.spec.integrator), problem.objective.search
         try:
             found = gradients.path_gradient(problem.system, self.x, path, waits, integrator, self.noise, search, True)
         except RunError as error:
-            raise _Outside(str(error), unknowns) from error
-        return found.value, (self.weights.T @ found.by_path[1:-1] * self.unit).ravel()
+            raise _Outside(str(error)) from error
+        if found.stiffest > self.most:
+            raise _Outside("its steps are too long for so stiff a potential: take more.")
+        return found
 
     def run(self) -> Array:
-        """The knots that the search ends with, (K, p)."""
+        """The knots that the search ends with, (K, p).  Raises InputError where it cannot begin."""
+        for part in range(-(-self.problem.spec.iterations // _EACH)):
+            try:
+                self._draw(part)
+            except _Outside as outside:
+                if part or self.number:
+                    break
+                raise InputError(f"the search cannot begin with the path it is given: {outside}") from None
+            self._descend(min(len(self.values) + _EACH, self.problem.spec.iterations))
+        return self._theta(self.here)
+
+    def _descend(self, until: int) -> None:
+        """Goes down until there are so many values, on the same noise."""
 
         def keep(intermediate_result) -> None:  # type: ignore[no-untyped-def]  # SciPy knows callbacks by this name
-            self.here = np.array(intermediate_result.x)
-            self.values.append(float(intermediate_result.fun))
+            self.here, self.level = np.array(intermediate_result.x), float(intermediate_result.fun)
+            self.values.append(self.level)
             self.tick(1)
 
-        while self.returns <= _RETURNS and (left := self.problem.spec.iterations - len(self.values)) > 0:
+        for _ in range(_RETURNS):
+            if (left := until - len(self.values)) <= 0:
+                break
             bounds = np.tile(self.bounds / self.unit[:, None], (self.shape[0], 1))
             try:
                 self.here = minimize(
@@ -190,28 +232,19 @@ class _Descent:
                     options=_OPTIONS | {"maxiter": left},
                 ).x  # fmt: skip
                 break
-            except _Outside as outside:
-                self.returns += 1
-                self._move_back(outside.unknowns)
-        return self._theta(self.here)
+            except _Outside:  # and a bound is set
+                continue
 
-    def _move_back(self, beyond: Array) -> None:
-        """Bounds the parameter that takes a path out of the valid region, or goes back where steps do not hold."""
+    def _bound(self, beyond: Array) -> bool:
+        """Bounds the parameter that takes a path out of the valid region; whether there is one."""
         inside, outside = self._theta(self.here), self._theta(beyond)
         for j in range(self.shape[1]):
             found = _edge(self.problem, inside, outside, j)
             if found is not None:
                 side, value = found
                 self.bounds[j, side] = value
-                return
-        for power in range(1, 30):
-            point = self.here + 0.5**power * (beyond - self.here)
-            try:
-                self._value(point)
-            except _Outside:
-                continue
-            self.here = point
-            return
+                return True
+        return False
 
 
 def _edge(problem: Problem, inside: Array, outside: Array, j: int) -> tuple[int, float] | None:
@@ -237,8 +270,9 @@ def _edge(problem: Problem, inside: Array, outside: Array, j: int) -> tuple[int,
     return side, float(path(low)[wrong[0], j])
 
 
-def _gain(problem: Problem, before: Array, after: Array, number: int, particles: int) -> Estimate:
+def _gain(problem: Problem, before: Array, after: Array, number: int) -> Estimate:
     """What a round gained, by both paths on the same fresh noise."""
+    particles = problem.spec.rounds[number][1]
     x, noise = problem.pairs("check", number, particles), streams.protocol(problem.spec.seed, "check", number)
     moments = []
     for knots in (before, after):

@@ -10,9 +10,9 @@ import helpers  # noqa: F401  sets NUMBA_NUM_THREADS before Numba is imported
 
 # The files that take longest begin: one of them at the end would leave the other worker without work.
 LONGEST = (
-    "test_pages.py", "test_dynamics.py", "test_domains.py", "test_friction.py", "test_learn.py", "test_drive.py",
-    "test_jit.py", "test_computer_commands.py", "test_check.py", "test_latent_cycle.py", "test_cluster.py",
-    "test_sampling.py", "test_measure.py", "test_cycles.py", "test_extend.py",
+    "test_learn.py", "test_check.py", "test_dynamics.py", "test_friction.py", "test_sampling.py", "test_domains.py",
+    "test_jit.py", "test_pages.py", "test_cycles.py", "test_computer_commands.py", "test_cluster.py",
+    "test_latent_cycle.py", "test_commands.py", "test_excess_work.py", "test_measure.py",
 )  # fmt: skip
 
 

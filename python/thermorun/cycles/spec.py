@@ -189,8 +189,8 @@ class CycleStudy(Spec):
         if self.rule == "exact" and (self.encoding == "bits" or self.tied or self.first_layer):
             kind = "bits" if self.encoding == "bits" else "tied weights" if self.tied else "a first layer"
             raise InputError(
-                "rule is 'exact', which needs one-hot states, free weights and one hidden layer; with"
-                f" {kind} take 'two-step'."
+                f"rule is 'exact', which needs one-hot states and free weights in one hidden layer; with {kind} take"
+                " 'two-step'."
             )
         if self.steps * self.chain_steps >= _STEPS:
             raise InputError(

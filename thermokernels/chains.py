@@ -28,7 +28,6 @@ from thermokernels.latent_cycle import (
     thresholds,
     visible_fields,
     visible_words,
-    width,
 )  # fmt: skip
 from thermokernels.products import aligned, aligned_copy
 
@@ -61,7 +60,7 @@ def run_chains(row, options, mean, visible, first, seed, stream, states):
     for task in prange(TASKS):
         backward = Backward(wbar, shift, v, c)  # Numba takes no named tuple of its own making into prange
         x = aligned(1, size, row)[0]
-        h = np.empty(width(options) + hidden, row.dtype)
+        h = np.empty(hidden, row.dtype)
         y, chances = np.empty(options.first, row.dtype), np.empty(options.first)
         field = np.empty(size, row.dtype)
         p, s = np.empty(hidden), np.empty(hidden)
@@ -128,7 +127,7 @@ def average_transitions(theta, options, mean, first, samples, seeds, sums):
         mine = aligned_copy(theta[m])
         w, _, a, _ = parts(mine, options, size)
         backward = backward_of(mine, options, mean)
-        h = np.empty(width(options) + hidden, theta.dtype)
+        h = np.empty(hidden, theta.dtype)
         y, chances = np.empty(options.first, theta.dtype), np.empty(options.first)
         x = aligned(1, size, theta)[0]
         field = np.empty(size, theta.dtype)

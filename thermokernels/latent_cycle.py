@@ -260,24 +260,30 @@ def hidden_probabilities(h, encoding, p, s):
         p[b] /= total
 
 
-@serial_kernel
+@device
 def hidden_law(options, backward, x, words, h, y, chances, p, s):
     """p(z | x) as in ``hidden_probabilities``, given the bits of a first layer where there is one.
 
-    ``words``  those of a step that come after the visible ones;  ``h`` (width + L,) is scratch.
+    ``words``  those of a step that come after the visible ones;  ``h`` (L,) gets the fields of z.
     ``y``      like x, (B,), written: the bits, drawn with ``chances``, float64 (B,), less 1/2.
     ``p``      float64 (L,), written, as is ``s``.
     """
-    lower = h[: backward.shift.size]
-    hidden_fields(backward.wbar, backward.shift, x, lower)
     if options.first > 0:
-        hidden_probabilities(lower, BITS, chances, chances)
-        drawn = draw_hidden(chances, BITS, words[2:])
-        for b in range(y.size):
-            y[b] = np.float64((drawn >> np.uint64(b)) & ONE) - 0.5
-        lower = h[lower.size :]
-        hidden_fields(backward.v, backward.c, y, lower)
-    hidden_probabilities(lower, options.encoding, p, s)
+        _draw_first_layer(backward, x, words[2:], y, chances)
+        hidden_fields(backward.v, backward.c, y, h)
+    else:
+        hidden_fields(backward.wbar, backward.shift, x, h)
+    hidden_probabilities(h, options.encoding, p, s)
+
+
+@serial_kernel
+def _draw_first_layer(backward, x, words, y, chances):
+    """Bits from p(y | x), less 1/2, and these probabilities."""
+    hidden_fields(backward.wbar, backward.shift, x, y)
+    hidden_probabilities(y, BITS, chances, chances)
+    drawn = draw_hidden(chances, BITS, words)
+    for b in range(y.size):
+        y[b] = np.float64((drawn >> np.uint64(b)) & ONE) - 0.5
 
 
 @serial_kernel

@@ -284,7 +284,7 @@ def _chain(row, options, mean, scratch, seed, stream, first):
     probabilities = scratch.probabilities
     w, _, a, _ = parts(row, options, size)
     backward = backward_of(row, options, mean)
-    h = np.empty(width(options) + hidden, row.dtype)
+    h = np.empty(hidden, row.dtype)
     field = np.empty(size, row.dtype)
     one_hot = options.encoding != BITS
     if one_hot:

@@ -167,22 +167,24 @@ def machine(seconds, samples):
 
 
 def mixing(hidden, epochs):
-    """Tied weights beside free ones that are equally likely, and free ones at the end of as many steps."""
-    tied = cycles.train(hidden=hidden, tied=True, epochs=epochs, **SETTINGS)
-    free = cycles.train(hidden=hidden, epochs=epochs, **SETTINGS | {"keep_every": 1})
-    data, level = free.data, tied["held_out_log_likelihood"].mean[0]
-    known, values = free.curve("held_out_log_likelihood", 0)
-    equal = int(known[np.argmin(np.abs(values - level))])
-    rows = {"tied": tied.theta[0], f"free, epoch {equal}": free.kept_parameters()[equal - 1, 0], "free": free.theta[0]}
+    """Tied and free weights that are equally likely held out, and the likelier kind at the end of as many steps too."""
+    settings = SETTINGS | {"hidden": hidden, "epochs": epochs, "keep_every": 1}
+    studies = [cycles.train(tied=tied, **settings) for tied in (True, False)]
+    level, data = min(study["held_out_log_likelihood"].mean[0] for study in studies), studies[0].data
+    rows = []
+    for study in studies:
+        known, values = study.curve("held_out_log_likelihood", 0)
+        equal = int(known[np.argmin(np.abs(values - level))])
+        rows += [(study, epoch) for epoch in sorted({equal, epochs})]
     sets = [data.x, data.test_x]
-    for name, row in rows.items():
-        spec = (tied if name == "tied" else free).spec
-        model = Model("bits", hidden, row, free.mean, name == "tied")
+    for study, epoch in rows:
+        spec, row = study.spec, study.kept_parameters()[epoch - 1, 0]
+        model, name = spec.model(row, study.mean), f"{'tied' if spec.tied else 'free'}, epoch {epoch}"
         with on_threads(1):
             found = log_likelihoods(model, sets, spread_out(data.x, CHAINS), Effort.of(64_000), 0)
             sigma = cycles.path_entropy_production(model, data.x, 0, 256)
-            worth = effective_samples(row, spec, free.mean, data.x, 0, 8192)
-            memory = cycles.autocorrelation(row, spec, free.mean, data.x, 0, 100)
+            worth = effective_samples(row, spec, study.mean, data.x, 0, 8192)
+            memory = cycles.autocorrelation(row, spec, study.mean, data.x, 0, 100)
         line = f"{name:16s}" + "".join(f"  {one.mean:.2f} ± {one.stderr:.2f} ({one.gain:+.2f})" for one in found)
         print(f"{line}  sigma {sigma}  images a step {worth}  C(1, 10, 100) {memory[1]} {memory[10]} {memory[100]}")
 

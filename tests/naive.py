@@ -343,9 +343,12 @@ def visible_fields(row, hidden, encoding, visible, z):
     return [a[i] + sum(on[b] * w[b, i] for b in range(hidden)) for i in range(visible)]
 
 
-def bits_below(thresholds, seed, stream, step):
-    """Which random words lie below 32-bit thresholds: half a word each, and where that is not enough, another half."""
-    words = cycle_words(seed, stream, step, (len(thresholds) + 1) // 2)
+def bits_below(thresholds, seed, stream, step, more=0):
+    """Which random words lie below 32-bit thresholds: half a word each, and where that is not enough, another half.
+
+    ``more`` words of the step are for something else.
+    """
+    words = cycle_words(seed, stream, step, (len(thresholds) + 1) // 2 + more)
     bits = []
     for i, threshold in enumerate(thresholds):
         upper, lower = words[i // 2] >> 16 if i % 2 else words[i // 2] % 2**16, 0
@@ -356,10 +359,10 @@ def bits_below(thresholds, seed, stream, step):
     return bits
 
 
-def visible_draw(row, hidden, encoding, visible, z, seed, stream, step):
+def visible_draw(row, hidden, encoding, visible, z, seed, stream, step, more=0):
     """x from p(x | z), by half a word a bit."""
     fields = visible_fields(row, hidden, encoding, visible, z)
-    return bits_below([min(int(sigmoid(field) * WORDS), WORDS - 1) for field in fields], seed, stream, step)
+    return bits_below([min(int(sigmoid(field) * WORDS), WORDS - 1) for field in fields], seed, stream, step, more)
 
 
 def visible_draw_of_bits(row, hidden, visible, z, words):
@@ -425,6 +428,106 @@ def train(row, hidden, encoding, data, mean, x, sizes, options, seed, batches):
         gradient, likelihood = two_step_gradient(row, hidden, encoding, mean, fantasies[:-1], states, batch)
         if encoding != "bits":
             parts(gradient, hidden, len(mean))[2][:] = 0.0
+        square = options.decay * square + (1.0 - options.decay) * gradient**2
+        row = row + options.rate * gradient / (np.sqrt(square) + options.floor)
+        x = fantasies[-1]
+        trace.append(likelihood)
+    return row, square, x, trace
+
+
+def layers(row, hidden, first, visible):
+    """Of a model with a first layer of bits: a row that has its w and a, and wbar, abar, v and c."""
+    wide, n = row[: hidden * visible], first * visible
+    wbar, a, abar, v, c = np.split(row[hidden * visible :], np.cumsum([n, visible, first, hidden * first]))
+    alone = np.concatenate([wide, np.zeros(hidden * visible), a, np.zeros(hidden)])
+    return alone, wbar.reshape(first, visible), abar, v.reshape(hidden, first), c
+
+
+def bit_chances(row, hidden, first, mean, x):
+    """p(y = 1 | x) of every bit of the first layer."""
+    _, wbar, abar, _, _ = layers(row, hidden, first, len(mean))
+    return [sigmoid(abar[b] + sum(wbar[b, i] * (x[i] - mean[i]) for i in range(len(mean)))) for b in range(first)]
+
+
+def state_chances(row, hidden, first, encoding, visible, y):
+    """p(z | y) of every state."""
+    _, _, _, v, c = layers(row, hidden, first, visible)
+    h = [c[z] + sum(v[z, b] * (y[b] - 0.5) for b in range(first)) for z in range(hidden)]
+    weight = [math.exp(value) for value in h] if encoding == "softmax" else [sigmoid(value) for value in h]
+    return [value / sum(weight) for value in weight]
+
+
+def backward_through_bits(row, hidden, first, encoding, mean, x):
+    """p(z | x) of every state: the sum over all bits y."""
+    chances, total = bit_chances(row, hidden, first, mean, x), np.zeros(hidden)
+    for y in itertools.product((0, 1), repeat=first):
+        p = math.prod(chance if bit else 1.0 - chance for bit, chance in zip(y, chances, strict=True))
+        total += p * np.array(state_chances(row, hidden, first, encoding, len(mean), y))
+    return total
+
+
+def gradient_through_bits(row, hidden, first, encoding, mean, fantasies, bits, states, batch):
+    """The rule of Eqs. 16 and 17 for three matrices, by central differences of the logarithms of all three."""
+    alone = layers(row, hidden, first, len(mean))[0]
+    forward = np.array([[math.exp(log_forward(alone, hidden, encoding, z, x)) for z in states] for x in batch])
+    shares = forward / forward.sum(axis=1, keepdims=True) / len(batch)
+
+    def value(moved):
+        alone, total = layers(moved, hidden, first, len(mean))[0], 0.0
+        for t, (x, y, z) in enumerate(zip(fantasies, bits, states, strict=True)):
+            chances = bit_chances(moved, hidden, first, mean, x)
+            log_p = math.log(state_chances(moved, hidden, first, encoding, len(mean), y)[int(z)])
+            log_p += sum(math.log(p if bit else 1.0 - p) for bit, p in zip(y, chances, strict=True))
+            for n, point in enumerate(batch):
+                total += shares[n, t] * (log_forward(alone, hidden, encoding, z, point) + log_p)
+        return total
+
+    gradient = np.empty(len(row))
+    for k in range(len(row)):
+        step = 1e-5 * (np.arange(len(row)) == k)
+        gradient[k] = (value(row + step) - value(row - step)) / 2e-5
+    return gradient, float(np.log(forward.mean(axis=1)).mean())
+
+
+def chain_through_bits(row, hidden, first, encoding, mean, x, begin, steps, seed, stream):
+    """Steps x, y, z, x of one chain: its states, the bits y of each step, and its x before each and after the last."""
+    alone, before = layers(row, hidden, first, len(mean))[0], (len(mean) + 1) // 2
+    states, bits, fantasies = [], [], [list(x)]
+    for step in range(begin, begin + steps):
+        words = cycle_words(seed, stream, step, before + first)
+        y = hidden_draw(bit_chances(row, hidden, first, mean, fantasies[-1]), "bits", words[before + 2 :])
+        bits.append(bits_of(y, first, "bits"))
+        p = state_chances(row, hidden, first, encoding, len(mean), bits[-1])
+        states.append(hidden_draw(p, encoding, words[before:]))
+        fantasies.append(visible_draw(alone, hidden, encoding, len(mean), states[-1], seed, stream, step, first))
+    return states, bits, fantasies
+
+
+def transitions_through_bits(row, hidden, first, encoding, mean, z, numbers, seed, stream):
+    """Sum of p(z' | y) over draws x of p(x | z) and y of p(y | x), those of these numbers."""
+    alone, before, total = layers(row, hidden, first, len(mean))[0], (len(mean) + 1) // 2, np.zeros(hidden)
+    for number in numbers:
+        x = visible_draw(alone, hidden, encoding, len(mean), z, seed, stream + z, number, first)
+        words = cycle_words(seed, stream + z, number, before + first)
+        y = hidden_draw(bit_chances(row, hidden, first, mean, x), "bits", words[before + 2 :])
+        total += state_chances(row, hidden, first, encoding, len(mean), bits_of(y, first, "bits"))
+    return total
+
+
+def train_through_bits(row, hidden, first, encoding, data, mean, x, sizes, options, seed, batches):
+    """As ``train``."""
+    square, trace = np.zeros_like(row), []
+    for step, size in enumerate(sizes):
+        states, bits, fantasies = chain_through_bits(
+            row, hidden, first, encoding, mean, x, step * options.chain_steps, options.chain_steps, seed, 0
+        )
+        words = cycle_words(seed, batches, step, max(sizes))
+        batch = [data[words[n] * len(data) >> 32] for n in range(size)]
+        gradient, likelihood = gradient_through_bits(
+            row, hidden, first, encoding, mean, fantasies[:-1], bits, states, batch
+        )
+        end = (hidden + first) * len(mean)
+        gradient[end : end + len(mean)] = 0.0  # a stays where it is
         square = options.decay * square + (1.0 - options.decay) * gradient**2
         row = row + options.rate * gradient / (np.sqrt(square) + options.floor)
         x = fantasies[-1]

@@ -11,14 +11,14 @@ from thermokernels.blocks import TASKS, share
 from thermokernels.latent_cycle import (
     BITS,
     MARKOV,
+    Backward,
+    backward_of,
     copy_bits,
     draw_hidden,
     draw_visible,
     draw_visible_from_field,
     draw_words,
-    hidden_fields,
-    hidden_probabilities,
-    hidden_shift,
+    hidden_law,
     lanes_for,
     lanes_of_step,
     log_mixture,
@@ -48,9 +48,9 @@ def run_chains(row, options, mean, visible, first, seed, stream, states):
     chains, size = visible.shape
     hidden = options.hidden
     one_hot = options.encoding != BITS
-    w, wbar, a, abar = parts(aligned_copy(row), hidden, size)
-    shift = np.empty(hidden, row.dtype)
-    hidden_shift(wbar, abar, mean, shift)
+    mine = aligned_copy(row)
+    w, _, a, _ = parts(mine, options, size)
+    wbar, shift, v, c = backward_of(mine, options, mean)
     limits = np.empty((hidden if one_hot else 1, 2, size), np.uint16)
     if one_hot:
         for b in range(hidden):
@@ -58,29 +58,31 @@ def run_chains(row, options, mean, visible, first, seed, stream, states):
             row_sum(w[b], a, field)
             thresholds(field, limits[b])
     for task in prange(TASKS):
+        backward = Backward(wbar, shift, v, c)  # Numba takes no named tuple of its own making into prange
         x = aligned(1, size, row)[0]
         h = np.empty(hidden, row.dtype)
+        y, chances = np.empty(options.first, row.dtype), np.empty(options.first)
         field = np.empty(size, row.dtype)
         p, s = np.empty(hidden), np.empty(hidden)
         words = np.empty(2 * lanes_of_step(options, size), np.uint64)
         word = words.view(np.uint32)
         on = np.empty(hidden, np.intp)
-        for c in share(task, chains):
-            copy_bits(visible[c], x)
+        for n in share(task, chains):
+            copy_bits(visible[n], x)
             for t in range(states.shape[1]):
-                place = seed, stream + np.uint64(c), first + t
+                place = seed, stream + np.uint64(n), first + t
                 draw_words(words, *place)
-                hidden_fields(wbar, shift, x, h)
-                hidden_probabilities(h, options.encoding, p, s)
-                z = draw_hidden(p, options.encoding, word[visible_words(options, size) :])
-                states[c, t] = z
+                after = word[visible_words(options, size) :]
+                hidden_law(options, backward, x, after, h, y, chances, p, s)
+                z = draw_hidden(p, options.encoding, after)
+                states[n, t] = z
                 if one_hot:
                     draw_visible(limits[z], words, place, x)
                 else:
                     visible_fields(w, a, z, on, field)
                     draw_visible_from_field(field, word, x)
             for i in range(size):
-                visible[c, i] = np.uint8(x[i])
+                visible[n, i] = np.uint8(x[i])
 
 
 @kernel
@@ -111,6 +113,8 @@ def average_transitions(theta, options, mean, first, samples, seeds, sums):
 
         M_zz' = sum_x A_zx Abar_xz'                                          (Eq. 3)
 
+    With a first layer its bits are drawn too, and the probabilities are p(z' | y).
+
     ``first``    number of the first sample of a state, for runs in pieces.
     ``samples``  samples a state and block.
     ``sums``     float64 (models, S, blocks, S), written, S = L states or 2^L bit patterns: from state, block, to state.
@@ -120,16 +124,18 @@ def average_transitions(theta, options, mean, first, samples, seeds, sums):
     count, blocks = sums.shape[1], sums.shape[2]
     for unit in prange(models * count * blocks):
         m, z, block = unit // (count * blocks), unit // blocks % count, unit % blocks
-        w, wbar, a, abar = parts(aligned_copy(theta[m]), hidden, size)
-        shift = np.empty(hidden, theta.dtype)
+        mine = aligned_copy(theta[m])
+        w, _, a, _ = parts(mine, options, size)
+        backward = backward_of(mine, options, mean)
         h = np.empty(hidden, theta.dtype)
+        y, chances = np.empty(options.first, theta.dtype), np.empty(options.first)
         x = aligned(1, size, theta)[0]
         field = np.empty(size, theta.dtype)
         p, s = np.empty(count), np.empty(hidden)
         limits = np.empty((2, size), np.uint16)
-        words = np.empty(2 * lanes_for((size + 1) // 2), np.uint64)
+        words = np.empty(2 * lanes_for((size + 1) // 2 + options.first), np.uint64)
+        after = words.view(np.uint32)[(size + 1) // 2 :]
         on = np.empty(hidden, np.intp)
-        hidden_shift(wbar, abar, mean, shift)
         if options.encoding == BITS:
             visible_fields(w, a, np.uint64(z), on, field)
         else:
@@ -142,12 +148,9 @@ def average_transitions(theta, options, mean, first, samples, seeds, sums):
             place = seeds[m], MARKOV + np.uint64(z), first + block * samples + k
             draw_words(words, *place)
             draw_visible(limits, words, place, x)
-            hidden_fields(wbar, shift, x, h)
+            hidden_law(options, backward, x, after, h, y, chances, p[:hidden], s)
             if options.encoding == BITS:
-                hidden_probabilities(h, BITS, p[:hidden], s)
                 _all_bit_patterns(s, p)
-            else:
-                hidden_probabilities(h, options.encoding, p, s)
             for b in range(count):
                 total[b] += p[b]
 
@@ -166,7 +169,7 @@ def log_likelihood(theta, options, states, log_weights, data, size, out):
     fields = aligned(models * count, size, theta).reshape((models, count, size))
     constants = np.empty((models, count))
     for m in range(models):  # less work than some points of the data
-        w, _, a, _ = parts(theta[m], hidden, size)
+        w, _, a, _ = parts(theta[m], options, size)
         state_fields(w, a, states[m], options.encoding, np.empty(hidden, np.intp), fields[m], constants[m])
     pieces = (points + _POINTS - 1) // _POINTS
     for unit in prange(models * pieces):

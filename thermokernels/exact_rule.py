@@ -131,7 +131,7 @@ def _draw_images(row, options, mean, room, seed, step):
     """Fills ``room``: images of every state, p(z' | x) of each, M and pbar."""
     hidden, size = options.hidden, mean.size
     each = room.images.shape[0] // hidden
-    w, wbar, _, abar = parts(row, hidden, size)
+    w, wbar, _, abar = parts(row, options, size)
     shift = np.empty(hidden, row.dtype)
     h = np.empty(hidden, row.dtype)
     limits = np.empty((2, size), np.uint16)
@@ -208,7 +208,7 @@ def _answer_of_occupancy(options, mean, room, v, g_w, g_wbar, g_abar):
 def _gradient(row, options, mean, room, batch, gradient):
     """Gradient of the mean log-likelihood of ``batch``, from the images drawn; returns that mean."""
     hidden, size = options.hidden, mean.size
-    w, _, a, _ = parts(row, hidden, size)
+    w, _, a, _ = parts(row, options, size)
     states = np.empty(hidden, np.uint64)
     log_weights = np.empty(hidden)
     for z in range(hidden):
@@ -222,7 +222,7 @@ def _gradient(row, options, mean, room, batch, gradient):
     likelihood = responsibilities(fields, constants, log_weights, batch, by_point, whole)
     for i in range(gradient.size):
         gradient[i] = 0
-    g_w, g_wbar, g_a, g_abar = parts(gradient, hidden, size)
+    g_w, g_wbar, g_a, g_abar = parts(gradient, options, size)
     visible_gradient(options, states, fields, by_point, whole, batch, g_w, g_a)
     _answer_of_occupancy(options, mean, room, _worth_of_states(room, whole), g_w, g_wbar, g_abar)
     return likelihood

@@ -9,19 +9,25 @@
 
 A hidden state is a uint64: the bits themselves, z_b being bit b, or the number of the one state that is on.
 
+With a first layer of bits y between x and states z, h are the fields of y, and z comes from it:
+
+    x -> y:  p(y_b = 1 | x) = sigmoid(h_b)
+    y -> z:  p(z | y) as above, from the fields v (y - 1/2) + c
+
 Arrays that all kernels share:
 
 ``theta``    float32 or float64, (models, parameters): w (L, D), wbar (L, D), a (D,), abar (L,), one after another.
-             A tied model keeps wbar equal to w.
+             A tied model keeps wbar equal to w.  With a first layer of B bits wbar is (B, D) and abar (B,), and
+             v (L, B) and c (L,) follow.
 ``data``     uint8 of zeros and ones, (points, D).
 ``mean``     dtype of theta, (D,).
 ``seeds``    uint64, (models,).  A model is a pure function of its seed, whatever runs beside it.
 ``options``  a named tuple: hidden, L; encoding, one of the three above; tied, 1 for the equilibrium baseline (wbar = w,
              ascent of the joint likelihood); chain_steps, T double steps before a gradient; rate, decay, floor:
-             RMSProp's step, memory and addition to the root.
+             RMSProp's step, memory and addition to the root; first, B, or 0 without a first layer.
 
 Random words: the stream's high half says what for, its low half which chain or state; the step is the double step of
-the chain.  The first words of a step choose the visible bits, the next ones the hidden state.
+the chain.  The first words of a step choose the visible bits, the next ones the hidden state, the last a first layer.
 
 A visible bit whose p(x_i = 1 | z) is known beforehand takes half a word, 16 bits, compared with the upper half of the
 probability's 32 bits.  Where the two are equal, once in 65,536 draws, 16 more bits decide, from lane 2^31 + i.  So a
@@ -29,6 +35,7 @@ bit is one as often as a whole word lies below all 32 bits.  Bits of fields that
 """
 
 import math
+from collections import namedtuple
 
 import numpy as np
 
@@ -50,12 +57,41 @@ _LOW = np.uint64(0xFFFFFFFF)
 _SETTLING = np.uint64(2**31)  # first of the lanes that no step reaches
 
 
+Backward = namedtuple("Backward", "wbar shift v c")
+"""What leads from x to z: wbar, the constant part of its fields, and v and c of a first layer."""
+
+
 @device
-def parts(row, hidden, size):
+def width(options):
+    """Units that x acts on: those of a first layer, or the hidden ones."""
+    return options.first if options.first > 0 else options.hidden
+
+
+@device
+def parts(row, options, size):
     """Views of one model's w, wbar, a and abar."""
-    n = hidden * size
-    w, wbar = row[:n].reshape((hidden, size)), row[n : 2 * n].reshape((hidden, size))
-    return w, wbar, row[2 * n : 2 * n + size], row[2 * n + size :]
+    hidden, units = options.hidden, width(options)
+    n, end = hidden * size, (hidden + units) * size
+    w, wbar = row[:n].reshape((hidden, size)), row[n:end].reshape((units, size))
+    return w, wbar, row[end : end + size], row[end + size : end + size + units]
+
+
+@device
+def upper_parts(row, options):
+    """Views of v and c, empty without a first layer."""
+    n = options.hidden * options.first
+    end = row[row.size - (n + options.hidden if n > 0 else 0) :]
+    return end[:n].reshape((options.hidden, options.first)), end[n:]
+
+
+@device
+def backward_of(row, options, mean):
+    """What leads from x to z."""
+    _, wbar, _, abar = parts(row, options, mean.size)
+    v, c = upper_parts(row, options)
+    shift = np.empty(abar.size, row.dtype)
+    hidden_shift(wbar, abar, mean, shift)
+    return Backward(wbar, shift, v, c)
 
 
 @serial_kernel
@@ -79,7 +115,7 @@ def visible_words(options, size):
 @device
 def lanes_of_step(options, size):
     """Philox calls of a double step."""
-    return lanes_for(visible_words(options, size) + (options.hidden if options.encoding == BITS else 0))
+    return lanes_for(visible_words(options, size) + (options.hidden if options.encoding == BITS else options.first))
 
 
 @device
@@ -222,6 +258,32 @@ def hidden_probabilities(h, encoding, p, s):
             total += e
     for b in range(h.size):
         p[b] /= total
+
+
+@device
+def hidden_law(options, backward, x, words, h, y, chances, p, s):
+    """p(z | x) as in ``hidden_probabilities``, given the bits of a first layer where there is one.
+
+    ``words``  those of a step that come after the visible ones;  ``h`` (L,) gets the fields of z.
+    ``y``      like x, (B,), written: the bits, drawn with ``chances``, float64 (B,), less 1/2.
+    ``p``      float64 (L,), written, as is ``s``.
+    """
+    if options.first > 0:
+        _draw_first_layer(backward, x, words[2:], y, chances)
+        hidden_fields(backward.v, backward.c, y, h)
+    else:
+        hidden_fields(backward.wbar, backward.shift, x, h)
+    hidden_probabilities(h, options.encoding, p, s)
+
+
+@serial_kernel
+def _draw_first_layer(backward, x, words, y, chances):
+    """Bits from p(y | x), less 1/2, and these probabilities."""
+    hidden_fields(backward.wbar, backward.shift, x, y)
+    hidden_probabilities(y, BITS, chances, chances)
+    drawn = draw_hidden(chances, BITS, words)
+    for b in range(y.size):
+        y[b] = np.float64((drawn >> np.uint64(b)) & ONE) - 0.5
 
 
 @serial_kernel

@@ -17,6 +17,7 @@ from thermokernels.latent_cycle import (
     CHAIN,
     HALF_WORD,
     ONE,
+    backward_of,
     copy_bits,
     draw_hidden,
     draw_visible,
@@ -24,6 +25,7 @@ from thermokernels.latent_cycle import (
     draw_words,
     field_gradient,
     hidden_fields,
+    hidden_law,
     hidden_probabilities,
     hidden_shift,
     lanes_for,
@@ -33,8 +35,10 @@ from thermokernels.latent_cycle import (
     row_sum,
     state_fields,
     thresholds,
+    upper_parts,
     visible_fields,
     visible_words,
+    width,
 )  # fmt: skip
 from thermokernels.products import add_rows, aligned, aligned_copy, copy
 
@@ -53,11 +57,12 @@ State = namedtuple("State", "theta square visible status")
              keeps the parameters it had before that step; the others go on.
 """
 
-Scratch = namedtuple("Scratch", "fantasies states probabilities sigmoids thresholds words on")
+Scratch = namedtuple("Scratch", "fantasies states bits chances probabilities sigmoids thresholds words on")
 """What one model's chain leaves for its gradient, and the room that both need.
 
 ``fantasies``      dtype of theta (T + 1, D), the x before every double step and after the last.
 ``states``         uint64 (T,), the hidden state of every step.
+``bits``           dtype of theta (T, B), those of a first layer less 1/2; ``chances`` float64 (T, B), p(y = 1 | x).
 ``probabilities``  float64 (T, L), p(z | x) of every step; ``sigmoids`` float64 (T, L), those of the hidden fields.
 ``thresholds``     uint16 (L, 2, D), of the visible bits of each state in one-hot modes; ``words`` uint64, random words
                    of a step; ``on`` intp (L,).
@@ -71,6 +76,8 @@ def _scratch(options, size, theta):
     return Scratch(
         aligned(steps + 1, size, theta),
         np.empty(steps, np.uint64),
+        np.empty((steps, options.first), theta.dtype),
+        np.empty((steps, options.first)),
         np.empty((steps, hidden)),
         np.empty((steps, hidden)),
         np.empty((hidden if options.encoding != BITS else 1, 2, size), np.uint16),
@@ -137,27 +144,44 @@ def visible_gradient(options, states, fields, by_point, whole, batch, g_w, g_a):
 
 
 @serial_kernel
-def _hidden_gradient(options, scratch, mean, whole, visits, g_wbar, g_abar):
-    """Eqs. 16d and 17."""
-    hidden, states = options.hidden, scratch.states
-    factors = np.empty((hidden, states.size), g_wbar.dtype)
-    gradients = np.empty(hidden)
-    total = np.zeros(hidden)
+def _hidden_gradient(options, scratch, mean, whole, visits, gradient):
+    """Eqs. 16d and 17, of every layer on the way from x to z."""
+    states, bits, chances = scratch.states, scratch.bits, scratch.chances
+    worth = np.empty(states.size)
+    slopes = np.empty((states.size, options.hidden))
     for t in range(states.size):
-        q = whole[states[t]] / visits[states[t]] if options.encoding != BITS else whole[t]
-        field_gradient(states[t], scratch.probabilities[t], scratch.sigmoids[t], options.encoding, gradients)
-        for b in range(hidden):
-            factor = q * gradients[b]
+        worth[t] = whole[states[t]] / visits[states[t]] if options.encoding != BITS else whole[t]
+        field_gradient(states[t], scratch.probabilities[t], scratch.sigmoids[t], options.encoding, slopes[t])
+    if options.first > 0:
+        g_v, g_c = upper_parts(gradient, options)
+        _layer_gradient(worth, slopes, bits, np.zeros(options.first, mean.dtype), g_v, g_c)
+        slopes = np.empty(bits.shape)
+        for t in range(states.size):
+            for b in range(options.first):
+                slopes[t, b] = bits[t, b] + 0.5 - chances[t, b]
+    _, g_wbar, _, g_abar = parts(gradient, options, mean.size)
+    _layer_gradient(worth, slopes, scratch.fantasies[: states.size], mean, g_wbar, g_abar)
+
+
+@serial_kernel
+def _layer_gradient(worth, slopes, inputs, mean, g_weights, g_biases):
+    """Sum over steps of worth times slopes (T, units) times the inputs (T, n) of a layer, less their mean."""
+    steps, units = slopes.shape
+    factors = np.empty((units, steps), g_weights.dtype)
+    total = np.zeros(units)
+    for t in range(steps):
+        for b in range(units):
+            factor = worth[t] * slopes[t, b]
             if abs(factor) < NEGLIGIBLE:
                 factor = 0.0
             factors[b, t] = factor
             total[b] += factor
-    add_rows(factors, scratch.fantasies[: states.size], g_wbar)
-    for b in range(hidden):
+    add_rows(factors, inputs, g_weights)
+    for b in range(units):
         if abs(total[b]) < NEGLIGIBLE:
             total[b] = 0.0
-        g_abar[b] = total[b]
-        subtract_row(g_wbar[b], mean, total[b])
+        g_biases[b] = total[b]
+        subtract_row(g_weights[b], mean, total[b])
 
 
 @serial_kernel
@@ -165,7 +189,7 @@ def _gradient(row, options, mean, scratch, batch, gradient):
     """Gradient of the mean log-likelihood of ``batch`` from the chain's steps (Eqs. 16 and 17); returns that mean."""
     hidden, size = options.hidden, mean.size
     states = scratch.states
-    w, _, a, _ = parts(row, hidden, size)
+    w, _, a, _ = parts(row, options, size)
     count = hidden if options.encoding != BITS else states.size
     support = np.empty(count, np.uint64)
     log_weights = np.empty(count)
@@ -182,9 +206,9 @@ def _gradient(row, options, mean, scratch, batch, gradient):
     if options.tied:
         _joint_gradient(row, options, mean, scratch, batch, gradient)
         return likelihood
-    g_w, g_wbar, g_a, g_abar = parts(gradient, hidden, size)
+    g_w, _, g_a, _ = parts(gradient, options, size)
     visible_gradient(options, states, fields, by_point, whole, batch, g_w, g_a)
-    _hidden_gradient(options, scratch, mean, whole, visits, g_wbar, g_abar)
+    _hidden_gradient(options, scratch, mean, whole, visits, gradient)
     return likelihood
 
 
@@ -203,8 +227,8 @@ def _joint_gradient(row, options, mean, scratch, batch, gradient):
     of the data minus those of the persistent chain, both averaged over z given x."""
     probabilities, fantasies = scratch.probabilities, scratch.fantasies
     hidden, size, points, steps = options.hidden, mean.size, batch.shape[0], probabilities.shape[0]
-    _, wbar, _, abar = parts(row, hidden, size)
-    g_w, _, g_a, g_abar = parts(gradient, hidden, size)
+    _, wbar, _, abar = parts(row, options, size)
+    g_w, _, g_a, g_abar = parts(gradient, options, size)
     shift = np.empty(hidden, row.dtype)
     hidden_shift(wbar, abar, mean, shift)
     h = np.empty(hidden, row.dtype)
@@ -258,11 +282,10 @@ def _chain(row, options, mean, scratch, seed, stream, first):
     hidden, size = options.hidden, mean.size
     fantasies, states, words = scratch.fantasies, scratch.states, scratch.words
     probabilities = scratch.probabilities
-    w, wbar, a, abar = parts(row, hidden, size)
-    shift = np.empty(hidden, row.dtype)
+    w, _, a, _ = parts(row, options, size)
+    backward = backward_of(row, options, mean)
     h = np.empty(hidden, row.dtype)
     field = np.empty(size, row.dtype)
-    hidden_shift(wbar, abar, mean, shift)
     one_hot = options.encoding != BITS
     if one_hot:
         for b in range(hidden):
@@ -272,9 +295,12 @@ def _chain(row, options, mean, scratch, seed, stream, first):
     for t in range(states.size):
         place = seed, stream, first + t
         draw_words(words, *place)
-        hidden_fields(wbar, shift, fantasies[t], h)
-        hidden_probabilities(h, options.encoding, probabilities[t], scratch.sigmoids[t])
-        z = draw_hidden(probabilities[t], options.encoding, word[visible_words(options, size) :])
+        after = word[visible_words(options, size) :]
+        hidden_law(
+            options, backward, fantasies[t], after, h, scratch.bits[t], scratch.chances[t], probabilities[t],
+            scratch.sigmoids[t],
+        )  # fmt: skip
+        z = draw_hidden(probabilities[t], options.encoding, after)
         states[t] = z
         if one_hot:
             draw_visible(scratch.thresholds[z], words, place, fantasies[t + 1])
@@ -313,7 +339,6 @@ def train(state, data, mean, sizes, first, options, seeds, trace):
         batch_words = np.empty(2 * lanes_for(largest), np.uint64)
         batches = aligned(largest, size, theta)
         gradient = aligned(1, theta.shape[1], theta)[0]
-        n_w = hidden * size
         copy_bits(visible[m], fantasies[0])
         for k in range(sizes.size):
             if status[m] != 0:
@@ -331,11 +356,12 @@ def train(state, data, mean, sizes, first, options, seeds, trace):
                 status[m] = step + 1
                 continue
             if options.encoding != BITS:
-                for i in range(2 * n_w, 2 * n_w + size):
-                    gradient[i] = 0
+                _, _, g_a, _ = parts(gradient, options, size)
+                for i in range(size):
+                    g_a[i] = 0
             rmsprop(row, square[m], gradient, options.rate, options.decay, options.floor)
             if options.tied:
-                copy(row[n_w:], row[:n_w])
+                copy(row[hidden * size :], row[: hidden * size])
             copy(fantasies[0], fantasies[steps])
         copy(theta[m], row)
         for i in range(size):
@@ -343,25 +369,29 @@ def train(state, data, mean, sizes, first, options, seeds, trace):
 
 
 @serial_kernel
-def two_step_gradient(row, options, mean, fantasies, states, batch, gradient):
+def two_step_gradient(row, options, mean, fantasies, bits, states, batch, gradient):
     """Gradient of the mean log-likelihood of ``batch`` from a chain of your own; returns that mean.
 
     ``row``        (parameters,), one model; ``fantasies`` (T, D), the x before every double step, and ``batch`` (N, D)
                    have its dtype.
-    ``states``     uint64 (T,).
+    ``bits``       dtype of row, (T, B): those of a first layer less 1/2;  ``states`` uint64 (T,).
     ``gradient``   dtype of row, (parameters,), written: Eqs. 16 and 17, or, for a tied model, the moments of the joint
                    distribution, data minus chain.
     """
-    hidden, size = options.hidden, mean.size
-    _, wbar, _, abar = parts(row, hidden, size)
-    shift = np.empty(hidden, row.dtype)
-    h = np.empty(hidden, row.dtype)
+    hidden = options.hidden
+    backward = backward_of(row, options, mean)
+    lower, upper = np.empty(width(options), row.dtype), np.empty(hidden, row.dtype)
+    chances = np.empty(bits.shape)
     probabilities = np.empty((states.size, hidden))
     sigmoids = np.empty((states.size, hidden))
-    hidden_shift(wbar, abar, mean, shift)
     for t in range(states.size):
-        hidden_fields(wbar, shift, fantasies[t], h)
-        hidden_probabilities(h, options.encoding, probabilities[t], sigmoids[t])
+        hidden_fields(backward.wbar, backward.shift, fantasies[t], lower)
+        if options.first > 0:
+            hidden_probabilities(lower, BITS, chances[t], chances[t])
+            hidden_fields(backward.v, backward.c, bits[t], upper)
+        hidden_probabilities(upper if options.first > 0 else lower, options.encoding, probabilities[t], sigmoids[t])
     unused = np.empty((0, 2, 0), np.uint16), np.empty(0, np.uint64)
-    scratch = Scratch(fantasies, states, probabilities, sigmoids, unused[0], unused[1], np.empty(hidden, np.intp))
+    scratch = Scratch(
+        fantasies, states, bits, chances, probabilities, sigmoids, unused[0], unused[1], np.empty(hidden, np.intp)
+    )
     return _gradient(row, options, mean, scratch, batch, gradient)

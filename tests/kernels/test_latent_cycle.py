@@ -18,6 +18,11 @@ ENCODINGS = ("softmax", "sigmoid", "bits")
 SMALL = {"softmax": (8, 4), "sigmoid": (7, 4), "bits": (8, 3)}
 
 
+def no_bits(steps, dtype=float):
+    """Of a first layer that there is not."""
+    return np.empty((steps, 0), dtype)
+
+
 def small_model(encoding, seed=1, scale=1.0, tied=False):
     visible, hidden = SMALL[encoding]
     random = np.random.default_rng(seed)
@@ -67,8 +72,8 @@ def test_gradient_and_likelihood_match_plain_loops(encoding, dtype):
     )
     gradient = np.empty(model.row.size, dtype)
     mine = two_step.two_step_gradient(
-        model.row.astype(dtype), model.options, model.mean.astype(dtype), x[0].astype(dtype), states[0],
-        batch.astype(dtype), gradient,
+        model.row.astype(dtype), model.options, model.mean.astype(dtype), x[0].astype(dtype), no_bits(7, dtype),
+        states[0], batch.astype(dtype), gradient,
     )  # fmt: skip
     if encoding != "bits":  # the visible bias stays where it is
         n = 2 * model.hidden * model.visible
@@ -285,8 +290,9 @@ def test_sampled_gradients_agree_with_enumeration(encoding):
     samples = np.empty((blocks, model.row.size))
     for k in range(blocks):
         two_step.two_step_gradient(
-            model.row, model.options, model.mean, x[k].astype(float), states[k], data.astype(float), samples[k]
-        )
+            model.row, model.options, model.mean, x[k].astype(float), no_bits(steps), states[k], data.astype(float),
+            samples[k],
+        )  # fmt: skip
     truth = exact.two_step_gradient(model, data)
     moving = np.ones(model.row.size, bool)
     if encoding != "bits":
@@ -326,8 +332,9 @@ def test_tied_models_are_in_equilibrium_and_climb_their_true_likelihood(encoding
     samples = np.empty((blocks, model.row.size))
     for k in range(blocks):
         two_step.two_step_gradient(
-            model.row, model.options, model.mean, x[k].astype(float), states[k], data.astype(float), samples[k]
-        )
+            model.row, model.options, model.mean, x[k].astype(float), no_bits(steps), states[k], data.astype(float),
+            samples[k],
+        )  # fmt: skip
     n = model.hidden * model.visible
     truth = np.empty(model.row.size)
     for k in range(model.row.size):
@@ -458,7 +465,9 @@ def test_probabilities_far_below_the_smallest_float_give_the_same_gradient():
     x = (random.random((8, visible)) < 0.5).astype(float)
     states = np.array([0, 1, 2, 3, 4, 0, 1, 2], np.uint64)
     gradient = np.empty(row.size)
-    mine = two_step.two_step_gradient(row, model.options, model.mean, x, states, batch.astype(float), gradient)
+    mine = two_step.two_step_gradient(
+        row, model.options, model.mean, x, no_bits(8), states, batch.astype(float), gradient
+    )
     log_a = exact.log_forward(model, batch)
     assert np.exp(log_a).max() == 0.0
     log_weights = np.log(np.array([2, 2, 2, 1, 1]) / 8)[:, None] + log_a

@@ -179,7 +179,8 @@ def _with_matrix(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) -> 
     known["counts"] = without_error(each.sum(axis=1).astype(np.int64))
     for rule in RULES:
         known[f"entropy_production_{rule}"] = _counted(each, rule)
-    known["path_entropy_production"] = _paths(theta, spec, data, mean)
+    if not spec.first_layer:
+        known["path_entropy_production"] = _paths(theta, spec, data, mean)
     return known
 
 
@@ -223,7 +224,7 @@ def _worth_of(log_a: Array, occupancy: Array) -> Array:
 
 
 def _worth(theta: Array, spec: CycleStudy, occupancy: Array, mean: Array, x: Array) -> Array:
-    models = [Model(spec.encoding, spec.hidden, row, mean, spec.tied) for row in theta]
+    models = [spec.model(row, mean) for row in theta]
     return np.stack([_worth_of(_log_forward(model, x), p) for model, p in zip(models, occupancy, strict=True)])
 
 
@@ -233,7 +234,7 @@ def _classes_and_worth(
     """The class that each state draws, int64, and what it is worth, both (models, S)."""
     drawn, worth = np.empty(occupancy.shape, np.int64), np.empty(occupancy.shape)
     for m, row in enumerate(theta):
-        log_a = _log_forward(Model(spec.encoding, spec.hidden, row, mean, spec.tied), x)
+        log_a = _log_forward(spec.model(row, mean), x)
         drawn[m] = classes_of_states(log_a, labels, classes)
         worth[m] = _worth_of(log_a, occupancy[m])
     return drawn, worth
@@ -290,8 +291,13 @@ def path_entropy_production(model: Model, x: Array, seed: int, steps: int) -> Es
 
     The mean of ln [Abar_xz A_zx' / (Abar_x'z A_zx)] over double steps x -> z -> x'.  It needs no sum over states, so it
     exists at any size; it bounds from above the sigma of Eq. 21, which sees hidden states only; it is zero for tied
-    models.  ``x`` uint8 (points, D) are points to start from.
+    models.  ``x`` uint8 (points, D) are points to start from.  Raises InputError for a model with a first layer, whose
+    chain does not come back by the way it went.
     """
+    if model.first:
+        raise InputError(
+            f"the model has a first layer of {model.first} bits; its paths have no reverse to compare with."
+        )
     visible = spread_out(x, CHAINS)
     key, stream = streams.cycles(seed, "diagnostics").take(CHAINS)
     warm = np.empty((CHAINS, BURN), np.uint64)
@@ -313,7 +319,7 @@ def path_entropy_production(model: Model, x: Array, seed: int, steps: int) -> Es
 def _paths(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) -> Estimate:
     return _stacked(
         [
-            path_entropy_production(Model(spec.encoding, spec.hidden, row, mean, spec.tied), data.x, int(seed), 64)
+            path_entropy_production(spec.model(row, mean), data.x, int(seed), 64)
             for row, seed in zip(theta, spec.seeds, strict=True)
         ]
     )
@@ -372,7 +378,7 @@ def estimated_likelihoods(
     start = spread_out(data.x, likelihood.CHAINS)
     each = np.full((len(theta), len(sets), 4), np.nan)
     for m in np.flatnonzero(np.isfinite(theta).all(axis=1)):
-        model = Model(spec.encoding, spec.hidden, theta[m], mean, spec.tied)
+        model = spec.model(theta[m], mean)
         each[m] = likelihood.log_likelihoods(model, list(sets.values()), start, effort, int(spec.seeds[m]), number)
     known = {}
     for k, name in enumerate(sets):

@@ -20,7 +20,7 @@ def all_visible(visible: int) -> NDArray[np.uint8]:
     """All 2^D points, uint8 (2^D, D); bit i of a point's number is x_i.  Raises InputError for more than 16 bits."""
     if visible > MAX_VISIBLE:
         raise InputError(
-            f"enumeration of {visible} visible bits is refused: its limit is {MAX_VISIBLE}; use the sampled estimates."
+            f"enumeration of {visible} bits is refused: its limit is {MAX_VISIBLE}; use the sampled estimates."
         )
     numbers = np.arange(2**visible)
     return ((numbers[:, None] >> np.arange(visible)) & 1).astype(np.uint8)
@@ -36,15 +36,36 @@ def log_forward(model: Model, x: Array) -> Array:
 def log_backward(model: Model, x: Array) -> Array:
     """log Abar_xz, float64 (points, states), Eqs. 11 and 19 and the softmax of App. A.2."""
     h = model.hidden_fields(x)
+    if model.first:
+        log_y, log_z = _log_layers(model, h)
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(np.exp(log_y) @ np.exp(log_z)))
     if model.encoding == "bits":
-        states = np.arange(2**model.hidden)
-        bits = (states[:, None] >> np.arange(model.hidden)) & 1
-        log_b: Array = h @ bits.T - np.logaddexp(0.0, h).sum(axis=1)[:, None]
-        return log_b
-    log_s = h if model.encoding == "softmax" else -np.logaddexp(0.0, -h)
+        return _log_bits(h)
+    return _log_one_hot(model.encoding, h)
+
+
+def _log_bits(h: Array) -> Array:
+    """log of the probability of all 2^n patterns of bits of these fields, (points, 2^n)."""
+    log_p: Array = h @ _patterns(h.shape[1]).T - np.logaddexp(0.0, h).sum(axis=1)[:, None]
+    return log_p
+
+
+def _patterns(bits: int) -> Array:
+    """All patterns of so many bits, (2^n, n)."""
+    return all_visible(bits).astype(float)
+
+
+def _log_layers(model: Model, h: Array) -> tuple[Array, Array]:
+    """log p(y | x) (points, 2^B) and log p(z | y) (2^B, states) of a first layer with fields ``h``."""
+    return _log_bits(h), _log_one_hot(model.encoding, model.upper_fields(_patterns(model.first)))
+
+
+def _log_one_hot(encoding: str, h: Array) -> Array:
+    """log of the probability of each state."""
+    log_s = h if encoding == "softmax" else -np.logaddexp(0.0, -h)
     normal: Array = np.logaddexp.reduce(log_s, axis=1)
-    log_b = log_s - normal[:, None]
-    return np.asarray(log_b)
+    return np.asarray(log_s - normal[:, None])
 
 
 @dataclass(frozen=True)
@@ -120,21 +141,31 @@ def _gradient(model: Model, data: Array, known: Law, response: Array | None) -> 
         value = known.backward @ response
         moved = known.hidden[:, None] * known.forward * value[None, :]
         by_state = by_state + moved @ x - moved.sum(axis=1)[:, None] * mu
+    gradient = np.empty(parameter_count(hidden, model.visible, model.first))
+    out = Model(model.encoding, hidden, gradient, model.mean.astype(float), model.tied, model.first)
     h = model.hidden_fields(x)
-    s = 1.0 / (1.0 + np.exp(-h))
-    joint = known.visible[:, None] * known.backward * worth[None, :]  # (2^D, S)
-    if model.encoding == "bits":
-        on = ((states[:, None] >> np.arange(hidden, dtype=np.uint64)) & np.uint64(1)).astype(float)
-        slopes = joint @ on - joint.sum(axis=1)[:, None] * s
+    if model.first:
+        log_y, log_z = _log_layers(model, h)
+        by_bits = known.visible[:, None] * np.exp(log_y)  # p(x, y)
+        y, joint = _patterns(model.first), by_bits.sum(axis=0)[:, None] * np.exp(log_z) * worth[None, :]
+        slopes = _slopes(model.encoding, model.upper_fields(y), joint)
+        out.v[:], out.c[:] = slopes.T @ (y - 0.5), slopes.sum(axis=0)
+        slopes = _slopes("bits", h, by_bits * (np.exp(log_z) @ worth)[None, :])
     else:
-        on = np.eye(hidden)
-        slopes = joint - joint.sum(axis=1)[:, None] * known.backward
-        if model.encoding == "sigmoid":
-            slopes = slopes * (1.0 - s)
-    gradient = np.empty(parameter_count(hidden, model.visible))
-    out = Model(model.encoding, hidden, gradient, model.mean.astype(float), model.tied)
+        slopes = _slopes(model.encoding, h, known.visible[:, None] * known.backward * worth[None, :])
+    on = _patterns(hidden) if model.encoding == "bits" else np.eye(hidden)
     out.w[:] = on.T @ by_state
     out.a[:] = by_state.sum(axis=0)
     out.wbar[:] = slopes.T @ (x - model.mean)
     out.abar[:] = slopes.sum(axis=0)
     return gradient
+
+
+def _slopes(encoding: str, h: Array, joint: Array) -> Array:
+    """Sum over states z of ``joint`` (inputs, states) times d log p(z | h) / dh, (inputs, units)."""
+    total = joint.sum(axis=1)[:, None]
+    s = 1.0 / (1.0 + np.exp(-h))
+    if encoding == "bits":
+        return np.asarray(joint @ _patterns(h.shape[1]) - total * s)
+    slopes = joint - total * np.exp(_log_one_hot(encoding, h))
+    return np.asarray(slopes * (1.0 - s) if encoding == "sigmoid" else slopes)

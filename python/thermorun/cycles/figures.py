@@ -227,7 +227,7 @@ def portrait(result: StudyResult, index: int, steps: int = 12) -> "Figure":
         figure = Drawing(figsize=(0.85 * max(units, steps) + 1.2, 9.2), layout="constrained")
     rows: Any = figure.subfigures(4, 1, height_ratios=(1.25, 1.15, 2.2, 2.2))
     for letter, part, weights in (("a", rows[0], "w"), ("b", rows[1], "wbar")):
-        _images_of_weights(part, result, index, weights, units)
+        _images_of_weights(part, result, index, weights, min(units, len(getattr(model, weights))))
         numbers = "; numbers: unit and its occupancy" if weights == "w" and _occupied(result) else ""
         part.suptitle(f"({letter}) {_WEIGHTS[weights]}{numbers}", x=0.01, ha="left", fontsize="small")
     bias, matrix = rows[2].subplots(1, 2)
@@ -252,7 +252,7 @@ def portrait(result: StudyResult, index: int, steps: int = 12) -> "Figure":
 
 _WEIGHTS = {
     "w": r"$w$, from hidden units to pixels (red: on, blue: off)",
-    "wbar": r"$\overline{w}$, from pixels to hidden units",
+    "wbar": r"$\overline{w}$, from pixels to the units that they act on",
 }
 
 
@@ -287,13 +287,13 @@ def _images_of_weights(part: Any, result: StudyResult, index: int, name: str, un
 
 
 def biases(ax: "Axes", model: Model) -> None:
-    """The biases of the hidden units."""
+    """The biases of the units that pixels act on."""
     from matplotlib.ticker import MaxNLocator
 
-    ax.bar(np.arange(model.hidden), model.abar, color=plots.COLOURS[0])
+    ax.bar(np.arange(model.units), model.abar, color=plots.COLOURS[0])
     ax.axhline(0, color="black", linewidth=0.8)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlabel("hidden unit")
+    ax.set_xlabel("bit of the first layer" if model.first else "hidden unit")
     ax.set_ylabel(r"bias $\overline{a}$")
 
 
@@ -372,5 +372,5 @@ def _settings(result: StudyResult) -> str:
     tied = ", tied weights" if spec.tied else ""
     return (
         f"{result.data.name}: {len(result.data.x):,} points of {result.data.x.shape[1]} bits; {spec.models} models,"
-        f" {spec.encoding}{tied}, {spec.hidden} hidden, {spec.epochs} epochs"
+        f" {spec.encoding}{tied}, {spec.layers}, {spec.epochs} epochs"
     )

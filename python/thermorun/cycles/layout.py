@@ -8,7 +8,7 @@ import numpy as np
 from thermokernels.latent_cycle import DRAWS
 from thermorun.arrays import Array
 from thermorun.cycles.diagnostics import TABLE, Diagnostics
-from thermorun.cycles.model import MAX_STATES, Model, parameter_count, state_count
+from thermorun.cycles.model import MAX_STATES, parameter_count, state_count
 from thermorun.cycles.spec import CycleStudy
 from thermorun.datasets import Dataset
 from thermorun.errors import InputError
@@ -39,6 +39,12 @@ _WEIGHTS = {
     "wbar": (("model", "hidden", "pixel"), "from a visible unit to a hidden one"),
     "a": (("model", "pixel"), "visible biases"),
     "abar": (("model", "hidden"), "hidden biases"),
+}
+_DEEP = {
+    "wbar": (("model", "bit", "pixel"), "from a visible unit to a bit of the first layer"),
+    "abar": (("model", "bit"), "biases of the first layer"),
+    "v": (("model", "hidden", "bit"), "from a bit of the first layer to a hidden unit"),
+    "c": (("model", "hidden"), "hidden biases"),
 }
 _CHAIN = {
     "visible": (("model", "pixel"), "visible state of the persistent chain at the end", "uint8"),
@@ -73,7 +79,14 @@ def diagnostics_of(spec: CycleStudy, held_out: bool) -> list[str]:
     names = [name for name in TABLE if (name not in only_then if matrix else name in with_too_many_states)]
     if spec.estimated:
         names += estimated
+    if spec.first_layer:
+        names.remove("path_entropy_production")
     return [name for name in names if held_out or not name.startswith("held_out")]
+
+
+def _weights(spec: CycleStudy) -> dict[str, tuple[tuple[str, ...], str]]:
+    """Names, dimensions and meanings of a model's parameters."""
+    return _WEIGHTS | _DEEP if spec.first_layer else _WEIGHTS
 
 
 def lay_out(file: RunFile, spec: CycleStudy, data: Dataset) -> None:
@@ -85,17 +98,19 @@ def lay_out(file: RunFile, spec: CycleStudy, data: Dataset) -> None:
     pixel = Axis("pixel", np.arange(data.x.shape[1]), "1", "visible unit")
     hidden = Axis("hidden", np.arange(spec.hidden), "1", "hidden unit")
     parameter = Axis(
-        "parameter", np.arange(parameter_count(spec.hidden, len(pixel.values))), "1",
-        "w (hidden, visible), wbar (hidden, visible), a (visible), abar (hidden), one after another",
+        "parameter", np.arange(parameter_count(spec.hidden, len(pixel.values), spec.first_layer)), "1",
+        "w (hidden, visible), wbar (hidden, visible), a (visible), abar (hidden), one after another; with a first layer"
+        " wbar (bit, visible), abar (bit), and v (hidden, bit), c (hidden) at the end",
     )  # fmt: skip
     file.add_section(
         "training", [epoch, model], [Variable(name, ("epoch", "model"), *about) for name, about in SERIES.items()]
     )
     theta = Variable("theta", ("epoch", "model", "parameter"), "1", "parameters", spec.precision)
     file.add_section("parameters", [kept, model, parameter], [theta])
+    bits = [Axis("bit", np.arange(spec.first_layer), "1", "bit of the first layer")] if spec.first_layer else []
     file.add_section(
-        "weights", [model, hidden, pixel],
-        [Variable(name, of, "1", f"{what}, at the end", spec.precision) for name, (of, what) in _WEIGHTS.items()],
+        "weights", [model, hidden, *bits, pixel],
+        [Variable(name, of, "1", f"{what}, at the end", spec.precision) for name, (of, what) in _weights(spec).items()],
     )  # fmt: skip
     square = Variable(
         "square", ("model", "parameter"), "1", "RMSProp's mean squared gradient at the end", spec.precision
@@ -179,8 +194,9 @@ def read_data(file: RunFile) -> Dataset:
 
 def write_end(file: RunFile, spec: CycleStudy, trained: Trained, diagnostics: Diagnostics) -> None:
     """Writes what is known when training is done."""
-    models = [Model(spec.encoding, spec.hidden, row, trained.mean, spec.tied) for row in trained.theta]
-    file.write_whole("weights", {name: np.stack([getattr(model, name) for model in models]) for name in _WEIGHTS})
+    models = [spec.model(row, trained.mean) for row in trained.theta]
+    weights = _weights(spec)
+    file.write_whole("weights", {name: np.stack([getattr(model, name) for model in models]) for name in weights})
     file.write_whole("chain", {"visible": trained.visible, "stopped": trained.status - 1, "square": trained.square})
     file.write_whole("timing", {"seconds": np.array([trained.seconds])})
     rows = {name: estimate.mean for name, estimate in diagnostics.items()}

@@ -28,6 +28,7 @@ class KernelOptions(NamedTuple):
     rate: float
     decay: float
     floor: float
+    first: int
 
 
 def state_count(encoding: str, hidden: int) -> int:
@@ -35,9 +36,10 @@ def state_count(encoding: str, hidden: int) -> int:
     return 2**hidden if encoding == "bits" else hidden
 
 
-def parameter_count(hidden: int, visible: int) -> int:
-    """Entries of a model's row: w, wbar, a and abar."""
-    return hidden * (2 * visible + 1) + visible
+def parameter_count(hidden: int, visible: int, first: int = 0) -> int:
+    """Entries of a model's row: w, wbar, a and abar; with a ``first`` layer of bits v and c too."""
+    upper = hidden * (first + 1) if first else 0
+    return hidden * visible + (first or hidden) * (visible + 1) + visible + upper
 
 
 def kernel_options(
@@ -49,9 +51,10 @@ def kernel_options(
     floor: float = 1e-8,
     *,
     hidden: int,
+    first: int = 0,
 ) -> KernelOptions:
     """The settings as kernels take them."""
-    return KernelOptions(hidden, ENCODINGS[encoding], int(tied), chain_steps, learning_rate, decay, floor)
+    return KernelOptions(hidden, ENCODINGS[encoding], int(tied), chain_steps, learning_rate, decay, floor, first)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Model:
 
     ``row``   float32 or float64, (parameters,): w, wbar, a, abar, as ``latent_cycle`` lays them out.
     ``mean``  dtype of row, (visible,): the data's mean, subtracted from x in the hidden fields (centering, Eq. 17).
+    ``first`` bits of a layer between x and one-hot hidden states, x -> bits -> state -> x; 0 for none.
 
     Raises InputError where encoding and sizes do not fit each other or the row.
     """
@@ -69,10 +73,11 @@ class Model:
     row: Array
     mean: Array
     tied: bool = False
+    first: int = 0
 
     def __post_init__(self) -> None:
-        require_sizes(self.encoding, self.hidden, len(self.mean), self.tied)
-        expected = parameter_count(self.hidden, len(self.mean))
+        require_sizes(self.encoding, self.hidden, len(self.mean), self.tied, self.first)
+        expected = parameter_count(self.hidden, len(self.mean), self.first)
         if self.row.shape != (expected,):
             raise InputError(
                 f"parameters have shape {self.row.shape}; {self.hidden} hidden and {len(self.mean)} visible units"
@@ -90,26 +95,43 @@ class Model:
         return self.row[: self.hidden * self.visible].reshape(self.hidden, self.visible)
 
     @property
+    def units(self) -> int:
+        """Those that x acts on: bits of the first layer, or hidden units."""
+        return self.first or self.hidden
+
+    @property
     def wbar(self) -> Array:
-        """Backward weights, (hidden, visible)."""
+        """Backward weights, (units, visible)."""
         size = self.hidden * self.visible
-        return self.row[size : 2 * size].reshape(self.hidden, self.visible)
+        return self.row[size : size + self.units * self.visible].reshape(self.units, self.visible)
 
     @property
     def a(self) -> Array:
         """Visible biases, (visible,)."""
-        size = 2 * self.hidden * self.visible
+        size = (self.hidden + self.units) * self.visible
         return self.row[size : size + self.visible]
 
     @property
     def abar(self) -> Array:
-        """Hidden biases, (hidden,)."""
-        return self.row[2 * self.hidden * self.visible + self.visible :]
+        """Biases of the units that x acts on, (units,)."""
+        end = (self.hidden + self.units + 1) * self.visible
+        return self.row[end : end + self.units]
+
+    @property
+    def v(self) -> Array:
+        """Weights from the first layer to the hidden states, (hidden, first)."""
+        end = len(self.row) - self.hidden if self.first else len(self.row)
+        return self.row[end - self.hidden * self.first : end].reshape(self.hidden, self.first)
+
+    @property
+    def c(self) -> Array:
+        """Biases of the hidden states above a first layer, (hidden,); empty without one."""
+        return self.row[len(self.row) - self.hidden :] if self.first else self.row[:0]
 
     @property
     def options(self) -> KernelOptions:
         """For kernels."""
-        return kernel_options(self.encoding, self.tied, hidden=self.hidden)
+        return kernel_options(self.encoding, self.tied, hidden=self.hidden, first=self.first)
 
     def states(self) -> NDArray[np.uint64]:
         """Every hidden state.  Raises InputError where there are more than ``MAX_STATES``."""
@@ -133,8 +155,13 @@ class Model:
         return image
 
     def hidden_fields(self, x: Array) -> Array:
-        """h = wbar (x - mean) + abar, float64 (points, hidden)."""
+        """h = wbar (x - mean) + abar, float64 (points, units)."""
         fields: Array = (x - self.mean.astype(float)) @ self.wbar.astype(float).T + self.abar.astype(float)
+        return fields
+
+    def upper_fields(self, y: Array) -> Array:
+        """v (y - 1/2) + c of bits y of a first layer, (points, first), float64 (points, hidden)."""
+        fields: Array = (y - 0.5) @ self.v.astype(float).T + self.c.astype(float)
         return fields
 
 
@@ -160,7 +187,7 @@ def require_states(encoding: str, hidden: int) -> int:
     return count
 
 
-def require_sizes(encoding: str, hidden: int, visible: int, tied: bool = False) -> None:
+def require_sizes(encoding: str, hidden: int, visible: int, tied: bool = False, first: int = 0) -> None:
     """Raises InputError where no such model exists."""
     if encoding not in ENCODINGS:
         raise InputError(f"encoding is {encoding!r}; it must be one of {', '.join(ENCODINGS)}.")
@@ -172,6 +199,13 @@ def require_sizes(encoding: str, hidden: int, visible: int, tied: bool = False) 
         raise InputError(f"the data have {visible} bits a point; it must be between 1 and {MAX_VISIBLE}.")
     if tied and encoding == "sigmoid":
         raise InputError("tied weights with encoding 'sigmoid' are no equilibrium model; use softmax or bits.")
+    if not 0 <= first <= MAX_HIDDEN["bits"]:
+        raise InputError(f"first_layer is {first}; it must be between 0 and {MAX_HIDDEN['bits']} bits.")
+    if first and (tied or encoding == "bits" or hidden > MAX_STATES):
+        raise InputError(
+            f"first_layer is {first}, which needs free weights and at most {MAX_STATES:,} one-hot hidden states above"
+            f" it; encoding is {encoding!r}, hidden {hidden}{' and the weights are tied' if tied else ''}."
+        )
 
 
 def log_odds(mean: Array, points: int) -> Array:
@@ -182,16 +216,18 @@ def log_odds(mean: Array, points: int) -> Array:
     return logit
 
 
-def initial_row(data: Array, encoding: str, hidden: int, seed: int, dtype: Any, tied: bool = False) -> Array:
+def initial_row(
+    data: Array, encoding: str, hidden: int, seed: int, dtype: Any, tied: bool = False, first: int = 0
+) -> Array:
     """Parameters before training (App. A.1).
 
     wbar = abar = 0; row b of w is the logit of the mean of a random tenth of the data.  For bits, a holds the logit of
     the mean of all data and w what the tenths differ by, so that every combination starts near the mean.  Tied weights
-    start with wbar = w.
+    start with wbar = w.  With a first layer v is normal, lest no bit of it have anything to say to the states.
     """
     points, visible = data.shape
-    row = np.zeros(parameter_count(hidden, visible))
-    model = Model(encoding, hidden, row, np.zeros(visible), tied)
+    row = np.zeros(parameter_count(hidden, visible, first))
+    model = Model(encoding, hidden, row, np.zeros(visible), tied, first)
     random = np.random.default_rng(np.random.SeedSequence([seed, streams.cycles(seed, "start").first]))
     tenth = max(1, points // 10)
     for b in range(hidden):
@@ -202,6 +238,7 @@ def initial_row(data: Array, encoding: str, hidden: int, seed: int, dtype: Any, 
         model.w[:] -= log_odds(data.mean(axis=0), tenth)
     if tied:
         model.wbar[:] = model.w
+    model.v[:] = random.normal(size=model.v.shape)
     return row.astype(dtype)
 
 

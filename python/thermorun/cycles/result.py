@@ -107,7 +107,7 @@ class StudyResult(Result):
     def model(self, index: int) -> Model:
         """One model.  Raises InputError where there is none of that number."""
         index = require_count("model", index, 0, self.spec.models - 1)
-        return Model(self.spec.encoding, self.spec.hidden, self.theta[index], self.mean, self.spec.tied)
+        return self.spec.model(self.theta[index], self.mean)
 
     def estimate(self, name: str, index: int) -> Estimate:
         """A diagnostic of one model, unknown where the study does not have it."""
@@ -245,7 +245,7 @@ class StudyResult(Result):
             rows.append((str(m), *cells))
         tied = ", tied" if spec.tied else ""
         rule = ", exact gradient" if spec.rule == "exact" else ""
-        title = f"Latent cycles on {self.data.name}: {spec.encoding}{tied}, {spec.hidden} hidden{rule}"
+        title = f"Latent cycles on {self.data.name}: {spec.encoding}{tied}, {spec.layers}{rule}"
         headings = list(columns)
         if top:
             headings.insert(1, "to ceiling")

@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thermorun import datasets, specs
-from thermorun.cycles.model import ENCODINGS, MAX_STATES, KernelOptions, kernel_options, require_sizes, state_count
+from thermorun.arrays import Array
+from thermorun.cycles.model import (
+    ENCODINGS,
+    MAX_STATES,
+    KernelOptions,
+    Model,
+    kernel_options,
+    require_sizes,
+    state_count,
+)
 from thermorun.datasets import Dataset
 from thermorun.errors import InputError, require_count, require_number, short
 from thermorun.specs import Parameter, Spec
@@ -104,6 +113,10 @@ class CycleStudy(Spec):
     threshold: Annotated[float | None, THRESHOLD] = None
     encoding: Annotated[str, Parameter(specs.Choice(*ENCODINGS), "of the hidden states")] = "softmax"
     hidden: Annotated[int, Parameter(specs.count(), "hidden units: states, or bits of a state")] = 6
+    first_layer: Annotated[
+        int,
+        Parameter(specs.count(0), "bits of a layer between the data and the hidden states, on the way up; 0 for none"),
+    ] = 0
     tied: Annotated[
         bool, Parameter(specs.flag, "the equilibrium baseline, wbar = w, by persistent contrastive divergence")
     ] = False
@@ -172,11 +185,12 @@ class CycleStudy(Spec):
     def validate(self) -> None:
         if self.seed + self.models > 2**64:
             raise InputError(f"seed is {self.seed}; with {self.models} models it must stay below 2^64.")
-        require_sizes(self.encoding, self.hidden, 1, self.tied)
-        if self.rule == "exact" and (self.encoding == "bits" or self.tied):
-            kind = "bits" if self.encoding == "bits" else "tied weights"
+        require_sizes(self.encoding, self.hidden, 1, self.tied, self.first_layer)
+        if self.rule == "exact" and (self.encoding == "bits" or self.tied or self.first_layer):
+            kind = "bits" if self.encoding == "bits" else "tied weights" if self.tied else "a first layer"
             raise InputError(
-                f"rule is 'exact', which needs one-hot states and free weights; with {kind} take 'two-step'."
+                f"rule is 'exact', which needs one-hot states and free weights in one hidden layer; with {kind} take"
+                " 'two-step'."
             )
         if self.steps * self.chain_steps >= _STEPS:
             raise InputError(
@@ -198,7 +212,7 @@ class CycleStudy(Spec):
 
     def on(self, data: Dataset) -> Self:
         """The same study on these data, every number set.  Raises InputError where they cannot be its data."""
-        require_sizes(self.encoding, self.hidden, data.x.shape[1], self.tied)
+        require_sizes(self.encoding, self.hidden, data.x.shape[1], self.tied, self.first_layer)
         require_same(self.fingerprint, data)
         return self.replace(
             dataset=data.source,
@@ -239,8 +253,18 @@ class CycleStudy(Spec):
     def options(self) -> KernelOptions:
         """For kernels."""
         return kernel_options(
-            self.encoding, self.tied, self.chain_steps, self.learning_rate, self.memory, self.floor, hidden=self.hidden
-        )
+            self.encoding, self.tied, self.chain_steps, self.learning_rate, self.memory, self.floor, hidden=self.hidden,
+            first=self.first_layer,
+        )  # fmt: skip
+
+    def model(self, row: Array, mean: Array) -> Model:
+        """One of its models, with parameters ``row`` and the data's ``mean``."""
+        return Model(self.encoding, self.hidden, row, mean, self.tied, self.first_layer)
+
+    @property
+    def layers(self) -> str:
+        """Its hidden units, in words."""
+        return f"{f'{self.first_layer} bits, then ' if self.first_layer else ''}{self.hidden} hidden"
 
     @property
     def memory(self) -> float:
@@ -278,6 +302,7 @@ class CycleStudy(Spec):
         return sorted({*range(every, self.epochs + 1, every), self.epochs})
 
     def file_name(self) -> str:
+        first = f"-first{self.first_layer}" if self.first_layer else ""
         tied = "-tied" if self.tied else ""
         rule = "-exact" if self.rule == "exact" else ""
-        return f"cycles-{Path(self.dataset).stem}-{self.encoding}{self.hidden}{tied}{rule}-seed{self.seed}"
+        return f"cycles-{Path(self.dataset).stem}-{self.encoding}{self.hidden}{first}{tied}{rule}-seed{self.seed}"

@@ -23,7 +23,7 @@ from thermorun.cycles.diagnostics import (
 from thermorun.cycles.layout import SERIES
 from thermorun.cycles.long_chains import CHAINS
 from thermorun.cycles.mixture import Mixture, bounded, climb, random_start
-from thermorun.cycles.model import MAX_STATES, Model, initial_row, initial_visible, parameter_count, state_count
+from thermorun.cycles.model import MAX_STATES, initial_row, initial_visible, parameter_count, state_count
 from thermorun.cycles.result import StudyResult, read
 from thermorun.cycles.spec import CycleStudy, from_arrays
 from thermorun.datasets import Dataset
@@ -50,6 +50,7 @@ def train(
     threshold: float | None = None,
     encoding: str = "softmax",
     hidden: int = 6,
+    first_layer: int = 0,
     tied: bool = False,
     rule: str = "two-step",
     models: int = 36,
@@ -213,7 +214,7 @@ def _as_stored(spec: CycleStudy, under_way: Session) -> CycleStudy:
 
 
 def _require_memory(under_way: Session, spec: CycleStudy, data: Dataset) -> None:
-    row = parameter_count(spec.hidden, data.x.shape[1]) * spec.dtype.itemsize
+    row = parameter_count(spec.hidden, data.x.shape[1], spec.first_layer) * spec.dtype.itemsize
     under_way.require_memory(
         spec.models * row * (6 + 2 * len(spec.kept_epochs())),
         f"models is {spec.models}, of {row // spec.dtype.itemsize} parameters, kept {len(spec.kept_epochs())} times",
@@ -251,12 +252,17 @@ def _compile(small: CycleStudy, few: Dataset) -> None:
 def _compile_rest(small: CycleStudy, few: Dataset) -> None:
     """Compiles the kernels of all that follows the training."""
     mean = few.x.mean(axis=0).astype(small.dtype)
-    row = initial_row(few.x, small.encoding, small.hidden, small.seed, small.dtype, small.tied)
+    row = _first_row(few.x, small, small.seed)
     with np.errstate(all="ignore"):
         analyse_models(row[None], small, few, mean)
         if small.ceiling:
             even = np.full(small.hidden, 1.0 / small.hidden), np.full((small.hidden, few.x.shape[1]), 0.5)
             climb(few.x, Mixture(*even), 1, _GAIN, small.precision)
+
+
+def _first_row(x: Array, spec: CycleStudy, seed: int) -> Array:
+    """Parameters of a model before its training."""
+    return initial_row(x, spec.encoding, spec.hidden, seed, spec.dtype, spec.tied, spec.first_layer)
 
 
 @dataclass
@@ -278,9 +284,7 @@ class _Study:
         spec, x = self.spec, self.data.x
         self.mean = x.mean(axis=0).astype(spec.dtype)
         seeds = [int(seed) for seed in spec.seeds]
-        self.theta = np.stack(
-            [initial_row(x, spec.encoding, spec.hidden, seed, spec.dtype, spec.tied) for seed in seeds]
-        )
+        self.theta = np.stack([_first_row(x, spec, seed) for seed in seeds])
         self.square = np.zeros_like(self.theta)
         self.visible = np.stack([initial_visible(x, seed) for seed in seeds])
         self.status = np.zeros(spec.models, np.int64)
@@ -382,7 +386,7 @@ def _ceiling(study: StudyResult) -> dict[str, Array]:
     known = study["log_likelihood"].mean
     if np.isfinite(known).any():
         best = int(np.nanargmax(known))
-        model = Model(spec.encoding, spec.hidden, study.theta[best], study.mean, spec.tied)
+        model = spec.model(study.theta[best], study.mean)
         means = bounded(model.expected(model.states()), len(x))
         starts.insert(0, Mixture(study["occupancy"].mean[best], means))
     else:

@@ -81,6 +81,20 @@ def test_a_changed_number_is_told(tmp_path, name, place, sentence):
     assert faults(path) != []
 
 
+@pytest.mark.parametrize("value", ["[" * 9999, "many", np.zeros(3)], ids=["deep", "word", "several"])
+def test_an_attribute_of_another_kind_is_told(tmp_path, value):
+    path = tmp_path / "run.h5"
+    written(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["images"] = value
+    sealed_anew(path)
+    with RunFile.open_to_read(path) as file:
+        for kind in (int, json.loads):
+            with pytest.raises(DamagedFile, match="changed by hand"):
+                file.noted("images", kind)
+        assert file.noted("others", int) is None
+
+
 def test_every_flipped_bit_is_told_or_harmless(tmp_path):
     """Of a file's bytes 400 at random, in each a bit: the numbers come out as they were, or not at all."""
     path, rng = tmp_path / "run.h5", np.random.default_rng(1)

@@ -129,8 +129,8 @@ def read(file: RunFile, spec: Sweep) -> SweepResult:
     values = tuple(v.decode() if isinstance(v, bytes) else v for v in stored["value"][:done].tolist())
     return SweepResult(
         **origin(file, spec), values=values,
-        columns=columns.read(stored, done, int(file.noted("images"))), parameters=stored["parameters"][:done],
-        standard=json.loads(str(file.noted("standard"))), notes=layout.read_sentences(file),
+        columns=columns.read(stored, done, file.noted("images", int)), parameters=stored["parameters"][:done],
+        standard=file.noted("standard", json.loads), notes=layout.read_sentences(file),
     )  # fmt: skip
 
 

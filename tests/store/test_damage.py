@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 import thermorun as tr
-from helpers import refused, thermorun
+from helpers import refused, sealed_anew, thermorun
 from thermorun.errors import DamagedFile, InputError, RunError
-from thermorun.store import Axis, RunFile, Variable, checkpoints, disk, faults, read_spec, repair, structure, survey
-from thermorun.store.disk import Disk
+from thermorun.store import Axis, RunFile, Variable, checkpoints, disk, faults, read_spec, repair, survey
 
 ROWS = 40
 
@@ -42,15 +41,6 @@ def changed(path, name, place, value):
     """One number of a file, changed behind its back."""
     with h5py.File(path, "r+") as file:
         file[name][place] = value
-
-
-def sealed_anew(path):
-    """The file with the seal of its new structure, as a stranger would make it who wants to be believed."""
-    with h5py.File(path, "r+") as file:
-        del file["checksums/extents"], file["checksums/seal"]
-        places = structure.add_seal(file)
-    with Disk(path, "r+") as disk:
-        structure.seal(path, disk, places)
 
 
 def read(path):

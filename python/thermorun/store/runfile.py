@@ -254,7 +254,7 @@ class RunFile:
     @property
     def threads(self) -> int:
         """Of the run that made the file."""
-        return int(self._file.attrs["threads"])
+        return int(self.noted("threads", int))
 
     def write(self, section: str, first: int, rows: Mapping[str, Array]) -> None:
         """Queues rows ``first, first + 1, ...`` (the first dimension of each dataset named), and their commit."""

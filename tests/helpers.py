@@ -18,12 +18,15 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 # Before Numba is imported: the tests compare one thread with two, on a single core too.
 os.environ.setdefault("NUMBA_NUM_THREADS", str(max(2, os.cpu_count() or 1)))
 
+import h5py
 import numpy as np
 import pytest
 from scipy import stats
 
 from thermokernels.random import fill_normals
 from thermorun.errors import RunError
+from thermorun.store import structure
+from thermorun.store.disk import Disk
 
 LEAST_P = 2 * stats.norm.sf(4)  # of a test without a z: as unlikely as |z| = 4
 
@@ -92,6 +95,15 @@ def same_contents(one, other):
             if name not in _CLOCK:
                 np.testing.assert_array_equal(stored.values, theirs[section][name].values, err_msg=f"{section}/{name}")
     assert one.spec == other.spec
+
+
+def sealed_anew(path):
+    """The file with the seal of its new structure, as a stranger would make it who wants to be believed."""
+    with h5py.File(path, "r+") as file:
+        del file["checksums/extents"], file["checksums/seal"]
+        places = structure.add_seal(file)
+    with Disk(path, "r+") as disk:
+        structure.seal(path, disk, places)
 
 
 def gaussian_works(rng, delta_f, width, beta, forward, reverse):

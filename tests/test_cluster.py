@@ -91,6 +91,10 @@ def test_the_command(tmp_path):
     refused(thermorun(*words, "--workers", 0, folder=tmp_path), "--workers is 0")
     refused(thermorun(*words, "--workers", 1000, folder=tmp_path), "--workers is 1000; it must be at most")
     refused(thermorun(*words, "--scheduler", "tcp://127.0.0.1:9", folder=tmp_path), "where none answers")
+    for text in ("precious", "[1]", '{"address": 5}', "[" * 9999):
+        (tmp_path / "s.json").write_text(text)
+        ran = thermorun(*words, "--scheduler", "s.json", folder=tmp_path)
+        refused(ran, "where none answers" if "5" in text else "a file that no Dask scheduler wrote")
     refused(thermorun(*words, "--workers", 2, "--scheduler", "x", folder=tmp_path), "give one of them")
 
 

@@ -132,8 +132,8 @@ def merge(
 
     A shard is a part of a run that knows nothing of the others, in a file of its own: ``spec.run(out=...,
     shard=(2, 8))`` runs the second of eight, ``--shard 2/8`` on the command line.  Replicas of excess-work and learn,
-    particles of free-energy and drive, models of cycles, shots of the thermodynamic computer and machines that make
-    pictures can be cut so.  The other arguments are those of `resume`.
+    particles of free-energy and drive, models of cycles and starts of its ceiling, shots of the thermodynamic computer,
+    values of its sweeps and machines that make pictures can be cut so.  The other arguments are those of `resume`.
 
     Raises
     ------
@@ -155,13 +155,15 @@ def merge(
     """
     from pathlib import Path
 
-    from thermorun import store
+    from thermorun import runs, store
     from thermorun.errors import InputError
 
     files = [Path(path) for path in paths]
     if not files:
         raise InputError("paths is empty; name the files of all shards of a run.")
     _spec_in(files[0], potential, trust)  # whether its code may be run is to be known before anything is written
+    size = sum(path.stat().st_size for path in files if path.exists())
+    runs.require_memory(3.0 * size, f"paths are {len(files)} files of {size / 1e9:.3g} GB")
     store.merge(files, Path(out))
     how: dict[str, Any] = {"dataset": dataset, "potential": potential, "trust": trust}
     return resume(out, **how, threads=threads, show_progress=show_progress)

@@ -6,6 +6,7 @@ in their order, and are written by the one process that holds the file: what tra
 never particles.
 """
 
+import json
 import os
 import time
 from collections import deque
@@ -206,17 +207,25 @@ def _client(count: int | None, scheduler: str | None) -> Iterator["Client"]:
         with cluster, Client(cluster) as client:
             yield client
         return
-    named = {"scheduler_file": scheduler} if os.path.exists(str(scheduler)) else {"address": scheduler}
+    address = _address_in(scheduler) if os.path.isfile(str(scheduler)) else str(scheduler)
     try:
-        if "address" in named:  # a client of no address is not cleared away in silence
-            parse_host_port(parse_address(str(scheduler))[1])
-        client = Client(**named, timeout=5)
+        parse_host_port(parse_address(address)[1])  # a client of no address is not cleared away in silence
+        client = Client(address, timeout=5)
     except (OSError, ValueError) as error:
         raise InputError(f"scheduler is {scheduler}, where none answers ({error}).") from error
     with client:
         if not client.scheduler_info()["workers"]:
             raise InputError(f"scheduler is {scheduler}, which has no workers; start some: dask worker {scheduler}.")
         yield client
+
+
+def _address_in(scheduler_file: str | None) -> str:
+    """Where the scheduler is that wrote a file."""
+    try:
+        with open(str(scheduler_file), encoding="utf-8") as stream:
+            return str(json.loads(stream.read(2**20))["address"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(f"scheduler is {scheduler_file}, a file that no Dask scheduler wrote.") from error
 
 
 def _own_host(client: "Client") -> str:

@@ -217,14 +217,20 @@ def extend(
     return wanted.run(out=path, threads=threads, show_progress=show_progress, smaller=smaller)
 
 
-def load(path: Path | str, spec_type: type[Spec], read: Callable[[RunFile, Any], _Result]) -> _Result:
-    """The results in a file of this type of spec, complete or not: ``read(file, spec)``.  Raises InputError."""
+def load(
+    path: Path | str, spec_type: type[Spec], read: Callable[[RunFile, Any], _Result], shards: bool = False
+) -> _Result:
+    """The results in a file of this type of spec, complete or not: ``read(file, spec)``.  Raises InputError.
+
+    With ``shards`` also what a shard of a run holds.
+    """
     path, left = Path(path), _READS
     while True:
         command = read_command(path)
         if command != spec_type.command:
             raise InputError(f"{path} holds a run of {command}, not of {spec_type.command}.")
-        require_whole(path)
+        if not shards:
+            require_whole(path)
         left -= 1
         try:
             with reading(path):

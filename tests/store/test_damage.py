@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 import thermorun as tr
-from helpers import refused, thermorun
+from helpers import refused, sealed_anew, thermorun
 from thermorun.errors import DamagedFile, InputError, RunError
-from thermorun.store import Axis, RunFile, Variable, checkpoints, disk, faults, read_spec, repair, structure, survey
-from thermorun.store.disk import Disk
+from thermorun.store import Axis, RunFile, Variable, checkpoints, disk, faults, read_spec, repair, survey
 
 ROWS = 40
 
@@ -44,15 +43,6 @@ def changed(path, name, place, value):
         file[name][place] = value
 
 
-def sealed_anew(path):
-    """The file with the seal of its new structure, as a stranger would make it who wants to be believed."""
-    with h5py.File(path, "r+") as file:
-        del file["checksums/extents"], file["checksums/seal"]
-        places = structure.add_seal(file)
-    with Disk(path, "r+") as disk:
-        structure.seal(path, disk, places)
-
-
 def read(path):
     with RunFile.open_to_read(path) as file:
         return file.read("a"), file.read("b"), file.contents()
@@ -79,6 +69,20 @@ def test_a_changed_number_is_told(tmp_path, name, place, sentence):
     with pytest.raises(DamagedFile, match=sentence):
         read(path)
     assert faults(path) != []
+
+
+@pytest.mark.parametrize("value", ["[" * 9999, "many", np.zeros(3)], ids=["deep", "word", "several"])
+def test_an_attribute_of_another_kind_is_told(tmp_path, value):
+    path = tmp_path / "run.h5"
+    written(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["images"] = value
+    sealed_anew(path)
+    with RunFile.open_to_read(path) as file:
+        for kind in (int, json.loads):
+            with pytest.raises(DamagedFile, match="changed by hand"):
+                file.noted("images", kind)
+        assert file.noted("others", int) is None
 
 
 def test_every_flipped_bit_is_told_or_harmless(tmp_path):

@@ -1,5 +1,6 @@
 """Shards of a run, put together: to the bit what one process writes, whatever happened to them on the way."""
 
+import json
 import shutil
 
 import h5py
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 
 import thermorun as package
-from helpers import interrupted, refused, same_contents, thermorun
+from helpers import interrupted, refused, same_contents, sealed_anew, thermorun
 from thermorun import computer, cycles, free_energy, learning, metric
-from thermorun.errors import InputError
-from thermorun.store import layout, survey
+from thermorun.errors import DamagedFile, InputError
+from thermorun.store import RunFile, layout, survey
+from thermorun.store.shards import joined
 
 
 def merged(spec, folder, *, shards=3, **more):
@@ -74,7 +76,52 @@ def test_models(tmp_path):
     np.save(tmp_path / "x.npy", x)
     spec = cycles.CycleStudy(dataset=str(tmp_path / "x.npy"), models=4, **settings)
     result = same_as_whole(spec, tmp_path)
+    undone(tmp_path / "3.h5", "analysis")
+    assert package.resume(tmp_path / "3.h5", threads=1).part.first == 2
     assert result.attainable["log_likelihood"] > result["log_likelihood"].mean.max() - 1e-9
+
+
+def test_starts(tmp_path):
+    """Of a ceiling; data given as arrays are in every shard, which goes on without them."""
+    x = np.random.default_rng(0).random((60, 9)) < 0.3
+    spec = cycles.CycleCeiling(states=3, restarts=4, steps=8)
+    data = cycles.ceiling(x, states=3, restarts=1, steps=1, threads=1).data
+    same_as_whole(spec, tmp_path, data=data)
+    means = []
+    for begin_again in (False, True):
+        if begin_again:
+            undone(tmp_path / "2.h5", "climb")
+            package.resume(tmp_path / "2.h5", threads=1)
+        with h5py.File(tmp_path / "2.h5") as file:
+            means.append(file["climb/means"][()])
+    np.testing.assert_array_equal(*means)
+
+
+def undone(path, section):
+    """The file of a moment when none of a section's rows was complete."""
+    with h5py.File(path, "r+") as file:
+        index = list(file["section"].asstr()).index(section)
+        file["commits"][index], file["checksums"]["finished"][0] = 0, 0
+
+
+@pytest.mark.slow
+def test_values_of_a_sweep(tmp_path):
+    """Each has trajectories of its own, or a machine; where all are read from the same ones, nothing is cut."""
+    computer.train(classes=(0, 1), hidden=4, teacher_epochs=2, scale=50.0, shots=1, threads=1, out=tmp_path / "t.h5")
+    given = {"file": str(tmp_path / "t.h5"), "shots": 2}
+    (tmp_path / "sweep").mkdir()
+    spec = computer.Sweep(**given, over="temperature", values=(0.0, 0.5, 1.0, 2.0))
+    same_as_whole(spec, tmp_path / "sweep")
+    (tmp_path / "names").mkdir()
+    named = computer.Sweep(**given, over="connectivity", values=("all-to-all", "feed-forward"))
+    same_as_whole(named, tmp_path / "names", shards=2)
+    undone(tmp_path / "sweep" / "3.h5", "sweep")
+    package.resume(tmp_path / "sweep" / "3.h5", threads=1)
+    (tmp_path / "sweep" / "whole.h5").unlink()
+    files = [tmp_path / "sweep" / f"{k}.h5" for k in (1, 2, 3)]
+    same_contents(package.merge(files, tmp_path / "sweep" / "whole.h5", threads=1), spec.run(threads=1))
+    with pytest.raises(InputError, match="sweep over observation-time reads all values from the same trajectories"):
+        computer.Sweep(**given).run(out=tmp_path / "a.h5", shard=(1, 2))
 
 
 @pytest.mark.parametrize(
@@ -168,12 +215,36 @@ def test_refusals(tmp_path):
         spec.run(out=tmp_path / "all.h5", shard=(1, 5), threads=1)
 
 
+def test_what_a_stranger_says_of_its_part(tmp_path):
+    """Is compared with what there is, and told in one sentence."""
+    spec = free_energy.FreeEnergy(**ROWS, duration=0.2)
+    for k in (1, 2):
+        spec.run(out=tmp_path / f"{k}.h5", shard=(k, 2), threads=1)
+    for name, value in [("versions", "no"), ("seed", "x"), ("threads", "many"), ("part", '["row", 0, 2, 3]')]:
+        shutil.copy(tmp_path / "1.h5", tmp_path / "forged.h5")
+        with h5py.File(tmp_path / "forged.h5", "r+") as file:
+            file.attrs[name] = value
+        sealed_anew(tmp_path / "forged.h5")
+        ran = thermorun("merge", "forged.h5", "2.h5", "--out", "whole.h5", folder=tmp_path)
+        refused(ran, "overlap" if name == "part" else "changed by hand")
+    with pytest.raises(DamagedFile, match="does not hold rows 0 to 1 of 3"):
+        RunFile.open_to_read(tmp_path / "forged.h5")
+    assert not (tmp_path / "whole.h5").exists()
+
+
+def test_seconds_add_up():
+    """Also where one shard does what is done once for all."""
+    both = joined("row", ("part",), "s", [np.array([1.0, 2.0, np.nan]), np.array([3.0, np.nan, np.nan])])
+    np.testing.assert_array_equal(both, [4.0, 2.0, np.nan])
+
+
 def test_other_versions_are_refused(tmp_path, monkeypatch):
     """Bits of another version of a library may differ."""
     spec = free_energy.FreeEnergy(**ROWS, duration=0.2)
     spec.run(out=tmp_path / "1.h5", shard=(1, 2), threads=1)
-    known = layout.version
-    monkeypatch.setattr(layout, "version", lambda name: "0.1" if name == "numba" else known(name))
+    known = layout._made_with()
+    versions = json.dumps(json.loads(known["versions"]) | {"numba": "0.1"})
+    monkeypatch.setattr(layout, "_made_with", lambda: known | {"versions": versions})
     spec.run(out=tmp_path / "2.h5", shard=(2, 2), threads=1)
     with pytest.raises(InputError, match=r"1.h5 was made with numba .*, and .*2.h5 with 0.1: their bits may differ"):
         package.merge([tmp_path / "1.h5", tmp_path / "2.h5"], tmp_path / "whole.h5")

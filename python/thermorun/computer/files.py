@@ -99,7 +99,7 @@ def read_section(file: RunFile) -> Machine:
         stored["input_couplings"], stored["couplings"], stored["bias"], len(stored["class"]),
         Physics(*(constants[name] for name in _PHYSICS)), Pixels(*(constants[f"pixel_{name}"] for name in _PIXELS)),
         tuple(int(k) for k in stored["class"]), mask, stored.get("inert", np.empty(0)),
-        tuple(json.loads(str(file.noted("class_names") or "[]"))),
+        file.noted("class_names", lambda line: tuple(json.loads(line))) or (),
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def note_sentences(file: RunFile, notes: Sequence[str]) -> None:
 
 def read_sentences(file: RunFile) -> tuple[str, ...]:
     """Those that ``note_sentences`` kept."""
-    return tuple(json.loads(str(file.noted("notes") or "[]")))
+    return file.noted("notes", lambda line: tuple(json.loads(line))) or ()
 
 
 def add_facts(file: RunFile) -> None:

@@ -259,6 +259,7 @@ class Sweep(Measurement):
 
     command = "computer-sweep"
     runner = "thermorun.computer.sweeping"
+    parts = "value"
 
     over: Annotated[
         str,

@@ -104,15 +104,20 @@ def run(spec: Sweep, under_way: Session, data: Arrays | None = None) -> SweepRes
     values, standard = _values(spec, subject)
     spec = as_stored(spec.replace(**subject.noted), under_way)
     machines = _Machines(spec, subject, values, data)
-    groups = machines.groups
+    groups, mine = machines.groups, under_way.part(len(values))
+    if under_way.sharded and len(groups) < len(values):
+        raise InputError(
+            f"shard is given, and a sweep over {spec.over} reads all values from the same trajectories; run it whole."
+        )
     # Tallies of a group, their checkpoint, and one shot.
     images = len(subject.shown.x)
     under_way.require_memory(3 * len(groups[0]) * images * (12 * subject.machine.outputs + 40), f"values is {values}")
     file = under_way.open(spec, lambda file: _lay_out(file, spec, values, standard, subject))
-    done = file.committed("sweep")
+    groups = [group for group in groups if group[0] in mine]
+    missing = file.missing("sweep")
     under_way.stage(f"sweep over the {TITLES[spec.over]}", sum(map(machines.shots, groups)), "shots")
     for group in groups:
-        if group[-1] < done:
+        if group[-1] < missing.start:
             under_way.advance(machines.shots(group))
             continue
         with under_way.unsaved():
@@ -120,6 +125,7 @@ def run(spec: Sweep, under_way: Session, data: Arrays | None = None) -> SweepRes
         for i, tally in zip(group, _tallies(machine, subject, machines, group, under_way), strict=True):
             parameters = {"parameters": np.array([float(machine.parameters)])}
             file.write("sweep", i, columns.of_score(Score.of(tally)) | parameters)
+    under_way.end_of_shard()
     return read(file, spec)
 
 
@@ -129,8 +135,8 @@ def read(file: RunFile, spec: Sweep) -> SweepResult:
     values = tuple(v.decode() if isinstance(v, bytes) else v for v in stored["value"][:done].tolist())
     return SweepResult(
         **origin(file, spec), values=values,
-        columns=columns.read(stored, done, int(file.noted("images"))), parameters=stored["parameters"][:done],
-        standard=json.loads(str(file.noted("standard"))), notes=layout.read_sentences(file),
+        columns=columns.read(stored, done, file.noted("images", int)), parameters=stored["parameters"][:done],
+        standard=file.noted("standard", json.loads), notes=layout.read_sentences(file),
     )  # fmt: skip
 
 

@@ -166,7 +166,7 @@ def read(file: RunFile, spec: ComputerTraining) -> TrainingResult:
         **origin(file, spec), machine=files.read_section(file), score=Score.of(tally),
         updates=descent["update"], loss=descent["loss"], accuracy=descent["accuracy"],
         facts=layout.read_facts(file), portrait=layout.read_portrait(file),
-        shape=(int(file.noted("rows") or 1), int(file.noted("columns") or 0)), notes=layout.read_sentences(file),
+        shape=(file.noted("rows", int) or 1, file.noted("columns", int) or 0), notes=layout.read_sentences(file),
     )  # fmt: skip
 
 

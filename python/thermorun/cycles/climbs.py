@@ -45,6 +45,7 @@ class CycleCeiling(Spec):
 
     command = "cycles-ceiling"
     runner = "thermorun.cycles.climbs"
+    parts = "restart"
 
     dataset: Annotated[str, DATASET] = "digits"
     classes: Annotated[tuple[int | str, ...] | None, CLASSES] = None
@@ -269,13 +270,11 @@ def ceiling(
 def run(spec: CycleCeiling, under_way: Session, data: Dataset | None = None) -> CeilingResult:
     """Runs a spec: see `ceiling`.  ``data`` replaces those it names."""
     if data is None and under_way.resuming and under_way.out is not None and under_way.out.exists():
-        data = load(under_way.out, CycleCeiling, lambda file, stored: layout.read_data(file))
+        data = load(under_way.out, CycleCeiling, lambda file, stored: layout.read_data(file), shards=True)
     data = spec.data() if data is None else data
     spec = spec.on(data)
-    size = data.x.shape[1]
-    under_way.require_memory(
-        16.0 * spec.states * size * (64 + spec.restarts), f"states is {spec.states}, of {size} bits each"
-    )
+    size, mine = data.x.shape[1], len(under_way.part(spec.restarts))
+    under_way.require_memory(16.0 * spec.states * size * (64 + mine), f"states is {spec.states}, of {size} bits each")
     file = under_way.open(spec, lambda file: lay_out(file, spec, data))
     for restart in under_way.rows("climb", "expectation-maximisation", "starts"):
         found = climb(
@@ -290,6 +289,7 @@ def run(spec: CycleCeiling, under_way: Session, data: Dataset | None = None) -> 
             "refilled": found.refilled, "trace": trace, "weights": found.mixture.weights, "means": found.mixture.means,
         }  # fmt: skip
         file.write("climb", restart, {name: np.asarray(value)[None] for name, value in row.items()})
+    under_way.end_of_shard()
     return read(file, spec)
 
 

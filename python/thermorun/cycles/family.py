@@ -383,7 +383,7 @@ def lay_out(file: RunFile, mixture: Mixture, classes: Array, parts: Array, turns
 def read(file: RunFile, spec: CycleCirculation) -> CirculationResult:
     """What is in a file, complete or not."""
     law, family, done = file.read("law"), file.read("family"), file.committed("family")
-    facts = json.loads(file.noted("law"))
+    facts = file.noted("law", json.loads)
     dof = {"blocks": len(law["posterior"]) - 1.0, "walks": spec.chains - 1.0}
     measured = {
         name: Estimate(family[name][:done], family[f"{name}_stderr"][:done], 1, dof[about[2]])

@@ -178,7 +178,7 @@ def store_data(file: RunFile, data: Dataset) -> None:
 
 def read_data(file: RunFile) -> Dataset:
     """The data in a file."""
-    facts, stored = json.loads(file.noted("data")), file.read("data")
+    facts, stored = file.noted("data", json.loads), file.read("data")
     size = len(stored["mean"])
 
     def bits(section: dict[str, Array]) -> Array:

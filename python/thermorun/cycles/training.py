@@ -194,7 +194,7 @@ def extend(
 def _data(spec: CycleStudy, under_way: Session) -> Dataset:
     """From the file where a study goes on as it was, else from where the spec says."""
     if under_way.resuming and under_way.out is not None and under_way.out.exists() and spec.fingerprint is not None:
-        return load(under_way.out, CycleStudy, lambda file, stored: layout.read_data(file))
+        return load(under_way.out, CycleStudy, lambda file, stored: layout.read_data(file), shards=True)
     return spec.data()
 
 

@@ -129,11 +129,10 @@ def read(file: RunFile, spec: FreeEnergy) -> FreeEnergyResult:
         residual = max(residual, float(np.max(stored["first_law_residual"][:rows], initial=0.0)))
         seconds += float(np.sum(stored["seconds"][:rows]))
         steps += len(works[-1]) * int(spec.steps or 0)
-    exact = file.noted("exact")
     return FreeEnergyResult(
         **origin(file, spec), forward=works[0], reverse=works[1], first_law_residual=residual,
-        exact=None if exact is None else float(exact), exact_from=file.noted("exact_from"),
-        usual_steps=int(file.noted("usual_steps")),
+        exact=file.noted("exact", float), exact_from=file.noted("exact_from"),
+        usual_steps=file.noted("usual_steps", int),
         particle_steps_per_second=steps / seconds if seconds else math.nan,
     )  # fmt: skip
 

@@ -99,7 +99,7 @@ def run(spec: Learn, under_way: Session) -> LearnResult:
     plans = [] if under_way.resuming else ready(problem, spec.rules)
     kept = under_way.smaller.replicas if isinstance(under_way.smaller, Learn) else 0
     file = under_way.open(spec, lambda file: lay_out(file, plans, kept))
-    rest = problem.of(mine[int(file.noted("kept_replicas")) :])
+    rest = problem.of(mine[file.noted("kept_replicas", int) :])
     plans = [Plan(rest, rule, stored_constant(file, rule)) for rule in spec.rules]
     size = spec.particles * rest.spec.replicas
     under_way.stage("learn", len(plans) * (spec.step_count + 1) * size, "steps")
@@ -133,7 +133,7 @@ def _finish(plan: Plan, under_way: Session) -> None:
     loop = Loop(plan, spec.particles, plan.noise("dynamics"), plan.noise("side"))
     stored = file.load_checkpoint() if under_way.resuming else None
     # Of the replicas that were there before.
-    before = int(file.noted("kept_replicas"))
+    before = file.noted("kept_replicas", int)
     kept = {name: values[:, :before] for name, values in file.read(plan.rule).items() if values.ndim > 1}
 
     def write(number: int, values: dict[str, Array]) -> None:

@@ -148,7 +148,7 @@ def _read_works(file: RunFile, spec: Drive, table: dict[str, Array]) -> tuple[Wo
             Work(
                 protocol=names[k],
                 tau=float(table["tau"][d]),
-                excess_work=Estimate(mean - float(file.noted("delta_free_energy")), float(stderr), spec.work_particles),
+                excess_work=Estimate(mean - file.noted("delta_free_energy", float), float(stderr), spec.work_particles),
                 predicted=float(table["excess_work_predicted"][d, k]),
                 exact=float(table["excess_work_exact"][d, k]),
             )

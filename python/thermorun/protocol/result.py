@@ -209,7 +209,7 @@ def read(file: RunFile, spec: Protocol) -> ProtocolResult:
     )  # fmt: skip
     count = rounds[-1].knots if rounds else spec.rounds[0][0]
     knots = searched["knots"][done - 1][:count] if done else spec.first(shares(count))
-    delta_f = file.noted("delta_f")
+    delta_f = file.noted("delta_f", float)
     paths, table, best = tuple(spec.paths), file.read("paths"), file.read("least")
     values, works, gains = _measured(file, spec, delta_f)
     exact = dict(zip(paths, (table["exact"] - (delta_f or 0.0)).tolist(), strict=True))
@@ -217,7 +217,7 @@ def read(file: RunFile, spec: Protocol) -> ProtocolResult:
     return ProtocolResult(
         **origin(file, spec), knots=knots, shares=shares(count), rounds=rounds, values=values, works=works, gains=gains,
         exact={name: value for name, value in exact.items() if math.isfinite(value)},
-        delta_f=None if delta_f is None else float(delta_f), least=float(best["excess_work"][0]) if there else None,
+        delta_f=delta_f, least=float(best["excess_work"][0]) if there else None,
         least_knots=best["theta"] if there else None,
     )  # fmt: skip
 

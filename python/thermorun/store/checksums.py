@@ -150,9 +150,8 @@ class Checksums:
             for name, data in datasets.items():
                 if name in whole:
                     table.set_whole(name, stored(data))
-                entries, values = noted.get(name) or (), stored(data)
-                for entry in entries:
-                    table.set_rows(name, entry, values[entry : entry + 1])
+                for entry in noted.get(name) or ():
+                    table.set_rows(name, entry, data[entry : entry + 1])
             self.tables[section] = table
             place = file.require_group(f"{GROUP}/{section}").create_dataset(
                 "crc32", data=table.values, track_times=False

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -135,9 +136,6 @@ def put_rows(data: h5py.Dataset, first: int, values: Array) -> None:
 
 def attributes(command: str, spec: str, seed: int, threads: int) -> dict[str, Any]:
     """Of the root: who made the file, from what, with what, where."""
-    packages = ("thermokernels", "numpy", "numba", "scipy", "h5py")
-    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
-    machine = {"system": platform.platform(), "processor": platform.processor(), "cpus": os.cpu_count()}
     return {
         "schema_version": SCHEMA_VERSION,
         "command": command,
@@ -145,9 +143,16 @@ def attributes(command: str, spec: str, seed: int, threads: int) -> dict[str, An
         "seed": np.uint64(seed),
         "threads": threads,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": json.dumps(versions),
-        "machine": json.dumps(machine),
-    }
+    } | _made_with()
+
+
+@cache
+def _made_with() -> dict[str, str]:
+    """Versions and machine, as JSON; to look them up takes as long as to write a small file."""
+    packages = ("thermokernels", "numpy", "numba", "scipy", "h5py")
+    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+    machine = {"system": platform.platform(), "processor": platform.processor(), "cpus": os.cpu_count()}
+    return {"versions": json.dumps(versions), "machine": json.dumps(machine)}
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:

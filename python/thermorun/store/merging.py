@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from thermorun.errors import InputError
-from thermorun.store.inspect import difference, opened, read_part, read_spec
+from thermorun.store.inspect import difference, opened, read_part, read_spec, reading
 from thermorun.store.layout import Axis, Stored, Variable
 from thermorun.store.runfile import RunFile
 from thermorun.store.shards import Part, in_order, joined
@@ -24,13 +24,14 @@ def merge(paths: Sequence[Path], out: Path) -> None:
     Raises InputError where they are not all shards of one run, complete, without overlap and without gap.
     """
     found = {path: survey(path) for path in paths}
-    files = in_order(_parts(found))
+    with reading("one of the shards"):
+        files = in_order(_parts(found))
     if len(found) < len(paths):
         raise InputError(f"{_twice(paths)} is given twice; name each shard once.")
     if out.resolve() in [path.resolve() for path in paths]:
         raise InputError(f"out is {out}, which is one of the shards; name another file.")
     first = found[files[0]]
-    with ExitStack() as stack:
+    with reading("one of the shards"), ExitStack() as stack:
         shards = [stack.enter_context(RunFile.open_to_read(path)) for path in files]
         dimension = shards[0].cut.dimension
         spec, threads = read_spec(files[0]), shards[0].threads

@@ -18,7 +18,6 @@ that counts on them is, and a checkpoint that counts more rows than there are is
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,6 +35,7 @@ from thermorun.store.layout import Axis, Contents, Earlier, Variable
 from thermorun.store.locks import locked
 from thermorun.store.shards import Cut
 from thermorun.store.structure import add_seal, require_plain, seal
+from thermorun.store.writer import Rows, Work, Writer
 
 # A format that no killed process leaves marked as open.
 _FORMAT = ("earliest", "v108")
@@ -44,8 +44,8 @@ _FORMAT = ("earliest", "v108")
 class RunFile:
     """A run's file, open for writing; use it as a context manager.
 
-    Writes happen in a background thread, in order.  An error there (a full disk, say) is raised as RunError by the next
-    call.
+    Writes happen in a background thread, in order: see `writer`.  An error there (a full disk, say) is raised as
+    RunError by the next call.
     """
 
     def __init__(
@@ -55,8 +55,7 @@ class RunFile:
         self.path = path
         self._earlier, self.cut = earlier, cut or Cut()
         self._file, self._disk, self._target = file, disk, target
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
-        self._pending: list[Future[None]] = []
+        self._writer = Writer(self._put_rows)
         self._lock: int | None = None
         self._checks = Checksums()
         self._open: dict[str, h5py.Dataset] = {}
@@ -109,9 +108,11 @@ class RunFile:
         """Adds attributes to the root, while the file is laid out: what is known of the whole run."""
         self._file.attrs.update(facts)
 
-    def noted(self, name: str) -> Any:
-        """An attribute of the root, None where there is none."""
-        return self._file.attrs.get(name)
+    def noted(self, name: str, kind: Callable[[Any], Any] | None = None) -> Any:
+        """An attribute of the root, None where there is none; of a ``kind`` (int, say), or DamagedFile is raised."""
+        value = self._file.attrs.get(name)
+        with reading(str(self.path)):
+            return value if value is None or kind is None else kind(value)
 
     def publish(self, rows: Mapping[str, int], begun: Mapping[str, int] | None = None) -> None:
         """Ends the layout: no metadata changes after this, and the file takes its place at ``path``.
@@ -253,36 +254,38 @@ class RunFile:
     @property
     def threads(self) -> int:
         """Of the run that made the file."""
-        return int(self._file.attrs["threads"])
+        return int(self.noted("threads", int))
 
     def write(self, section: str, first: int, rows: Mapping[str, Array]) -> None:
         """Queues rows ``first, first + 1, ...`` (the first dimension of each dataset named), and their commit."""
-        first -= self.cut.first(section)
         copies = {name: np.array(values) for name, values in rows.items()}
-        end = first + len(next(iter(copies.values())))
-        index = self._names.index(section)
+        self._put(Rows(section, first - self.cut.first(section), copies))
 
-        def work() -> None:
-            if first < self._commits[index]:  # a run that had to go back: what it writes again is not counted meanwhile
-                self._commit(index, first)
+    def _put_rows(self, several: Sequence[Rows]) -> None:
+        ends = {}
+        for rows in several:
+            section, first, values = rows
+            if first < self._commits[self._names.index(section)]:
+                # A run that had to go back: what it writes again is not counted meanwhile.
+                self._commit({section: first})
             table = self._checks.tables.get(section)
-            for name, values in copies.items():
+            for name, own in values.items():
                 data = self._data(section, name)
-                values = values.astype(data.dtype, copy=False)
-                layout.put_rows(data, first, values)
+                own = own.astype(data.dtype, copy=False)
+                layout.put_rows(data, first, own)
                 if table is not None:
-                    table.set_rows(name, first, values)
+                    table.set_rows(name, first, own)
             if table is not None:
-                layout.put_rows(self._table(section), first, table.values[first:end])
-            self._file.flush()
-            self._commit(index, end)
-
-        self._submit(work)
-
-    def _commit(self, index: int, rows: int) -> None:
-        layout.put_rows(self._data("/", "commits"), index, np.array([rows]))
+                layout.put_rows(self._table(section), first, table.values[first : rows.end])
+            ends[section] = rows.end
         self._file.flush()
-        self._commits[index] = rows
+        self._commit(ends)
+
+    def _commit(self, counts: Mapping[str, int]) -> None:
+        for section, rows in counts.items():
+            self._commits[self._names.index(section)] = rows
+        layout.put_rows(self._data("/", "commits"), 0, self._commits)
+        self._file.flush()
 
     def _data(self, section: str, name: str) -> h5py.Dataset:
         """A dataset; to look one up takes HDF5 as long as to write a row."""
@@ -329,7 +332,7 @@ class RunFile:
                 self._table(section)[...] = table.values
                 self._file.flush()
 
-        self._submit(work)
+        self._put(work)
 
     def checkpoint(self, arrays: Mapping[str, Array]) -> None:
         """Queues a new checkpoint.  The arrays are copied first, so the run may go on changing them."""
@@ -342,7 +345,7 @@ class RunFile:
             self._sync()
             checkpoints.save(path, copies, created, self._commits)
 
-        self._submit(work)
+        self._put(work)
 
     def load_checkpoint(self) -> dict[str, Array] | None:
         """The last checkpoint of this run, or None where there is none that is intact and not ahead of the rows."""
@@ -379,17 +382,14 @@ class RunFile:
 
     def wait(self) -> None:
         """Returns when all that was queued is written.  Raises RunError where it could not be."""
-        while self._pending:
-            self._result(self._pending.pop(0))
+        self._ask(self._writer.wait)
 
-    def _submit(self, work: Callable[[], None]) -> None:
-        while self._pending and self._pending[0].done():
-            self._result(self._pending.pop(0))
-        self._pending.append(self._writer.submit(work))
+    def _put(self, work: Work) -> None:
+        self._ask(lambda: self._writer.put(work))
 
-    def _result(self, future: Future[None]) -> None:
+    def _ask(self, call: Callable[[], None]) -> None:
         try:
-            future.result()
+            call()
         except OSError as error:
             raise unwritten(self.path, self.published, error) from error
         self._raise_if_full()
@@ -410,7 +410,7 @@ class RunFile:
             elif issubclass(kind, Exception) and not issubclass(kind, InputError | RunError):
                 self._raise_if_full()  # what HDF5 came up with, because it could not write
         finally:
-            self._writer.shutdown(wait=True)
+            self._writer.close()
             self._file.close()
             if self._disk is not None:
                 self._disk.close()

@@ -59,8 +59,10 @@ class Cut:
         cut = cls(part.dimension)
         cut.part = part
         for name in file["section"].asstr():
-            held = [one for one in file[name].values() if isinstance(one, h5py.Dataset) and not one.is_scale]
-            cut._note(name, [dimensions_of(one) for one in held])
+            held = [one for one in file[name].values() if isinstance(one, h5py.Dataset)]
+            cut._note(name, [dimensions_of(one) for one in held if not one.is_scale])
+            if name in cut._sections and len(file[name][part.dimension]) != part.end - part.first:
+                raise DamagedFile(f"{file.filename} is damaged, or was changed by hand: it does not hold {part}.")
         return cut
 
     def gives(self, part: Part | None) -> bool:
@@ -141,4 +143,7 @@ def joined(dimension: str, dimensions: tuple[str, ...], units: str, pieces: Sequ
     """One dataset of all shards' ``pieces``: along the dimension, or the first's; seconds that passed add up."""
     if dimension in dimensions:
         return np.concatenate(pieces, axis=dimensions.index(dimension))
-    return sum(pieces[1:], pieces[0]) if units == "s" else pieces[0]
+    if units != "s":
+        return pieces[0]
+    # NaN where a shard does not do what the first does for all.
+    return np.where(np.all(np.isnan(pieces), axis=0), np.nan, np.nansum(pieces, axis=0))

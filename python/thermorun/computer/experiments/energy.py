@@ -137,7 +137,7 @@ def read(file: RunFile, spec: Energy) -> EnergyResult:
     done = file.committed(CYCLE)
     if not done:
         raise InputError(f"{file.path} holds no complete shot; go on with 'thermorun resume {file.path}'.")
-    machine, stored, images = files.read_section(file), file.read(CYCLE), int(file.noted("images"))
+    machine, stored, images = files.read_section(file), file.read(CYCLE), file.noted("images", int)
     work, heat, change = (stored[name][:done] for name in ("work", "heat", "energy_change"))
     tally = Tally.empty(shots.places(stored["label"], stored["class"]), images, machine.outputs)
     for shot in range(done):

@@ -80,9 +80,9 @@ class GenerationResult(Result):
         return cls(
             **whence, **done, residual=stored["first_law_residual"][:rows],
             frames=stored["time"], noising=file.read("noising")["film"], prototypes=known["brightness"].astype(float),
-            labels=known["label"], classes=tuple(json.loads(str(file.noted("class_names")))),
-            judge_accuracy=float(file.noted("judge_accuracy")),
-            shape=(int(file.noted("rows")), int(file.noted("columns"))),
+            labels=known["label"], classes=file.noted("class_names", lambda line: tuple(json.loads(line))),
+            judge_accuracy=file.noted("judge_accuracy", float),
+            shape=(file.noted("rows", int), file.noted("columns", int)),
         )  # fmt: skip
 
     @property

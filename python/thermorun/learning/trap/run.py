@@ -110,7 +110,7 @@ def run(spec: ExcessWork, under_way: Session, chunk: int = CHUNK) -> ExcessWorkR
     smaller = under_way.smaller
     kept = smaller.replicas if isinstance(smaller, ExcessWork) else 0
     file = under_way.open(spec, lambda file: layout.lay_out(file, spec, plans, kept))
-    plans = [replace(plan, mine=mine[int(file.noted("kept_replicas")) :]) for plan in plans]
+    plans = [replace(plan, mine=mine[file.noted("kept_replicas", int) :]) for plan in plans]
     under_way.stage("excess work", sum(plan.particle_steps for plan in plans), "steps")
     for plan in plans:
         _Run(plan, under_way, chunk).finish()
@@ -154,7 +154,7 @@ class _Run:
         self.particles: Ensemble = ensemble(plan)
         self.recorder = plan.recorder(self.particles.target)
         # Of the replicas that were there before, until rows are whole.
-        before = int(file.noted("kept_replicas"))
+        before = file.noted("kept_replicas", int)
         self.kept = {name: file.read(plan.section)[name][:, :before] for name in SERIES} if before else {}
         first = self._restore()
         if first == 0:

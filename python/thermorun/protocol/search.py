@@ -20,7 +20,7 @@ from thermorun.protocol.spec import Protocol
 # A round is begun again so often, at most, with a bound where a path left the valid region; and goes back so often from
 # a path that does not hold for other particles.
 _RETURNS = 10
-# New noise after so many iterations: where particles part at a barrier, the chance of one draw can hold a path.
+# New noise after so many iterations without an end: where particles part at a barrier, one draw can hold a path.
 _EACH, _DRAWN = 25, 2**16
 # How high, in units of the objective, a path is seen that cannot be simulated.
 _BOWL = 10.0
@@ -136,7 +136,7 @@ def _weights(steps: int, knots: int) -> Array:
 
 
 class _Descent:
-    """L-BFGS on noise drawn anew every 25 iterations, with the unknowns theta at the knots over ``unit``, (K p,).
+    """L-BFGS on noise that is drawn anew after 25 iterations; its unknowns are theta at the knots over ``unit``.
 
     Where a parameter takes a path out of the valid region, it gets a bound there, and the search is begun again; where
     steps do not hold, the path seen is a bowl around the one before, so that the line search turns back.  ``values``
@@ -211,11 +211,12 @@ class _Descent:
                 if part or self.number:
                     break
                 raise InputError(f"the search cannot begin with the path it is given: {outside}") from None
-            self._descend(min(len(self.values) + _EACH, self.problem.spec.iterations))
+            if self._descend(min(len(self.values) + _EACH, self.problem.spec.iterations)):
+                break
         return self._theta(self.here)
 
-    def _descend(self, until: int) -> None:
-        """Goes down until there are so many values, on the same noise."""
+    def _descend(self, until: int) -> bool:
+        """Goes down until there are so many values, on the same noise; whether the bottom is reached before."""
 
         def keep(intermediate_result) -> None:  # type: ignore[no-untyped-def]  # SciPy knows callbacks by this name
             self.here, self.level = np.array(intermediate_result.x), float(intermediate_result.fun)
@@ -227,13 +228,15 @@ class _Descent:
                 break
             bounds = np.tile(self.bounds / self.unit[:, None], (self.shape[0], 1))
             try:
-                self.here = minimize(
+                found = minimize(
                     self._value, self.here, jac=True, method="L-BFGS-B", bounds=bounds, callback=keep,
                     options=_OPTIONS | {"maxiter": left},
-                ).x  # fmt: skip
-                break
+                )  # fmt: skip
             except _Outside:  # and a bound is set
                 continue
+            self.here = found.x
+            return bool(found.success)
+        return False
 
     def _bound(self, beyond: Array) -> bool:
         """Bounds the parameter that takes a path out of the valid region; whether there is one."""

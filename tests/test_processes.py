@@ -1,5 +1,6 @@
 """Other processes and threads: forks, pools, two runs at once, signals that a shell ignores."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from helpers import in_process_of_its_own
 from thermorun import free_energy
-from thermorun.errors import InputError, RunError
+from thermorun.errors import InputError, RunError, Stopped
 
 FIELDS = {"potential": "stiffness", "start": 1.0, "end": 2.0, "duration": 0.2, "particles": 1000}
 
@@ -90,6 +91,35 @@ def test_signals_wait_for_a_safe_moment(number):
         os.kill(os.getpid(), number)
         with pytest.raises(KeyboardInterrupt):
             interrupt.check()
+
+
+def test_an_interrupt_that_a_compiler_swallows_is_none_of_its_errors():
+    """Numba loses a KeyboardInterrupt in a callback of LLVM's, and then finds that there is nothing compiled."""
+    from thermorun.runs import session
+
+    def compiles(signalled):
+        with session():
+            if signalled:
+                with contextlib.suppress(KeyboardInterrupt):
+                    os.kill(os.getpid(), signal.SIGINT)
+            raise RuntimeError("no compiled object yet")
+
+    with pytest.raises(RuntimeError, match="no compiled object"):
+        compiles(signalled=False)
+    with pytest.raises(Stopped, match="stopped before there was anything to save"):
+        compiles(signalled=True)
+
+
+def test_sigterm_before_a_run_is_one_sentence(monkeypatch, capsys):
+    from thermorun import cli
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli.thermorun, "main", lambda *given, **more: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as left:
+        cli.main([])
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "thermorun: stopped.\n"
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_two_runs_never_share_a_file(tmp_path):

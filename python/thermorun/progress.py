@@ -81,6 +81,19 @@ class Interrupt:
 
 
 @contextmanager
+def ended_as_stopped() -> Iterator[None]:
+    """SIGTERM is Ctrl-C also before a run has begun and after its end: one sentence, and out."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
 def interruptible() -> Iterator[Interrupt]:
     """Handles Ctrl-C and SIGTERM by an ``Interrupt``; outside the main thread, and where they are ignored, not."""
     interrupt, previous = Interrupt(), {}

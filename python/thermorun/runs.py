@@ -150,6 +150,12 @@ class Session:
         finally:
             self.interrupt.at_once = before
 
+    def stopped(self) -> Stopped:
+        """What to say after Ctrl-C: what became of the run."""
+        if self.resuming or (hasattr(self, "file") and self.file.published):
+            return Stopped(f"stopped; all that is done is in {self.out}: go on with 'thermorun resume {self.out}'.")
+        return Stopped("stopped before there was anything to save.")
+
     def discard(self) -> None:
         """Removes the file of a run that turned out not to be possible: it would only stand in the way of the name."""
         if not self.resuming and hasattr(self, "file"):
@@ -186,18 +192,18 @@ def session(
             under_way.discard()
             raise
         except KeyboardInterrupt:
-            kept = hasattr(under_way, "file") and under_way.file.published
-            raise Stopped(
-                f"stopped; all that is done is in {path}: go on with 'thermorun resume {path}'."
-                if kept or resume
-                else "stopped before there was anything to save."
-            ) from None
+            raise under_way.stopped() from None
         except MemoryError as error:
             under_way.discard()
             raise RunError(f"memory ran out ({error or 'no more to be had'}); take a smaller run.") from error
         except OSError as error:  # not of the run's file, which has a sentence of its own: the compile cache, say
             where = f" at {error.filename}" if error.filename else ""
             raise RunError(f"the run could not go on ({error.strerror or error}{where}).") from error
+        except Exception as error:
+            # What a compiler comes up with from whose callback a KeyboardInterrupt was lost.
+            if isinstance(error, RunError) or not interrupt.pending:
+                raise
+            raise under_way.stopped() from None
 
 
 def extend(

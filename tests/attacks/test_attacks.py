@@ -23,6 +23,7 @@ import battery  # noqa: E402  (a script of this folder)
         pytest.param(("full_disk.py", "--trials", 12, "--kinds", "free-energy", "excess-work"), marks=SLOW),
         ("damage.py", "--trials", 12, "--kinds", "free-energy", "excess-work"),
         ("lines.py", "--trials", 8, "--kinds", "free-energy"),
+        ("stops.py", "--trials", 2, "--kinds", "free-energy", "--most", 2, "--seconds", 30),
     ],
     ids=lambda words: words[0],
 )

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from thermorun.errors import InputError, RunError, Stopped, printable
+from thermorun.progress import ended_as_stopped
 
 # Each command's module and short help: a module is imported when its command is called, or its help is.
 _COMMANDS = {
@@ -82,7 +83,8 @@ def thermorun() -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line; errors become one sentence on stderr."""
     try:
-        code = thermorun.main(arguments, standalone_mode=False)
+        with ended_as_stopped():
+            code = thermorun.main(arguments, standalone_mode=False)
     except click.ClickException as error:
         fail(error.format_message(), 2)
     except InputError as error:

@@ -269,21 +269,21 @@ def hidden_law(options, backward, x, words, h, y, chances, p, s):
     ``p``      float64 (L,), written, as is ``s``.
     """
     if options.first > 0:
-        _draw_first_layer(backward, x, words[2:], y, chances)
-        hidden_fields(backward.v, backward.c, y, h)
+        _first_layer(backward, x, words[2:], h, y, chances)
     else:
         hidden_fields(backward.wbar, backward.shift, x, h)
     hidden_probabilities(h, options.encoding, p, s)
 
 
 @serial_kernel
-def _draw_first_layer(backward, x, words, y, chances):
-    """Bits from p(y | x), less 1/2, and these probabilities."""
+def _first_layer(backward, x, words, h, y, chances):
+    """Bits from p(y | x), less 1/2, these probabilities, and the fields of z."""
     hidden_fields(backward.wbar, backward.shift, x, y)
     hidden_probabilities(y, BITS, chances, chances)
     drawn = draw_hidden(chances, BITS, words)
     for b in range(y.size):
         y[b] = np.float64((drawn >> np.uint64(b)) & ONE) - 0.5
+    hidden_fields(backward.v, backward.c, y, h)
 
 
 @serial_kernel

@@ -219,6 +219,8 @@ def written(make, name):
         (lambda p: datasets.load(str(p)), "a folder that holds no pictures and no IDX files"),
         (lambda p: datasets.from_arrays([[0, 2]]), "from 0 to 2; give a threshold above which they are"),
         (lambda p: datasets.from_arrays([[0.0, np.nan]]), "not finite"),
+        (lambda p: datasets.from_arrays(np.ma.masked_array([[0, 1]], [[True, False]])), "array is masked in 1 places"),
+        (lambda p: datasets.images_from_arrays(np.full((9, 4), 1e30), np.arange(9) % 2), "pixels of size 1e"),
         (lambda p: datasets.from_arrays(np.zeros((0, 4))), "shape"),
         (lambda p: datasets.from_arrays(np.zeros((2, 4, 4, 3))), "colour images"),
         (lambda p: datasets.from_arrays(np.zeros((3, 4)), [1, 2]), "there must be one for each of 3 points"),

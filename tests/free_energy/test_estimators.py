@@ -156,6 +156,10 @@ def test_units_and_direction():
         ([], [1.0], 1.0, r"forward has shape \(0,\); it must be a list of at least one work."),
         ([[1.0]], [1.0], 1.0, r"forward has shape \(1, 1\)"),
         ([1.0], [1.0, np.nan, np.inf], 1.0, "reverse holds 1 works that are NaN or -inf; works must be numbers, or"),
+        (["a"], [1.0], 1.0, "forward is of type <U1; it must be real numbers."),
+        ([1.0], [1j], 1.0, "reverse is of type complex128; it must be real numbers."),
+        ([1.0], [[1.0], [1.0, 2.0]], 1.0, r"reverse cannot be made an array \(setting an array element"),
+        (np.ma.masked_array([1.0, 2.0], [False, True]), [1.0], 1.0, "forward is masked in 1 places; leave them out"),
         ([1.0], [1.0], -1.0, "beta is -1.0; it must be a positive finite number."),
     ],
 )

@@ -374,7 +374,8 @@ def test_bad_data(tmp_path):
         ([1.0], r"data holds 1 points; it must hold at least 2\."),
         (["a", "b"], r"is no array of numbers of shape \(n,\) or \(n, d\)\."),
         (np.ones((2, 2, 2)), r"is no array of numbers"),
-        ([[1.0], [1.0, 2.0]], r"is no array of numbers"),
+        ([[1.0], [1.0, 2.0]], r"data cannot be made an array"),
+        (np.ma.masked_array([1.0, 2.0], [False, True]), "data is masked in 1 places"),
     ]:
         with pytest.raises(InputError, match=sentence):
             learning.Learn(data=value)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from thermorun.arrays import Array
+from thermorun.arrays import Array, given
 from thermorun.errors import InputError
 
 Shape = tuple[int, int]
@@ -14,7 +14,7 @@ def pixels(x: ArrayLike, name: str) -> tuple[Array, Shape]:
 
     ``x`` is (points, D) or (points, rows, columns), with or without an axis of one channel.  Raises InputError.
     """
-    values = np.asarray(x)
+    values = given(name, x)
     if values.ndim == 4 and 1 in (values.shape[1], values.shape[3]):
         values = values[..., 0] if values.shape[3] == 1 else values[:, 0]
     if values.ndim == 4 and 3 in (values.shape[1], values.shape[3]):
@@ -41,7 +41,7 @@ def labels(values: ArrayLike, points: int, name: str) -> Array:
 
     Integers, whole floats, booleans, strings, as (points,) or a column, or one-hot rows.  Raises InputError.
     """
-    found = np.asarray(values)
+    found = given(f"labels of {name}", values)
     if found.ndim == 2 and found.shape[1] == 1:
         found = found[:, 0]
     if found.ndim == 2 and found.dtype.kind in "buif" and np.isin(found, (0, 1)).all() and (found.sum(1) == 1).all():

@@ -16,6 +16,8 @@ from thermorun.errors import InputError
 NAMES = ("digits", "mnist-012", "mnist")
 # What a data set of arrays is called.
 ARRAY = "array"
+# Of grey images: the squares of 784 such pixels can be added up in single precision.
+_LARGEST = 1e17
 # Above this grey value a pixel of the built-in sets is a one.
 _DIGITS_THRESHOLD, _MNIST_THRESHOLD = 7.0, 127.0
 
@@ -154,7 +156,7 @@ def images_from_arrays(
     need not tell them apart: one class is enough, without labels every image is a class of its own, and none is held
     out where that would leave too few of a class.  Raises InputError.
     """
-    grey, shape = normal.pixels(x, name)
+    grey, shape = _grey(x, name)
     given = normal.labels(np.arange(len(grey)) if labels is None else labels, len(grey), name)
     if test_x is None or test_labels is None:
         held_out = np.arange(len(grey)) % 3 == 2
@@ -162,7 +164,7 @@ def images_from_arrays(
         test_grey, test_given = grey[held_out], given[held_out]
         grey, given = grey[~held_out], given[~held_out]
     else:
-        test_grey, test_shape = normal.pixels(test_x, name)
+        test_grey, test_shape = _grey(test_x, name)
         if test_shape != shape:
             raise InputError(f"{name} has images of shape {shape}, but held-out ones of shape {test_shape}.")
         test_given = normal.labels(test_labels, len(test_grey), name)
@@ -182,6 +184,14 @@ def images_from_arrays(
         name, np.ascontiguousarray(grey[keep], np.float32), np.searchsorted(wanted, numbers[keep]),
         np.ascontiguousarray(test_grey[test_keep], np.float32), numbered, wanted, shape, test_numbers[test_keep], names,
     )  # fmt: skip
+
+
+def _grey(x: ArrayLike, name: str) -> tuple[Array, normal.Shape]:
+    """Pixels of images whose squares single precision can add up.  Raises InputError for larger ones."""
+    values, shape = normal.pixels(x, name)
+    if (largest := max(float(values.max()), -float(values.min()))) > _LARGEST:
+        raise InputError(f"{name} holds pixels of size {largest:.3g}; they must be at most {_LARGEST:g}: scale them.")
+    return values, shape
 
 
 def _fewest(labels: Array, kept: Array, classes: tuple[int | str, ...] | None) -> int:

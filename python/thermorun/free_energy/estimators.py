@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, minimize
 from scipy.special import expit, logsumexp
 
-from thermorun.arrays import Array
+from thermorun.arrays import Array, reals
 from thermorun.errors import InputError, require_positive
 from thermorun.estimates import Estimate, finite_or_none
 
@@ -207,7 +207,7 @@ def analyse_works(forward: ArrayLike, reverse: ArrayLike, beta: float = 1.0) -> 
 
 def require_works(name: str, values: ArrayLike) -> Array:
     """Works as an array (n,) of numbers, +inf among them.  Raises InputError for anything else."""
-    works = np.asarray(values, float)
+    works = reals(name, values)
     if works.ndim != 1 or not len(works):
         raise InputError(f"{name} has shape {works.shape}; it must be a list of at least one work.")
     bad = int(np.sum(np.isnan(works) | (works == -np.inf)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from thermorun.arrays import Array
+from thermorun.arrays import Array, reals
 from thermorun.errors import InputError, require_positive
 from thermorun.estimates import Estimate
 from thermorun.free_energy.estimators import (
@@ -47,7 +47,7 @@ def read_works(path: Path | str) -> tuple[Array, Array | None]:
                 }  # fmt: skip
             return _named(arrays, path)
         if path.suffix == ".npy":
-            table = np.asarray(np.load(path, allow_pickle=False), float)
+            table = reals(f"works, {path},", np.load(path, allow_pickle=False))
             table = table[:, None] if table.ndim == 1 else table
         else:
             rows = read_rows("works", path)
@@ -72,7 +72,7 @@ def _ended(works: Array) -> Array:
 def _named(arrays: dict[str, Array], path: Path) -> tuple[Array, Array | None]:
     if "forward" not in arrays:
         raise InputError(f"works is {path}, which holds {', '.join(arrays) or 'nothing'}; it must hold 'forward'.")
-    columns = {name: _ended(np.ravel(np.asarray(values, float))) for name, values in arrays.items()}
+    columns = {name: _ended(np.ravel(reals(f"works, {name} of {path},", values))) for name, values in arrays.items()}
     return columns["forward"], columns.get("reverse")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from thermorun.arrays import Array
+from thermorun.arrays import Array, given
 from thermorun.errors import InputError, short, words
 from thermorun.potentials import System
 from thermorun.potentials.exact import Data
@@ -71,11 +71,8 @@ def sample(name: str, value: Any) -> Sample:
 
 
 def _points(name: str, values: ArrayLike, where: str) -> Array:
-    try:
-        array = np.asarray(values)
-        numbers = array.astype(float) if array.dtype.kind in "fiub" else None
-    except ValueError:
-        numbers = None
+    array = given(f"{name}{where}", values)
+    numbers = array.astype(float) if array.dtype.kind in "fiub" else None
     if numbers is None or numbers.ndim not in (1, 2):
         raise InputError(f"{name}{where} is no array of numbers of shape (n,) or (n, d).")
     numbers = numbers[:, None] if numbers.ndim == 1 else numbers

@@ -265,8 +265,7 @@ class RunFile:
         ends = {}
         for rows in several:
             section, first, values = rows
-            if first < self._commits[self._names.index(section)]:
-                # A run that had to go back: what it writes again is not counted meanwhile.
+            if first < self._commits[self._names.index(section)]:  # it had to go back: not counted meanwhile
                 self._commit({section: first})
             table = self._checks.tables.get(section)
             for name, own in values.items():
@@ -282,10 +281,11 @@ class RunFile:
         self._commit(ends)
 
     def _commit(self, counts: Mapping[str, int]) -> None:
-        for section, rows in counts.items():
-            self._commits[self._names.index(section)] = rows
-        layout.put_rows(self._data("/", "commits"), 0, self._commits)
+        commits = self._commits.copy()
+        commits[[self._names.index(section) for section in counts]] = list(counts.values())
+        layout.put_rows(self._data("/", "commits"), 0, commits)
         self._file.flush()
+        self._commits = commits
 
     def _data(self, section: str, name: str) -> h5py.Dataset:
         """A dataset; to look one up takes HDF5 as long as to write a row."""

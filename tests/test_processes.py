@@ -159,3 +159,10 @@ def test_a_cache_of_kernels_that_others_may_write_is_refused(tmp_path):
     assert run.returncode == 1
     assert f"others may write {open_to_all}" in run.stderr
     assert not (tmp_path / "a.h5").exists()
+
+
+def test_more_parts_than_can_be_counted():
+    from thermorun.runs import session
+
+    with session() as under_way, pytest.raises(InputError, match="the run has 1000000000000000000000000000000 parts"):
+        under_way.part(10**30)

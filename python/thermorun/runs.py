@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from thermorun import cluster
 from thermorun.arrays import Array
-from thermorun.errors import DamagedFile, InputError, RunError, Stopped
+from thermorun.errors import DamagedFile, InputError, RunError, Stopped, short
 from thermorun.progress import Advance, Interrupt, interruptible, progress
 from thermorun.specs import Spec
 from thermorun.store import Cut, Earlier, Part, RunFile, is_complete, read_command, read_part, read_spec, reading
@@ -23,6 +23,8 @@ CHECKPOINT_EVERY = 20.0
 # A file that a run is writing may be caught between a number and its checksum: it is read again before it is called
 # damaged, so often and after so many seconds.
 _READS, _AGAIN = 3, 0.02
+# What Python counts of a range.
+_MOST_ENTRIES = 2**63 - 1
 
 
 class _EndOfShard(Exception):
@@ -85,6 +87,8 @@ class Session:
 
     def part(self, total: int) -> range:
         """Of ``total`` entries of the dimension that shards are cut along, those that are run here."""
+        if total > _MOST_ENTRIES:
+            raise InputError(f"the run has {short(total)} parts, more than can be counted; take fewer.")
         part = self._part
         if part is None and self._shard is not None:
             part = Part.of(*self._shard, total)

@@ -544,6 +544,8 @@ def test_no_rate_is_fast_enough():
         learning.learn(potential="trap", rules="gradient", accuracy=1e-6, tau=4.0)
     with pytest.raises(InputError, match=r"accuracy is 1e-06, which natural misses at tau 4, whatever"):
         learning.learn(potential="trap", rules="natural", accuracy=1e-6, tau=4.0)
+    with pytest.raises(InputError, match="accuracy is 5e-324, which natural misses at tau 4"):
+        learning.learn(potential="trap", rules="natural", accuracy=5e-324, tau=4.0)
 
 
 def test_theta_that_diverges():

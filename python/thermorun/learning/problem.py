@@ -157,7 +157,7 @@ class Problem:
         except InputError:
             return np.nan
         wanted = self.loss(self.spec.start) * (0.01 if self.spec.accuracy is None else self.spec.accuracy)
-        return float(np.log(max(found, 1e-300) / wanted))
+        return float(np.log(max(found, 1e-300)) - np.log(max(wanted, 1e-300)))
 
     def _matching_rate(self) -> float:
         """The constant rate that ends with the accuracy wanted, the smallest there is.  Raises InputError."""

@@ -189,6 +189,7 @@ class _Descent:
         return np.asarray((self.weights.T @ found.by_path[1:-1] * self.unit).ravel())
 
     def _found(self, unknowns: Array) -> gradients.PathGradient:
+        self.tick(0)  # a line search may take many of these
         problem = self.problem
         path, waits = problem.stairs(self._theta(unknowns))
         if (sentence := problem.why_invalid(path)) is not None:

@@ -74,6 +74,7 @@ def test_a_sweep_that_retrains_has_the_machines_of_trainings(machine):
     assert "trained for every row" in cold.summary()
 
 
+@pytest.mark.slow
 def test_an_adjoint_is_retrained_with_steps_no_longer_than_its_own(tmp_path):
     few = {"hidden": 4, "classes": (0, 1), "method": "adjoint", "shots": 1}
     computer.train(**few, trajectories=600, training_steps=10, out=tmp_path / "a.h5")

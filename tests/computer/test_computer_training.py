@@ -88,7 +88,8 @@ def test_closed_form_is_the_minimum(mask, weight_decay):
 
 
 @pytest.mark.parametrize(
-    ("optimiser", "rate", "updates"), [("plain", None, 2500), ("momentum", None, 2500), ("adam", 1.0, 500)]
+    ("optimiser", "rate", "updates"),
+    [("plain", None, 2500), pytest.param("momentum", None, 2500, marks=pytest.mark.slow), ("adam", 1.0, 500)],
 )
 def test_descent_converges_to_the_closed_form(optimiser, rate, updates):
     x, labels = two_classes()

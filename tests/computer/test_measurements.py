@@ -332,6 +332,7 @@ def test_sweeps_of_every_kind(quick):
         assert result.plot().axes
 
 
+@pytest.mark.slow
 def test_a_machine_trained_for_a_sweep_is_the_one_that_a_run_trains(quick):
     for method, more in (("closed-form", {}), ("onsager-machlup", {"trajectories": 20_000})):
         whole = computer.train(**{**QUICK, "hidden": 8}, method=method, **more)

@@ -111,7 +111,13 @@ def test_streams_are_those_of_the_kernels():
 
 @pytest.mark.parametrize(
     ("encoding", "tied", "first"),
-    [("softmax", False, 0), ("softmax", False, 2), ("sigmoid", False, 0), ("bits", False, 0), ("bits", True, 0)],
+    [
+        ("softmax", False, 0),
+        ("softmax", False, 2),
+        pytest.param("sigmoid", False, 0, marks=pytest.mark.slow),
+        ("bits", False, 0),
+        ("bits", True, 0),
+    ],
 )
 def test_file_and_threads_change_no_bit(tmp_path, encoding, tied, first):
     spec = cycles.CycleStudy(**SMALL, encoding=encoding, tied=tied, hidden=3, first_layer=first)

@@ -168,6 +168,7 @@ def test_learn_is_the_gradient_of_its_loss():
     assert sums[3] == pytest.approx((up - down) / (2 * h), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_learn_is_the_action_of_the_film_run_backwards():
     """The classifier's kernel on the reversed path gives the same loss, residuals and gradient."""
     path, field, free, J = lesson(6, 5, 50)

@@ -187,6 +187,7 @@ def test_work_theta_and_bias(name):
     assert np.all(np.diff(run.series["loss"].mean(axis=1)) < 0.02)
 
 
+@pytest.mark.slow
 def test_shift_of_few_particles():
     """Excess work beyond that of infinitely many particles: measured with 256, plain to see, as foretold to a third."""
     rule = learning.learn(potential="stiffness", rules="natural", particles=256, replicas=64, records=10)["natural"]

@@ -164,6 +164,7 @@ def measured(ensemble, blocks=8, windows=None):
     return fold(*ensemble.rows(windows, 0, blocks), windows, ensemble.system.beta)
 
 
+@pytest.mark.slow
 def test_a_slow_mode_that_one_diagonal_element_hides_is_in_the_other():
     """zeta(both, both) is nearly all fast and takes a short window, which would cut off a good part of (both, slow)."""
     windows = Windows(0.05, 9, np.zeros(2))

@@ -280,7 +280,7 @@ def test_free_energy_between_two_depths_of_a_morse_bond():
     ("potential", "theta", "friction"),
     [
         pytest.param(SLOPE, (0.0,), LENGTH**4 / 120, marks=pytest.mark.slow),
-        (ROTOR, (1.5, 0.4), (1 - 1 / iv(0, 1.5) ** 2)),
+        pytest.param(ROTOR, (1.5, 0.4), (1 - 1 / iv(0, 1.5) ** 2), marks=pytest.mark.slow),
     ],
 )
 def test_measured_friction_is_the_closed_form(potential, theta, friction):

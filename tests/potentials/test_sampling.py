@@ -279,6 +279,7 @@ def test_free_energy_behind_a_barrier():
     assert abs(result.delta_f.z(exact)) < 4
 
 
+@pytest.mark.slow
 def test_errors_of_draws_behind_a_barrier_are_calibrated():
     potential, _, theta, _, _ = CASES["barrier"]
     mean, fisher = (truth("barrier", theta)[i] for i in (1, 2))

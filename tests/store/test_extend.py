@@ -59,6 +59,7 @@ def test_shots(tmp_path):
     same_contents(package.extend(tmp_path / "c.h5", shots=3), computer.classify(tmp_path / "t.h5", shots=3, threads=1))
 
 
+@pytest.mark.slow
 def test_machines_and_pictures(tmp_path):
     """Machines of several rules that learn and make more; more pictures of machines that do not learn again."""
     settings = {"rules": ("closed-form", "online"), "hidden": 8, "dt": 0.01, "rounds": 3}

@@ -27,8 +27,7 @@ import thermorun  # noqa: F401  (sets how long OpenMP's threads spin)
 from thermokernels import random
 from thermokernels._jit import device, kernel, wide_vectors
 from thermokernels.random import BLOCK, LANES, fill_block
-from thermorun.learning import exponential_family
-from thermorun.potentials import compilation
+from thermorun.potentials import compilation, exponential_family
 
 DT = 0.005
 PULL, KICK = DT, np.sqrt(2 * DT)

@@ -191,3 +191,10 @@ def test_nothing_that_nobody_uses():
                 if not name.startswith("__") and text.count(name) < 2
             ]  # fmt: skip
     assert unused == []
+
+
+@pytest.mark.parametrize("bench", sorted((ROOT / "bench").glob("*.py")), ids=lambda path: path.stem)
+def test_benches_know_the_house(bench, monkeypatch):
+    """What they import is there, also where peers are not installed."""
+    monkeypatch.syspath_prepend(str(bench.parent))
+    import_module(bench.stem)

@@ -138,6 +138,18 @@ def test_differences_agree():
     check(System("gaussian", beta=2.0, mobility=0.5), path_of("gaussian", 12, 0.05), "exact", objective_2)
 
 
+def test_how_stiff_an_ensemble_found_it():
+    """In one step: by the largest curvature 4 b (3 x^2 - 1) of the first 256 particles where they start; never if exact."""
+    system = System("double-well", mobility=0.5)
+    x = system.equilibrium((3.0, 0.0), PARTICLES, seed=3)
+    found = system.path_gradient(x, [[3.0, 0.0], [5.0, 0.2]], objective, dt=0.02, seed=SEED)
+    curvature = np.max(np.abs(20 * (3 * x[0, 0, :256] ** 2 - 1)))
+    assert found.stiffest == pytest.approx(0.02 * 0.5 * curvature, rel=1e-6)
+    path = path_of("gaussian", 12, 0.05)
+    x = System("gaussian").equilibrium(path[0], 1024, seed=3)
+    assert System("gaussian").path_gradient(x, path, objective_2, dt=0.02, integrator="exact", seed=SEED).stiffest == 0
+
+
 @njit
 def scaled(x, theta):
     return theta[0] * x[0]

@@ -118,8 +118,8 @@ class ProtocolResult(Result):
         found = []
         if returns := sum(one.returns for one in self.rounds):
             found.append(
-                f"paths left the valid region {returns} times while searching and were moved back: the best path may"
-                " lie at its edge"
+                f"paths left the valid region, or that where steps hold, {returns} times while searching and were moved"
+                " back: the best path may lie at its edge"
             )
         gain = self.gains.get("found")
         if gain is not None and not gain.mean < -_PROGRESS * gain.stderr:

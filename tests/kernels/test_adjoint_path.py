@@ -139,7 +139,7 @@ def test_differences_agree():
 
 
 def test_how_stiff_an_ensemble_found_it():
-    """In one step: by the largest curvature 4 b (3 x^2 - 1) of the first 256 particles where they start; never if exact."""
+    """By the largest curvature 4 b (3 x^2 - 1) of the first 256 particles where they start; not at all if exact."""
     system = System("double-well", mobility=0.5)
     x = system.equilibrium((3.0, 0.0), PARTICLES, seed=3)
     found = system.path_gradient(x, [[3.0, 0.0], [5.0, 0.2]], objective, dt=0.02, seed=SEED)

@@ -13,6 +13,7 @@ from thermokernels.latent_cycle import (
     MARKOV,
     Backward,
     backward_of,
+    bits_of,
     copy_bits,
     draw_hidden,
     draw_visible,
@@ -50,7 +51,7 @@ def run_chains(row, options, mean, visible, first, seed, stream, states):
     one_hot = options.encoding != BITS
     mine = aligned_copy(row)
     w, _, a, _ = parts(mine, options, size)
-    wbar, shift, v, c = backward_of(mine, options, mean)
+    wbar, shift, upper = backward_of(mine, options, mean)
     limits = np.empty((hidden if one_hot else 1, 2, size), np.uint16)
     if one_hot:
         for b in range(hidden):
@@ -58,10 +59,10 @@ def run_chains(row, options, mean, visible, first, seed, stream, states):
             row_sum(w[b], a, field)
             thresholds(field, limits[b])
     for task in prange(TASKS):
-        backward = Backward(wbar, shift, v, c)  # Numba takes no named tuple of its own making into prange
+        backward = Backward(wbar, shift, upper)  # Numba takes no named tuple of its own making into prange
         x = aligned(1, size, row)[0]
         h = np.empty(hidden, row.dtype)
-        y, chances = np.empty(options.first, row.dtype), np.empty(options.first)
+        y, chances = np.empty(bits_of(options.first), row.dtype), np.empty(bits_of(options.first))
         field = np.empty(size, row.dtype)
         p, s = np.empty(hidden), np.empty(hidden)
         words = np.empty(2 * lanes_of_step(options, size), np.uint64)
@@ -128,12 +129,12 @@ def average_transitions(theta, options, mean, first, samples, seeds, sums):
         w, _, a, _ = parts(mine, options, size)
         backward = backward_of(mine, options, mean)
         h = np.empty(hidden, theta.dtype)
-        y, chances = np.empty(options.first, theta.dtype), np.empty(options.first)
+        y, chances = np.empty(bits_of(options.first), theta.dtype), np.empty(bits_of(options.first))
         x = aligned(1, size, theta)[0]
         field = np.empty(size, theta.dtype)
         p, s = np.empty(count), np.empty(hidden)
         limits = np.empty((2, size), np.uint16)
-        words = np.empty(2 * lanes_for((size + 1) // 2 + options.first), np.uint64)
+        words = np.empty(2 * lanes_for((size + 1) // 2 + bits_of(options.first)), np.uint64)
         after = words.view(np.uint32)[(size + 1) // 2 :]
         on = np.empty(hidden, np.intp)
         if options.encoding == BITS:

@@ -24,7 +24,8 @@ Arrays that all kernels share:
 ``seeds``    uint64, (models,).  A model is a pure function of its seed, whatever runs beside it.
 ``options``  a named tuple: hidden, L; encoding, one of the three above; tied, 1 for the equilibrium baseline (wbar = w,
              ascent of the joint likelihood); chain_steps, T double steps before a gradient; rate, decay, floor:
-             RMSProp's step, memory and addition to the root; first, B, or 0 without a first layer.
+             RMSProp's step, memory and addition to the root; first, B, or None without a first layer, of which no
+             machine code is made then.
 
 Random words: the stream's high half says what for, its low half which chain or state; the step is the double step of
 the chain.  The first words of a step choose the visible bits, the next ones the hidden state, the last a first layer.
@@ -57,14 +58,24 @@ _LOW = np.uint64(0xFFFFFFFF)
 _SETTLING = np.uint64(2**31)  # first of the lanes that no step reaches
 
 
-Backward = namedtuple("Backward", "wbar shift v c")
-"""What leads from x to z: wbar, the constant part of its fields, and v and c of a first layer."""
+Backward = namedtuple("Backward", "wbar shift upper")
+"""What leads from x to z: wbar, the constant part of its fields, and v and c of a first layer, or None."""
+
+
+# Numba leaves out what stands under the other answer to "is None", of arguments alone: hence these small functions.
+@device
+def bits_of(first):
+    """Bits of a first layer; none without one."""
+    if first is None:
+        return 0
+    return first
 
 
 @device
 def width(options):
     """Units that x acts on: those of a first layer, or the hidden ones."""
-    return options.first if options.first > 0 else options.hidden
+    bits = bits_of(options.first)
+    return bits if bits > 0 else options.hidden
 
 
 @device
@@ -77,21 +88,22 @@ def parts(row, options, size):
 
 
 @device
-def upper_parts(row, options):
-    """Views of v and c, empty without a first layer."""
-    n = options.hidden * options.first
-    end = row[row.size - (n + options.hidden if n > 0 else 0) :]
-    return end[:n].reshape((options.hidden, options.first)), end[n:]
+def upper_parts(row, hidden, first):
+    """Views of v and c; None without a first layer."""
+    if first is None:
+        return None
+    n = hidden * first
+    end = row[row.size - n - hidden :]
+    return end[:n].reshape((hidden, first)), end[n:]
 
 
 @device
 def backward_of(row, options, mean):
     """What leads from x to z."""
     _, wbar, _, abar = parts(row, options, mean.size)
-    v, c = upper_parts(row, options)
     shift = np.empty(abar.size, row.dtype)
     hidden_shift(wbar, abar, mean, shift)
-    return Backward(wbar, shift, v, c)
+    return Backward(wbar, shift, upper_parts(row, options.hidden, options.first))
 
 
 @serial_kernel
@@ -115,7 +127,7 @@ def visible_words(options, size):
 @device
 def lanes_of_step(options, size):
     """Philox calls of a double step."""
-    return lanes_for(visible_words(options, size) + (options.hidden if options.encoding == BITS else options.first))
+    return lanes_for(visible_words(options, size) + (options.hidden if options.encoding == BITS else bits_of(options.first)))
 
 
 @device
@@ -268,22 +280,23 @@ def hidden_law(options, backward, x, words, h, y, chances, p, s):
     ``y``      like x, (B,), written: the bits, drawn with ``chances``, float64 (B,), less 1/2.
     ``p``      float64 (L,), written, as is ``s``.
     """
-    if options.first > 0:
-        _first_layer(backward, x, words[2:], h, y, chances)
-    else:
-        hidden_fields(backward.wbar, backward.shift, x, h)
+    _fields_of_state(backward.wbar, backward.shift, backward.upper, x, words[2:], h, y, chances)
     hidden_probabilities(h, options.encoding, p, s)
 
 
 @serial_kernel
-def _first_layer(backward, x, words, h, y, chances):
-    """Bits from p(y | x), less 1/2, these probabilities, and the fields of z."""
-    hidden_fields(backward.wbar, backward.shift, x, y)
-    hidden_probabilities(y, BITS, chances, chances)
-    drawn = draw_hidden(chances, BITS, words)
-    for b in range(y.size):
-        y[b] = np.float64((drawn >> np.uint64(b)) & ONE) - 0.5
-    hidden_fields(backward.v, backward.c, y, h)
+def _fields_of_state(wbar, shift, upper, x, words, h, y, chances):
+    """Fields of z; with a first layer also its bits from p(y | x), less 1/2, and these probabilities."""
+    if upper is None:
+        hidden_fields(wbar, shift, x, h)
+    else:
+        hidden_fields(wbar, shift, x, y)
+        hidden_probabilities(y, BITS, chances, chances)
+        drawn = draw_hidden(chances, BITS, words)
+        for b in range(y.size):
+            y[b] = np.float64((drawn >> np.uint64(b)) & ONE) - 0.5
+        v, c = upper
+        hidden_fields(v, c, y, h)
 
 
 @serial_kernel

@@ -18,6 +18,7 @@ from thermokernels.latent_cycle import (
     HALF_WORD,
     ONE,
     backward_of,
+    bits_of,
     copy_bits,
     draw_hidden,
     draw_visible,
@@ -38,7 +39,6 @@ from thermokernels.latent_cycle import (
     upper_parts,
     visible_fields,
     visible_words,
-    width,
 )  # fmt: skip
 from thermokernels.products import add_rows, aligned, aligned_copy, copy
 
@@ -76,8 +76,8 @@ def _scratch(options, size, theta):
     return Scratch(
         aligned(steps + 1, size, theta),
         np.empty(steps, np.uint64),
-        np.empty((steps, options.first), theta.dtype),
-        np.empty((steps, options.first)),
+        np.empty((steps, bits_of(options.first)), theta.dtype),
+        np.empty((steps, bits_of(options.first))),
         np.empty((steps, hidden)),
         np.empty((steps, hidden)),
         np.empty((hidden if options.encoding != BITS else 1, 2, size), np.uint16),
@@ -146,21 +146,30 @@ def visible_gradient(options, states, fields, by_point, whole, batch, g_w, g_a):
 @serial_kernel
 def _hidden_gradient(options, scratch, mean, whole, visits, gradient):
     """Eqs. 16d and 17, of every layer on the way from x to z."""
-    states, bits, chances = scratch.states, scratch.bits, scratch.chances
+    states = scratch.states
     worth = np.empty(states.size)
     slopes = np.empty((states.size, options.hidden))
     for t in range(states.size):
         worth[t] = whole[states[t]] / visits[states[t]] if options.encoding != BITS else whole[t]
         field_gradient(states[t], scratch.probabilities[t], scratch.sigmoids[t], options.encoding, slopes[t])
-    if options.first > 0:
-        g_v, g_c = upper_parts(gradient, options)
-        _layer_gradient(worth, slopes, bits, np.zeros(options.first, mean.dtype), g_v, g_c)
-        slopes = np.empty(bits.shape)
-        for t in range(states.size):
-            for b in range(options.first):
-                slopes[t, b] = bits[t, b] + 0.5 - chances[t, b]
+    slopes = _through_bits(upper_parts(gradient, options.hidden, options.first), worth, slopes, scratch)
     _, g_wbar, _, g_abar = parts(gradient, options, mean.size)
     _layer_gradient(worth, slopes, scratch.fantasies[: states.size], mean, g_wbar, g_abar)
+
+
+@serial_kernel
+def _through_bits(g_upper, worth, slopes, scratch):
+    """Slopes of the fields that x acts on, from those of z, after the gradient of a first layer's v and c."""
+    if g_upper is None:
+        return slopes
+    bits, chances = scratch.bits, scratch.chances
+    g_v, g_c = g_upper
+    _layer_gradient(worth, slopes, bits, np.zeros(bits.shape[1], bits.dtype), g_v, g_c)
+    slopes = np.empty(bits.shape)
+    for t in range(bits.shape[0]):
+        for b in range(bits.shape[1]):
+            slopes[t, b] = bits[t, b] + 0.5 - chances[t, b]
+    return slopes
 
 
 @serial_kernel
@@ -318,54 +327,65 @@ def largest_of(sizes):
     return largest
 
 
+@serial_kernel
+def _train_model(m, state, data, mean, sizes, first, options, seeds, trace):
+    """The same for one model."""
+    theta, square, visible, status = state
+    points, size = data.shape[0], mean.size
+    hidden, steps = options.hidden, options.chain_steps
+    row = aligned_copy(theta[m])
+    scratch = _scratch(options, size, theta)
+    fantasies = scratch.fantasies
+    largest = largest_of(sizes)
+    batch_words = np.empty(2 * lanes_for(largest), np.uint64)
+    batches = aligned(largest, size, theta)
+    gradient = aligned(1, theta.shape[1], theta)[0]
+    copy_bits(visible[m], fantasies[0])
+    for k in range(sizes.size):
+        if status[m] != 0:
+            trace[m, k] = np.nan
+            continue
+        step = first + k
+        _chain(row, options, mean, scratch, seeds[m], CHAIN, step * steps)
+        batch = batches[: sizes[k]]
+        draw_words(batch_words, seeds[m], BATCH, step)
+        chosen = batch_words.view(np.uint32)
+        for n in range(sizes[k]):
+            copy_bits(data[(np.uint64(chosen[n]) * np.uint64(points)) >> HALF_WORD], batch[n])
+        trace[m, k] = _gradient(row, options, mean, scratch, batch, gradient)
+        if not math.isfinite(trace[m, k]):
+            status[m] = step + 1
+            continue
+        if options.encoding != BITS:
+            _, _, g_a, _ = parts(gradient, options, size)
+            for i in range(size):
+                g_a[i] = 0
+        rmsprop(row, square[m], gradient, options.rate, options.decay, options.floor)
+        if options.tied:
+            copy(row[hidden * size :], row[: hidden * size])
+        copy(fantasies[0], fantasies[steps])
+    copy(theta[m], row)
+    for i in range(size):
+        visible[m, i] = np.uint8(fantasies[0, i])
+
+
 @kernel
 def train(state, data, mean, sizes, first, options, seeds, trace):
-    """Gradient steps ``first`` to ``first + len(sizes) - 1`` of many models, each on one persistent chain.
+    for m in prange(state.theta.shape[0]):
+        _train_model(np.int64(m), state, data, mean, sizes, first, options, seeds, trace)
 
-    ``state``    ``State``; updated.
-    ``sizes``    intp (steps,): points in every minibatch, drawn with replacement.
-    ``trace``    float64 (models, steps), written: the minibatch log-likelihood of App. A.3.
 
-    One-hot models keep a as it is, because w absorbs it (Eq. 20).
-    """
-    theta, square, visible, status = state
-    models, points, size = theta.shape[0], data.shape[0], mean.size
-    hidden, steps = options.hidden, options.chain_steps
-    for m in prange(models):
-        row = aligned_copy(theta[m])
-        scratch = _scratch(options, size, theta)
-        fantasies = scratch.fantasies
-        largest = largest_of(sizes)
-        batch_words = np.empty(2 * lanes_for(largest), np.uint64)
-        batches = aligned(largest, size, theta)
-        gradient = aligned(1, theta.shape[1], theta)[0]
-        copy_bits(visible[m], fantasies[0])
-        for k in range(sizes.size):
-            if status[m] != 0:
-                trace[m, k] = np.nan
-                continue
-            step = first + k
-            _chain(row, options, mean, scratch, seeds[m], CHAIN, step * steps)
-            batch = batches[: sizes[k]]
-            draw_words(batch_words, seeds[m], BATCH, step)
-            chosen = batch_words.view(np.uint32)
-            for n in range(sizes[k]):
-                copy_bits(data[(np.uint64(chosen[n]) * np.uint64(points)) >> HALF_WORD], batch[n])
-            trace[m, k] = _gradient(row, options, mean, scratch, batch, gradient)
-            if not math.isfinite(trace[m, k]):
-                status[m] = step + 1
-                continue
-            if options.encoding != BITS:
-                _, _, g_a, _ = parts(gradient, options, size)
-                for i in range(size):
-                    g_a[i] = 0
-            rmsprop(row, square[m], gradient, options.rate, options.decay, options.floor)
-            if options.tied:
-                copy(row[hidden * size :], row[: hidden * size])
-            copy(fantasies[0], fantasies[steps])
-        copy(theta[m], row)
-        for i in range(size):
-            visible[m, i] = np.uint8(fantasies[0, i])
+@serial_kernel
+def _fields_given_bits(wbar, shift, upper, x, bits, chances, h):
+    """Fields of z; with a first layer from its ``bits``, and p(y = 1 | x) of these."""
+    if upper is None:
+        hidden_fields(wbar, shift, x, h)
+    else:
+        lower = np.empty(bits.size, bits.dtype)
+        hidden_fields(wbar, shift, x, lower)
+        hidden_probabilities(lower, BITS, chances, chances)
+        v, c = upper
+        hidden_fields(v, c, bits, h)
 
 
 @serial_kernel
@@ -380,16 +400,13 @@ def two_step_gradient(row, options, mean, fantasies, bits, states, batch, gradie
     """
     hidden = options.hidden
     backward = backward_of(row, options, mean)
-    lower, upper = np.empty(width(options), row.dtype), np.empty(hidden, row.dtype)
+    h = np.empty(hidden, row.dtype)
     chances = np.empty(bits.shape)
     probabilities = np.empty((states.size, hidden))
     sigmoids = np.empty((states.size, hidden))
     for t in range(states.size):
-        hidden_fields(backward.wbar, backward.shift, fantasies[t], lower)
-        if options.first > 0:
-            hidden_probabilities(lower, BITS, chances[t], chances[t])
-            hidden_fields(backward.v, backward.c, bits[t], upper)
-        hidden_probabilities(upper if options.first > 0 else lower, options.encoding, probabilities[t], sigmoids[t])
+        _fields_given_bits(backward.wbar, backward.shift, backward.upper, fantasies[t], bits[t], chances[t], h)
+        hidden_probabilities(h, options.encoding, probabilities[t], sigmoids[t])
     unused = np.empty((0, 2, 0), np.uint16), np.empty(0, np.uint64)
     scratch = Scratch(
         fantasies, states, bits, chances, probabilities, sigmoids, unused[0], unused[1], np.empty(hidden, np.intp)

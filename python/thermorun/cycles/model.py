@@ -28,7 +28,7 @@ class KernelOptions(NamedTuple):
     rate: float
     decay: float
     floor: float
-    first: int
+    first: int | None
 
 
 def state_count(encoding: str, hidden: int) -> int:
@@ -54,7 +54,7 @@ def kernel_options(
     first: int = 0,
 ) -> KernelOptions:
     """The settings as kernels take them."""
-    return KernelOptions(hidden, ENCODINGS[encoding], int(tied), chain_steps, learning_rate, decay, floor, first)
+    return KernelOptions(hidden, ENCODINGS[encoding], int(tied), chain_steps, learning_rate, decay, floor, first or None)
 
 
 @dataclass(frozen=True)

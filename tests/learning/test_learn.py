@@ -582,7 +582,7 @@ def test_command(tmp_path):
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):
-    words = ("learn", "--potential", "stiffness", "--particles", "200000", "--steps", "50000", "--out", "a.h5")
+    words = ("learn", "--potential", "stiffness", "--particles", "20000", "--steps", "50000", "--out", "a.h5")
 
     def begun():
         try:

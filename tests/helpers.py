@@ -138,6 +138,19 @@ def thermorun(*words, folder):
     return SimpleNamespace(returncode=left.value.code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
+@contextlib.contextmanager
+def undrawn():
+    """Pictures are composed, named and put in their places, but not drawn: for tests that look at something else."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure.savefig
+    Figure.savefig = lambda figure, path, **_: Path(path).write_bytes(b"thermorun")
+    try:
+        yield
+    finally:
+        Figure.savefig = drawn
+
+
 def in_process_of_its_own(*words, folder, **more):
     """The same as a user has it, in a process of its own."""
     command = [sys.executable, "-m", "thermorun", *map(str, words)]

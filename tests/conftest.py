@@ -1,5 +1,6 @@
 """Slow tests run only when asked for; and a fixture that sets thread counts."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -8,11 +9,15 @@ import pytest
 
 import helpers  # noqa: F401  sets NUMBA_NUM_THREADS before Numba is imported
 
+# What is compiled stays: to look for cycles among so many objects, again and again, is a twentieth of the time.
+gc.set_threshold(50_000)
+
 # The files that take longest begin: one of them at the end would leave the other worker without work.
 LONGEST = (
     "test_learn.py", "test_check.py", "test_dynamics.py", "test_friction.py", "test_sampling.py", "test_domains.py",
     "test_jit.py", "test_pages.py", "test_cycles.py", "test_computer_commands.py", "test_cluster.py",
-    "test_latent_cycle.py", "test_commands.py", "test_excess_work.py", "test_measure.py",
+    "test_latent_cycle.py", "test_commands.py", "test_excess_work.py", "test_measure.py", "test_protocol.py",
+    "test_adjoint.py", "test_merge.py", "test_attacks.py", "test_generative.py",
 )  # fmt: skip
 
 

@@ -17,6 +17,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before Numba is imported: the tests compare one thread with two, on a single core too.
 os.environ.setdefault("NUMBA_NUM_THREADS", str(max(2, os.cpu_count() or 1)))
+# Two workers with two threads each share two cores: whoever waits for work leaves them to the other.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import h5py
 import numpy as np
@@ -134,6 +136,19 @@ def thermorun(*words, folder):
     finally:
         os.chdir(before)
     return SimpleNamespace(returncode=left.value.code, stdout=out.getvalue(), stderr=err.getvalue())
+
+
+@contextlib.contextmanager
+def undrawn():
+    """Pictures are composed, named and put in their places, but not drawn: for tests that look at something else."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure.savefig
+    Figure.savefig = lambda figure, path, **_: Path(path).write_bytes(b"thermorun")
+    try:
+        yield
+    finally:
+        Figure.savefig = drawn
 
 
 def in_process_of_its_own(*words, folder, **more):

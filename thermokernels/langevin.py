@@ -84,7 +84,7 @@ class Builder:
         d, p = dimension, parameters
         self.load = unrolled("s, i", [f"s[{k * BLOCK} + i]" for k in range(d)], d)
         self.store = stores(d, 0, domain=domain)
-        self.store_force = stores(d, d * BLOCK)
+        self.store_force = stores(d, (d + p) * BLOCK)
         self.store_gradient = stores(p, d * BLOCK, scalar=False)
         self.theta_of = unrolled("row", [f"row[{j}]" for j in range(p)], 0)
         self.coefficients_of = unrolled("row", [f"row[{j}]" for j in range(columns(integrator, d))], 0)
@@ -101,7 +101,7 @@ class Builder:
     def evaluate(self):
         energy, force, gradient = self.energy, self.force, self.gradient
         load, store_force, store_gradient, theta_of = self.load, self.store_force, self.store_gradient, self.theta_of
-        take_block, _ = _copies(self.dimension)
+        (take_block, _), give_block = _copies(self.dimension), _gives(self.dimension, self.parameters)
         d, p = self.dimension, self.parameters
 
         @device
@@ -112,7 +112,7 @@ class Builder:
                 here = load(s, i)
                 s[(2 * d + p) * BLOCK + i] = energy(here, theta)
                 store_gradient(s, i, gradient(here, theta))
-                store_force(s[p * BLOCK :], i, force(here, theta))
+                store_force(s, i, force(here, theta))
 
         # Serial: most calls are about few points, and threads take longer to start than those take.
         def evaluate(x, theta, values):
@@ -123,11 +123,7 @@ class Builder:
                     count = min(BLOCK, particles - begin)
                     take_block(s, x[r], begin)
                     evaluate_block(s, count, theta[r])
-                    copy(values[r, 0, begin:], s[(2 * d + p) * BLOCK :][:count])
-                    for k in range(d):
-                        copy(values[r, 1 + k, begin:], s[(d + p + k) * BLOCK :][:count])
-                    for j in range(p):
-                        copy(values[r, 1 + d + j, begin:], s[(d + j) * BLOCK :][:count])
+                    give_block(values[r], s, begin, count)
 
         return self.finish(evaluate, serial_kernel)
 
@@ -344,6 +340,21 @@ def _copies(dimension):
                 row[begin + i] = s[k * BLOCK + i]
 
     return take_block, put_block
+
+
+@cache
+def _gives(dimension, parameters):
+    d, p = dimension, parameters
+
+    @device
+    def give_block(values, s, begin, count):
+        """Energy, force and dE/dtheta of a block, from its scratch to where the particles' values are."""
+        wide_vectors()
+        for row in range(1 + d + p):
+            column = 2 * d + p if row == 0 else d + p + row - 1 if row <= d else row - 1
+            copy(values[row, begin:], s[column * BLOCK :][:count])
+
+    return give_block
 
 
 @cache

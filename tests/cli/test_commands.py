@@ -10,7 +10,7 @@ import h5py
 import pytest
 from click.testing import CliRunner
 
-from helpers import in_process_of_its_own, refused, thermorun
+from helpers import in_process_of_its_own, refused, thermorun, undrawn
 from thermorun.cli import _COMMANDS
 from thermorun.cli import thermorun as group
 
@@ -55,6 +55,7 @@ def test_did_you_mean(tmp_path):
     refused(run, "'float16' is not one of 'float32', 'float64'")
 
 
+@undrawn()
 def test_default_names_say_what_is_in_a_file(tmp_path):
     """And do not collide: the same run again has the same name, another one has another."""
     words = ("free-energy", *SMALL, "--json")
@@ -76,6 +77,7 @@ def test_json_is_one_object_and_nothing_else(tmp_path):
     assert (report["seed"], report["file"], report["pictures"]) == (3, "a.h5", ["a.png"])
 
 
+@undrawn()
 def test_files_of_other_runs_and_of_others(tmp_path):
     assert thermorun("free-energy", "--out", "a.h5", *SMALL, folder=tmp_path).returncode == 0
     other = thermorun("free-energy", "--out", "a.h5", "--seed", 1, *SMALL, folder=tmp_path)
@@ -116,6 +118,7 @@ def test_data_never_end_as_a_picture(tmp_path):
     assert run.returncode == 2 or h5py.is_hdf5(tmp_path / "run.png")
 
 
+@undrawn()
 def test_tables_fit_eighty_columns(tmp_path):
     run = thermorun("free-energy", *SMALL, folder=tmp_path)
     lines = run.stdout.split("file ")[0].splitlines()

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from helpers import in_process_of_its_own, interrupted, refused, thermorun
+from helpers import in_process_of_its_own, interrupted, refused, thermorun, undrawn
 
 SMALL = ["--hidden", "6", "--teacher-epochs", "5", "--scale", "100", "--shots", "2"]
 LONG = ["computer", "train", *SMALL, "--method", "onsager-machlup", "--trajectories", "80000"]
@@ -18,6 +18,7 @@ def said(run):
     return json.loads(run.stdout)
 
 
+@undrawn()  # but for the first, in a process of its own
 def test_train_classify_sweep_export(tmp_path):
     report = said(in_process_of_its_own("computer", "train", *SMALL, "--out", "a.h5", "--json", folder=tmp_path))
     row = report["results"][0]
@@ -85,11 +86,13 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, words, sentence):
 
 
 @pytest.fixture(scope="module")
+@undrawn()
 def whole(tmp_path_factory):
     return said(thermorun(*LONG, "--out", "whole.h5", "--json", folder=tmp_path_factory.mktemp("whole")))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@undrawn()
 def test_ctrl_c_saves_and_kill_and_resume_give_the_same_bits(tmp_path, whole, number):
     out = tmp_path / "stopped.h5"
     stopped = interrupted(
@@ -112,6 +115,7 @@ def test_ctrl_c_saves_and_kill_and_resume_give_the_same_bits(tmp_path, whole, nu
         ),
     ],
 )
+@undrawn()
 def test_ctrl_c_is_heard_in_every_phase(tmp_path, words):
     assert thermorun("computer", "train", *SMALL, "--out", "a.h5", folder=tmp_path).returncode == 0
     out = tmp_path / "long.h5"

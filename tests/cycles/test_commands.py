@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import thermorun as package
-from helpers import in_process_of_its_own, interrupted, refused, thermorun
+from helpers import in_process_of_its_own, interrupted, refused, thermorun, undrawn
 
 FAST = ("--models", 2, "--epochs", 3, "--steps-per-epoch", 4, "--chain-steps", 5, "--samples", 32, "--count-steps", 999)
 
@@ -55,7 +55,8 @@ def test_a_file_stands_alone(study, tmp_path):
     """Moved to a place without its data, everything but other data can be had from it."""
     folder, report = study
     shutil.copy(folder / "study.h5", tmp_path / "moved.h5")
-    text = thermorun("cycles", "analyse", "moved.h5", "--model", 0, folder=tmp_path)
+    with undrawn():
+        text = thermorun("cycles", "analyse", "moved.h5", "--model", 0, folder=tmp_path)
     assert text.returncode == 0
     assert "Latent cycles on own.npz" in text.stdout
     assert max(map(len, text.stdout.splitlines())) <= 80
@@ -66,7 +67,8 @@ def test_a_file_stands_alone(study, tmp_path):
     wanted = {"training", "indicators", "autocorrelation", "portrait-model-1", "cycle-model-1"}
     assert {name.removeprefix("moved-").removesuffix(".png") for name in again["pictures"]} == wanted
     assert all((tmp_path / picture).stat().st_size > 10_000 for picture in again["pictures"])
-    more = command("analyse", "moved.h5", "--samples", 64, "--out", "more.h5", "--model", 0, folder=tmp_path)
+    with undrawn():
+        more = command("analyse", "moved.h5", "--samples", 64, "--out", "more.h5", "--model", 0, folder=tmp_path)
     assert more["spec"]["samples"] == 64
     assert more["results"] != report["results"]
     assert package.resume(tmp_path / "moved.h5").rows() == report["results"]
@@ -145,6 +147,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(study, tmp_path, words, sente
     assert list(tmp_path.iterdir()) == []
 
 
+@undrawn()
 def test_ctrl_c_saves_and_resume_gives_the_same_bits(tmp_path):
     long = ("--models", "2", "--epochs", "300", "--steps-per-epoch", "20", "--samples", "32", "--count-steps", "999")
     whole = command("train", *long, "--out", "whole.h5", folder=tmp_path)

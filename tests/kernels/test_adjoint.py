@@ -35,7 +35,7 @@ def end_of(start, fields, couplings, physics, first, steps):
     """The kernel's forward pass: states at the end of every segment, and status."""
     marks = np.full((segments(steps), *start.shape), np.nan, start.dtype)
     status = np.zeros(len(start), np.int64)
-    forward(start, marks, status, fields, couplings, physics, (first, steps), NOISE)
+    forward(start, marks, status, fields, couplings.astype(start.dtype), physics, (first, steps), NOISE)
     return marks, status
 
 
@@ -45,7 +45,8 @@ def gradient(start, fields, couplings, physics, first, steps, slopes):
     at_start, units = slopes.copy(), start.shape[1]
     of_fields, of_couplings = np.full_like(start, np.nan), np.full((units, units), np.nan)
     backward(
-        start, marks, at_start, fields, couplings, physics, (first, steps), NOISE, of_fields, of_couplings,
+        start, marks, at_start, fields, couplings.astype(start.dtype), physics, (first, steps), NOISE, of_fields,
+        of_couplings,
     )  # fmt: skip
     return marks[-1], at_start, of_fields, of_couplings
 
@@ -63,7 +64,7 @@ def test_gradient_is_the_twin(trajectories, units, steps, limit, dtype, bound):
     start, fields = start_and_fields(trajectories, units, dtype)
     start, physics = np.clip(start, -0.99 * limit, 0.99 * limit), PHYSICS._replace(limit=limit)
     slopes = np.random.default_rng(1).normal(size=start.shape).astype(dtype)
-    couplings = symmetric(units)
+    couplings = symmetric(units).astype(dtype)
     mine = gradient(start, fields, couplings, physics, 1000, steps, slopes)
     twin = naive.adjoint(
         *(array.astype(float) for array in (start, fields, couplings)), physics, 1000, steps, SEED, STREAM,

@@ -39,9 +39,9 @@ NO_AVX512 = pytest.param(
 )
 
 
-# Modules whose kernels sum: some at every run, all of them with the slow tests.
-FEW = "test_trap", "test_network"
-ALL = (*FEW, "test_onsager_machlup", "test_adjoint", "test_latent_cycle", "test_adjoint_path")
+# Modules whose kernels sum: one at every run, all of them with the slow tests.
+FEW = ("test_trap",)
+ALL = (*FEW, "test_network", "test_onsager_machlup", "test_adjoint", "test_latent_cycle", "test_adjoint_path")
 
 
 @pytest.mark.parametrize(

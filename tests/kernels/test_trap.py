@@ -68,8 +68,8 @@ class Ensemble:
     def drive(self, steps, theta, first=0, rows=()):
         record = np.full((len(rows), self.replicas, self.blocks, len(DRIVE_COLUMNS)), np.nan)
         drive(
-            self.x, self.work, self.heat, self.particles, first, steps, theta, (np.uint64(SEED), np.uint64(NOISE)),
-            np.array(rows, np.intp), record,
+            self.x, self.work, self.heat, self.particles, first, steps, np.array(theta, order="C"),
+            (np.uint64(SEED), np.uint64(NOISE)), np.array(rows, np.intp), record,
         )  # fmt: skip
         return record
 

@@ -13,7 +13,7 @@ from scipy.integrate import quad, solve_ivp
 from scipy.optimize import minimize
 
 import thermorun as tr
-from helpers import in_process_of_its_own, interrupted, refused, thermorun, z_score
+from helpers import in_process_of_its_own, interrupted, refused, thermorun, undrawn, z_score
 from thermorun import learning, plots, potentials, runs
 from thermorun.errors import InputError, RunError, Stopped
 from thermorun.estimates import over_replicas
@@ -570,7 +570,8 @@ def test_command(tmp_path):
     assert report["theorem"]["exponent"] < -1
     assert {"mean", "stderr", "exact", "z"} == report["theorem"]["deviations"][0]["deviation"].keys()
     assert (tmp_path / "a.png").stat().st_size > 10_000
-    table = thermorun("resume", "a.h5", folder=tmp_path)
+    with undrawn():
+        table = thermorun("resume", "a.h5", folder=tmp_path)
     assert "Learning of stiffness" in table.stdout
     assert "…" not in table.stdout
     assert max(map(len, table.stdout.splitlines())) <= 80
@@ -582,7 +583,7 @@ def test_command(tmp_path):
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):
-    words = ("learn", "--potential", "stiffness", "--particles", "200000", "--steps", "50000", "--out", "a.h5")
+    words = ("learn", "--potential", "stiffness", "--particles", "20000", "--steps", "50000", "--out", "a.h5")
 
     def begun():
         try:

@@ -76,15 +76,17 @@ def coefficients(
     out = np.empty((*theta.shape[:-1], d + 2 * d * d))
     points, where = np.unique(theta.reshape(-1, theta.shape[-1]), axis=0, return_inverse=True)
     shapes = [potential.quadratic(tuple(point.tolist())) for point in points]
-    modes = [(*np.linalg.eigh(precision), mean) for precision, mean in shapes]
-    rows, times = out.reshape(-1, out.shape[-1]), np.broadcast_to(steps, theta.shape[:-1]).ravel()
-    betas = np.broadcast_to(beta, theta.shape[:-1]).ravel()
-    for n, index in enumerate(where.ravel()):
-        stiffness, vectors, mean = modes[index]
-        decay = np.exp(-mobility * stiffness * times[n])
-        spread = np.sqrt(-np.expm1(-2 * mobility * stiffness * times[n]) / (betas[n] * stiffness))
-        shrink = vectors * decay @ vectors.T
-        rows[n] = np.concatenate([mean - shrink @ mean, shrink.ravel(), (vectors * spread @ vectors.T).ravel()])
+    stiffness, vectors = np.linalg.eigh(np.array([precision for precision, _ in shapes]).reshape(-1, d, d))
+    mean = np.array([mean for _, mean in shapes]).reshape(-1, d)
+    stiffness, vectors, mean = (of_points[where.ravel()] for of_points in (stiffness, vectors, mean))
+    rows, times = out.reshape(-1, out.shape[-1]), np.broadcast_to(steps, theta.shape[:-1]).reshape(-1, 1)
+    betas = np.broadcast_to(beta, theta.shape[:-1]).reshape(-1, 1)
+    decay = np.exp(-mobility * stiffness * times)
+    spread = np.sqrt(-np.expm1(-2 * mobility * stiffness * times) / (betas * stiffness))
+    back = vectors.swapaxes(1, 2)
+    shrink, kick = (vectors * size[:, None] @ back for size in (decay, spread))
+    rows[:, :d] = mean - (shrink @ mean[..., None])[..., 0]
+    rows[:, d : d + d * d], rows[:, d + d * d :] = shrink.reshape(-1, d * d), kick.reshape(-1, d * d)
     return out
 
 

@@ -216,7 +216,7 @@ class Potential:
         if not self.domain.everywhere:
             points = self.domain.wrapped(points)
         values = np.empty((1, 1 + self.dimension + len(self.parameters), len(points)))
-        self._fill(np.ascontiguousarray(points.T)[None], np.asarray(theta, float)[None], values)
+        self._fill(np.array(points.T, order="C")[None], np.asarray(theta, float)[None], values)
         if not self.domain.everywhere:
             outside = ~self.domain.inside(points)
             values[0, 0, outside | np.isnan(values[0, 0])], values[0, 1:, outside] = np.inf, np.nan

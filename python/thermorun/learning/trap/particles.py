@@ -93,7 +93,7 @@ class OpenLoop(Ensemble):
         record = np.empty((len(points), plan.replicas, self.blocks, len(trap.DRIVE_COLUMNS)))
         trap.drive(
             self.x, self.work, self.heat, particles, first, plan.scheme.steps[first:last],
-            np.ascontiguousarray(self.centres[:, first : last + 1]), self.noise, points - first, record,
+            self.centres[:, first : last + 1].copy(), self.noise, points - first, record,
         )  # fmt: skip
         means = dict(zip(trap.DRIVE_COLUMNS, np.moveaxis(record.sum(axis=2), -1, 0) / particles, strict=True))
         spare = particles - 1 if particles > 1 else np.nan

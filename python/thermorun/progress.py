@@ -3,11 +3,14 @@
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 Advance = Callable[[int], None]
+# Seconds of work between two moments at which a run hears a stop.
+_PIECE = 0.2
 
 
 @contextmanager
@@ -55,6 +58,20 @@ def progress(description: str, total: int, unit: str, enabled: bool = True) -> I
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=total or None)
         yield lambda amount: bar.advance(task, amount)
+
+
+def pieces(first: int, total: int, seconds: float = _PIECE) -> Iterator[range]:
+    """Cuts steps ``first`` to ``total`` - 1 so that each piece takes about so long, and a stop is heard between them.
+
+    Their sizes follow the clock: what is done in the block must not depend on where they end.
+    """
+    count = 1
+    while first < total:
+        piece = range(first, min(first + count, total))
+        began = time.monotonic()
+        yield piece
+        share = seconds / max(time.monotonic() - began, 1e-3)
+        first, count = piece.stop, max(1, int(len(piece) * min(2.0, share)))
 
 
 class Interrupt:

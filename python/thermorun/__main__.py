@@ -1,5 +1,45 @@
-"""``python -m thermorun`` is ``thermorun``."""
+"""``thermorun``, and ``python -m thermorun``: the command line, which Ctrl-C and SIGTERM end in one sentence.
 
-from thermorun.cli import main
+They may come before there is a command line, while it is imported, and while Python ends: from the first line here to
+the last they never end in a traceback, nor in silence.
+"""
 
-main()
+import os
+import signal
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+
+def main() -> NoReturn:
+    """Runs the command line of this process."""
+    ours = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in ours:
+        signal.signal(number, _stopped)
+    sys.unraisablehook = _unraisable
+    from thermorun.cli import main as run
+
+    try:
+        run()
+    finally:  # nothing is left to be stopped
+        for number in ours:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _stopped(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends a process that has not begun anything; an exception might be lost in what is being imported."""
+    os.write(2, b"thermorun: stopped.\n")
+    os._exit(130)
+
+
+def _unraisable(about: "UnraisableHookArgs") -> None:
+    """Says nothing of a KeyboardInterrupt that found Python in a callback: the run has it noted, and stops."""
+    if not issubclass(about.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(about)
+
+
+if __name__ == "__main__":
+    main()

@@ -98,29 +98,24 @@ class Interrupt:
 
 
 @contextmanager
-def ended_as_stopped() -> Iterator[None]:
-    """SIGTERM is Ctrl-C also before a run has begun and after its end: one sentence, and out."""
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Handles Ctrl-C and SIGTERM by an ``Interrupt``; outside the main thread, and where they are ignored, not."""
+    """Handles Ctrl-C and SIGTERM by an ``Interrupt``; outside the main thread, and where they are ignored, not.
+
+    Within another such block it is that one's, so that a signal that was swallowed before a run begins stops the run.
+    """
     interrupt, previous = Interrupt(), {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            # A shell starts what runs behind it with SIGINT ignored: that must stay so.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                previous[number] = signal.signal(number, interrupt.note)
+        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        owners = [getattr(handler, "__self__", None) for handler in previous.values()]
+        interrupt = next((owner for owner in owners if isinstance(owner, Interrupt)), interrupt)
+    at_once = interrupt.at_once
+    for number, handler in previous.items():
+        # A shell starts what runs behind it with SIGINT ignored: that must stay so.
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt.note)
     try:
         yield interrupt
     finally:
+        interrupt.at_once = at_once
         for number, handler in previous.items():
             signal.signal(number, handler)

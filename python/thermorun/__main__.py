@@ -6,12 +6,8 @@ the last they never end in a traceback, nor in silence.
 
 import os
 import signal
-import sys
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
-
-if TYPE_CHECKING:
-    from sys import UnraisableHookArgs
+from typing import NoReturn
 
 
 def main() -> NoReturn:
@@ -19,7 +15,6 @@ def main() -> NoReturn:
     ours = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
     for number in ours:
         signal.signal(number, _stopped)
-    sys.unraisablehook = _unraisable
     from thermorun.cli import main as run
 
     try:
@@ -33,12 +28,6 @@ def _stopped(number: int, frame: FrameType | None) -> NoReturn:
     """Ends a process that has not begun anything; an exception might be lost in what is being imported."""
     os.write(2, b"thermorun: stopped.\n")
     os._exit(130)
-
-
-def _unraisable(about: "UnraisableHookArgs") -> None:
-    """Says nothing of a KeyboardInterrupt that found Python in a callback: the run has it noted, and stops."""
-    if not issubclass(about.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(about)
 
 
 if __name__ == "__main__":

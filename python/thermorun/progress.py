@@ -102,6 +102,7 @@ def interruptible() -> Iterator[Interrupt]:
     """Handles Ctrl-C and SIGTERM by an ``Interrupt``; outside the main thread, and where they are ignored, not.
 
     Within another such block it is that one's, so that a signal that was swallowed before a run begins stops the run.
+    Python's words about a KeyboardInterrupt that was lost in a callback are left out: it is noted all the same.
     """
     interrupt, previous = Interrupt(), {}
     if threading.current_thread() is threading.main_thread():
@@ -113,9 +114,11 @@ def interruptible() -> Iterator[Interrupt]:
         # A shell starts what runs behind it with SIGINT ignored: that must stay so.
         if handler is not signal.SIG_IGN:
             signal.signal(number, interrupt.note)
+    said = sys.unraisablehook
+    sys.unraisablehook = lambda about: None if about.exc_type is KeyboardInterrupt else said(about)
     try:
         yield interrupt
     finally:
-        interrupt.at_once = at_once
+        interrupt.at_once, sys.unraisablehook = at_once, said
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -204,6 +204,9 @@ def session(
             where = f" at {error.filename}" if error.filename else ""
             raise RunError(f"the run could not go on ({error.strerror or error}{where}).") from error
         except Exception as error:
+            if isinstance(error.__cause__, MemoryError):  # a kernel that had no room returned with that error set
+                under_way.discard()
+                raise RunError("memory ran out in a kernel; take a smaller run.") from error
             # What a compiler comes up with from whose callback a KeyboardInterrupt was lost.
             if isinstance(error, RunError) or not interrupt.pending:
                 raise

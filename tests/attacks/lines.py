@@ -24,8 +24,8 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from kinds import KINDS, command, inputs, told, words_of
 
-# A machine that is busy may take long over one function that is being compiled, which no signal ends.
-_SECONDS, _TO_STOP = 10, 30
+# Of Ctrl-C: a busy machine may take long over one function that is being compiled, which no signal ends.
+_TO_STOP = 30
 _MEMORY = 12 * 2**30
 _WHOLE = [0, 1, 2, 3, 7, 64, 1000, -1, 2**31 - 1, 2**31, 2**32, 2**34, 2**63, 2**64, 10**8, 10**12, 10**15, 10**18,
           10**30, "2^20", "1e6", "1e400", "nan", "", "x", "1.5", "9" * 5000]  # fmt: skip
@@ -86,8 +86,8 @@ def lines(draw, kinds, place):
 class Worker:
     """A process that runs commands one after the other."""
 
-    def __init__(self, folder):
-        self.folder, self.process = Path(folder), None
+    def __init__(self, folder, seconds):
+        self.folder, self.seconds, self.process = Path(folder), seconds, None
 
     def run(self, words):
         """Exit code, what was printed, and whether it had to be stopped; code None where the process ended."""
@@ -99,7 +99,7 @@ class Worker:
                                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
         self.process.stdin.write(json.dumps(words) + "\n")
         self.process.stdin.flush()
-        stopped, answer = False, self._answer(_SECONDS)
+        stopped, answer = False, self._answer(self.seconds)
         if answer is None and self.process.poll() is None:
             stopped = True
             self.process.send_signal(signal.SIGINT)
@@ -123,6 +123,7 @@ class Worker:
 
 def serve(folder):
     """Runs the commands that come in."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # behind '&' it is ignored
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -159,6 +160,7 @@ def main():
     given_words.add_argument("--trials", type=int, default=60)
     given_words.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     given_words.add_argument("--seed", type=int, default=0)
+    given_words.add_argument("--seconds", type=float, default=10.0, help="after which a line is sent Ctrl-C")
     given_words.add_argument("--worker")
     given_words.add_argument(
         "--all", action="store_true", help="go on after a failure, without looking for a shorter one"
@@ -170,7 +172,7 @@ def main():
     bad = []
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as place:
         inputs(place, words.kinds)
-        worker = Worker(folder)
+        worker = Worker(folder, words.seconds)
 
         @seed(words.seed)
         @settings(max_examples=words.trials, deadline=None, database=None, suppress_health_check=list(HealthCheck))

@@ -59,6 +59,7 @@ def main():
     given.add_argument("--seconds", type=float, default=2.0)
     given.add_argument("--most", type=float, default=6.0, help="seconds after which no run is stopped")
     given = given.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # behind '&' it is ignored, and so for all begun here
     chance, bad, worst, all_of = random.Random(given.seed), 0, {}, []
     with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as name:
         inputs(place, given.kinds)

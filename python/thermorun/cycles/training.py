@@ -209,6 +209,14 @@ def _require_memory(under_way: Session, spec: CycleStudy, data: Dataset) -> None
         spec.models * row * (6 + 2 * len(spec.kept_epochs())),
         f"models is {spec.models}, of {row // spec.dtype.itemsize} parameters, kept {len(spec.kept_epochs())} times",
     )
+    size, most, item = data.x.shape[1], max(spec.growth), spec.dtype.itemsize
+    step = item * (2 * size + spec.hidden) + 8 * (1 + 4 * spec.hidden + 3 * spec.first_layer)
+    if spec.encoding == "bits":  # which compare every point with every step
+        step += item * (size + most)
+    under_way.require_memory(
+        min(spec.models, under_way.threads) * (spec.chain_steps * float(step) + item * most * float(size)),
+        f"chain_steps is {spec.chain_steps}, with minibatches of {most} points",
+    )
     states = min(state_count(spec.encoding, spec.hidden), MAX_STATES)
     if spec.has_ceiling(len(data.x)):
         under_way.require_memory(

@@ -16,9 +16,11 @@ def main() -> NoReturn:
     for number in ours:
         signal.signal(number, _stopped)
     from thermorun.cli import main as run
+    from thermorun.progress import ended_in_time, interruptible
 
     try:
-        run()
+        with interruptible() as interrupt, ended_in_time(interrupt):
+            run()
     finally:  # nothing is left to be stopped
         for number in ours:
             signal.signal(number, signal.SIG_IGN)

@@ -16,8 +16,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
-from kinds import KINDS, inputs, words_of
+from kinds import KINDS, inputs, told, words_of
 
 # A command has begun by then: before, Python itself is being started.
 _BEGUN = 0.8
@@ -43,11 +44,10 @@ def pressed(words, folder, cache, chance, most):
             process.send_signal(chance.choice([signal.SIGINT, signal.SIGTERM]))
             _, said = process.communicate()
             took = time.monotonic() - began
-    lines = [line for line in said.splitlines() if line]
     # Python ends itself by SIGINT where that was raised inside a text that it executed: to a shell, 130 too.
-    stopped = process.returncode in (130, -signal.SIGINT)
-    told = stopped and bool(lines) and lines[-1].startswith("thermorun: stopped")
-    return moment, took, "" if process.returncode == 0 or told else f"exit {process.returncode}: {said[-500:]}"
+    stopped = process.returncode in (130, -signal.SIGINT) and "thermorun: stopped" in said
+    right = stopped and told(SimpleNamespace(stderr=said))
+    return moment, took, "" if process.returncode == 0 or right else f"exit {process.returncode}: {said[-500:]}"
 
 
 def main():

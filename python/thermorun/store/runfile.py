@@ -358,6 +358,11 @@ class RunFile:
         if self._disk is not None and not self._commits.any():
             self._target = self._target or self.path
 
+    def abandon(self) -> None:
+        """Removes the file unless it stands at its place: where the process is about to be ended."""
+        if self._target is not None:
+            self._target.unlink(missing_ok=True)
+
     def finish(self) -> None:
         """Waits for all writes and removes the checkpoint, which nobody needs any more.
 

@@ -289,7 +289,7 @@ def test_results_show_themselves(small):
 
 
 def test_a_stopped_model_is_reported_and_the_others_finish(monkeypatch):
-    plain = training.initial_row
+    plain = study.initial_row
 
     def broken(data, encoding, hidden, seed, *others):
         row = plain(data, encoding, hidden, seed, *others)
@@ -297,7 +297,7 @@ def test_a_stopped_model_is_reported_and_the_others_finish(monkeypatch):
             row[3] = np.nan
         return row
 
-    monkeypatch.setattr(training, "initial_row", broken)
+    monkeypatch.setattr(study, "initial_row", broken)
     result = cycles.train(**SMALL)
     np.testing.assert_array_equal(result.stopped, [-1, 0, -1])
     rows = json.loads(json.dumps(result.to_dict(), allow_nan=False))["results"]

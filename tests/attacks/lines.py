@@ -88,6 +88,7 @@ class Worker:
 
     def __init__(self, folder, seconds):
         self.folder, self.seconds, self.process = Path(folder), seconds, None
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (as long as the worker lives)
 
     def run(self, words):
         """Exit code, what was printed, and whether it had to be stopped; code None where the process ended."""
@@ -95,8 +96,8 @@ class Worker:
             left.unlink()
         (self.folder / "victim.txt").write_text("precious")
         if self.process is None or self.process.poll() is not None:
-            self.process = subprocess.Popen([sys.executable, __file__, "--worker", self.folder], text=True,
-                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+            self.process = subprocess.Popen([sys.executable, __file__, "--worker", self.folder], stderr=self.said,
+                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
         self.process.stdin.write(json.dumps(words) + "\n")
         self.process.stdin.flush()
         stopped, answer = False, self._answer(self.seconds)
@@ -105,10 +106,19 @@ class Worker:
             self.process.send_signal(signal.SIGINT)
             answer = self._answer(_TO_STOP)
         if answer is None:
-            self.process.kill()
-            self.process.wait()
-            return None, f"ended or hung ({self.process.returncode})", stopped
+            return *self._ended(), stopped
         return *answer, stopped
+
+    def _ended(self):
+        """The same of a command that took its process with it: as it may, with a sentence, where it was stopped."""
+        hung = self.process.poll() is None and not select.select([self.process.stdout], [], [], 1.0)[0]
+        self.process.kill()
+        self.process.wait()
+        self.said.seek(0)
+        said = self.said.read()
+        if self.process.returncode == 130 and not hung and said.splitlines()[-1].startswith("thermorun: stopped"):
+            return 130, ""
+        return None, f"{'hung' if hung else 'ended'} ({self.process.returncode}): {said}"
 
     def _answer(self, seconds):
         ready, _, _ = select.select([self.process.stdout], [], [], seconds)
@@ -127,9 +137,12 @@ def serve(folder):
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    from thermorun.progress import ended_in_time, interruptible
+
     for line in sys.stdin:
         try:
-            run = command(*json.loads(line), folder=folder)
+            with interruptible() as interrupt, ended_in_time(interrupt):  # as in a process of its own
+                run = command(*json.loads(line), folder=folder)
         except KeyboardInterrupt:  # between two commands
             continue
         one = told(run) and (run.returncode != 2 or run.stderr.count("\n") == 1)

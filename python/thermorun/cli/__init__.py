@@ -8,6 +8,7 @@ import os
 import sys
 from importlib import import_module
 from typing import Any, NoReturn
+from warnings import catch_warnings, simplefilter
 
 import click
 
@@ -82,7 +83,8 @@ def thermorun() -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line; errors become one sentence on stderr, and so do Ctrl-C and SIGTERM, whenever they come."""
-    with interruptible() as interrupt:
+    with interruptible() as interrupt, catch_warnings():
+        simplefilter("ignore", RuntimeWarning)  # NumPy's, for those who program; what is not finite is told by its name
         try:
             code = thermorun.main(arguments, standalone_mode=False)
         except (click.Abort, KeyboardInterrupt):

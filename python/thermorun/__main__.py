@@ -6,6 +6,8 @@ the last they never end in a traceback, nor in silence.
 
 import os
 import signal
+import sys
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -21,6 +23,12 @@ def main() -> NoReturn:
     try:
         with interruptible() as interrupt, ended_in_time(interrupt):
             run()
+    except SystemExit as end:
+        if end.code == 130:  # at once: to clear away what large libraries hold may take longer than all before
+            with suppress(OSError):
+                sys.stdout.flush()
+            os._exit(130)
+        raise
     finally:  # nothing is left to be stopped
         for number in ours:
             signal.signal(number, signal.SIG_IGN)

@@ -111,7 +111,7 @@ def interruptible() -> Iterator[Interrupt]:
     """Handles Ctrl-C and SIGTERM by an ``Interrupt``; outside the main thread, and where they are ignored, not.
 
     Within another such block it is that one's, so that a signal that was swallowed before a run begins stops the run.
-    Python's words about a KeyboardInterrupt that was lost in a callback are left out: it is noted all the same.
+    After a signal Python says nothing of exceptions that are lost in callbacks: what was broken off may raise anything.
     """
     interrupt, previous = Interrupt(), {}
     if threading.current_thread() is threading.main_thread():
@@ -124,7 +124,7 @@ def interruptible() -> Iterator[Interrupt]:
         if handler is not signal.SIG_IGN:
             signal.signal(number, interrupt.note)
     said = sys.unraisablehook
-    sys.unraisablehook = lambda about: None if about.exc_type is KeyboardInterrupt else said(about)
+    sys.unraisablehook = lambda about: None if interrupt.pending else said(about)
     try:
         yield interrupt
     finally:

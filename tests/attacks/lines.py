@@ -107,6 +107,8 @@ class Worker:
             answer = self._answer(_TO_STOP)
         if answer is None:
             return *self._ended(), stopped
+        if stopped:  # an import that was interrupted is broken for all that follow
+            self.end()
         return *answer, stopped
 
     def _ended(self):

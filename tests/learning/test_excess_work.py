@@ -268,6 +268,8 @@ def test_divergence_is_reported_with_step_and_cure():
         ({"particles": 2**35}, "particles is 34359738368; it must be at most"),
         ({"particles": 1.5}, "particles is 1.5"),
         ({"particles": 2**33, "precision": "float64", "protocols": "straight-line"}, "GB of memory"),
+        ({"snapshots": 10**30}, "snapshots is 1000000000000000000000000000000; it must be at most"),
+        ({"snapshots": 2**31}, "snapshots is 2147483648, of .* bins in all, which takes"),
         ({"steps": 0}, "steps is 0"),
         ({"steps": 10**9}, "steps is 1000000000; it must be at most"),
         ({"replicas": -1}, "replicas is -1"),

@@ -16,7 +16,7 @@ Advance = Callable[[int], None]
 # Seconds of work between two moments at which a run hears a stop.
 _PIECE = 0.2
 # Seconds in which a command must hear that it is to stop, before its process is ended.
-_GRACE = 1.2
+_GRACE = 1.0
 
 
 @contextmanager

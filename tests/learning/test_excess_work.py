@@ -422,3 +422,11 @@ def test_samples_from_files(tmp_path):
 def test_names_of_the_protocols_are_all_known():
     built = ExcessWork(protocols=protocols.NAMES).built()
     assert list(built) == [protocol.name for protocol in built.values()] == list(protocols.NAMES)
+
+
+def test_more_records_than_steps_are_one_at_every_step():
+    few = {"particles": 64, "replicas": 2, "steps": 3, "protocols": "straight-line"}
+    every, more = (learning.excess_work(records=records, **few)["straight-line"] for records in (3, 10**30))
+    np.testing.assert_array_equal(every.time, more.time)
+    for name, values in every.series.items():
+        np.testing.assert_array_equal(values, more.series[name])

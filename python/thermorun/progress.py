@@ -149,6 +149,7 @@ def ended_in_time(interrupt: Interrupt) -> Iterator[None]:
     try:
         yield
     finally:
+        interrupt.at_once, interrupt.pending = False, False  # nothing is left to be stopped
         signal.set_wakeup_fd(before)
         mouth.close()
         watching.join()

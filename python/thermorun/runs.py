@@ -60,6 +60,7 @@ class Session:
         ``lay_out`` adds the sections and calls ``publish``, or leaves that to the runner.
         """
         self.interrupt.check()
+        self.interrupt.at_once = False  # or a file might be begun that nobody knows of
         command, line, seed = spec.command, spec.to_json(), spec.seed
         if self.resuming:
             assert self.out is not None
@@ -73,7 +74,6 @@ class Session:
             self.file = self._stack.enter_context(created)
         else:
             self.file = self._stack.enter_context(RunFile.in_memory(command, line, seed, self.threads))
-        self.interrupt.at_once = False
         if not self.resuming:
             lay_out(self.file)
         elif self.file.complete:

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 from hypothesis import HealthCheck, given, seed, settings
@@ -142,11 +143,12 @@ def serve(folder):
     from thermorun.progress import ended_in_time, interruptible
 
     for line in sys.stdin:
+        run = SimpleNamespace(returncode=130, stderr="thermorun: stopped before it began.\n")
         try:
             with interruptible() as interrupt, ended_in_time(interrupt):  # as in a process of its own
                 run = command(*json.loads(line), folder=folder)
-        except KeyboardInterrupt:  # between two commands
-            continue
+        except KeyboardInterrupt:  # before or after it
+            pass
         one = told(run) and (run.returncode != 2 or run.stderr.count("\n") == 1)
         answers.write(json.dumps([run.returncode, "" if run.returncode == 0 or one else run.stderr]) + "\n")
         answers.flush()

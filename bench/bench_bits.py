@@ -82,7 +82,7 @@ def ours(seconds, **settings):
         with on_threads(1), RunFile.in_memory(study.command, study.to_json(), 0, 1) as file:
             study = study.on(data)
             layout.lay_out(file, study, data)
-            under_way = training._Study(study, data, file)
+            under_way = training.Study(study, data, file)
             began = time.process_time()
             for epoch in range(epochs):
                 under_way.epoch(epoch)

@@ -31,9 +31,24 @@ def row(file, rows, columns, variables, pause):
 
 
 def small(out):
+    """A run too small for anything else."""
+    tr.free_energy.measure(particles=40_000, steps=20, duration=0.2, threads=1, out=out)
+
+
+def learned(out):
+    """``learn`` as it is by default."""
+    tr.learning.learn(threads=1, out=out)
+
+
+def measured(out):
+    """``metric`` as it is by default."""
+    tr.metric.measure(threads=1, out=out)
+
+
+def seconds(run, out):
     """CPU seconds of a run."""
     began = time.process_time()
-    tr.free_energy.measure(particles=40_000, steps=20, duration=0.2, threads=1, out=out)
+    run(out)
     return time.process_time() - began
 
 
@@ -50,13 +65,15 @@ def main():
                     times["file"].append(row(file, rows, columns, variables, pause))
             what = f"a row of {variables} x {columns}, each {1000 * pause:g} ms / us"
             print(f"{what:44}" + "".join(f"{1e6 * np.median(each):10.0f}" for each in times.values()))
-        small(None)
-        times = {"memory": [], "file": []}
-        for _ in range(ROUNDS):
-            times["memory"].append(small(None))
-            times["file"].append(small(next(names)))
-        what = "40,000 works of 20 steps / ms"
-        print(f"{what:44}" + "".join(f"{1e3 * np.median(each):10.1f}" for each in times.values()))
+        runs = (("40,000 works of 20 steps / ms", small, ROUNDS), ("metric by default / ms", measured, 3 * ROUNDS),
+                ("learn by default / ms", learned, 3))  # fmt: skip
+        for what, run, rounds in runs:
+            run(None)
+            pairs = np.array([(seconds(run, None), seconds(run, next(names))) for _ in range(rounds)])
+            memory, file = 1e3 * np.median(pairs, axis=0)
+            more = 100 * (pairs[:, 1] / pairs[:, 0] - 1)
+            spread = f"{np.median(more):+.1f}% ({more.min():+.1f} to {more.max():+.1f})"
+            print(f"{what:44}{memory:10.1f}{file:10.1f}  {spread}", flush=True)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,11 @@ def all_specs():
 SPECS = all_specs()
 
 
+def test_a_spec_that_lacks_what_it_needs_is_refused():
+    with pytest.raises(InputError, match="file is missing from the spec of a run of computer-classify"):
+        SPECS["computer-classify"].from_json("{}")
+
+
 def function_of(command):
     subject, name = FUNCTIONS[command].split(".")
     return getattr(import_module(f"thermorun.{subject}"), name)

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -120,6 +122,100 @@ def test_sigterm_before_a_run_is_one_sentence(monkeypatch, capsys):
     assert left.value.code == 130
     assert capsys.readouterr().err == "thermorun: stopped.\n"
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_that_was_swallowed_before_a_run_stops_it():
+    from thermorun.progress import interruptible
+    from thermorun.runs import session
+
+    with interruptible():
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Stopped), session() as under_way:
+            under_way.interrupt.check()
+
+
+def pressed(code, *numbers):
+    """A process that runs ``code`` in a command's place, sent signals once it says that it is ready, a second apart."""
+    head = (
+        "import hashlib, sys, time, thermorun.__main__ as entry, thermorun.cli as cli\n"
+        "from thermorun.runs import session\n"
+        "def deaf(): hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)  # no signal ends that\n"
+        "def ready(): print('ready', flush=True)\n"
+        "def work(*given, **more):\n"
+    )
+    words = [sys.executable, "-c", f"{head}{textwrap.indent(code, '    ')}\ncli.thermorun.main = work\nentry.main()\n"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        for number in numbers:
+            run.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                run.wait(1.0)
+        said = run.stderr.read()
+    return run.returncode, said, time.monotonic() - began
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signals")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "ready(); deaf()",
+        "with session(): ready(); deaf()",
+        "with session() as run:\n run.interrupt.at_once = False\n ready(); time.sleep(30)",
+        "with session():\n try: ready(); time.sleep(30)\n except KeyboardInterrupt: time.sleep(30)",
+    ],
+    ids=["deaf", "deaf in a run", "never asks", "swallows"],
+)
+def test_a_command_that_does_not_hear_is_ended(code):
+    """In a kernel, or in a compiler, or where a library takes the exception for its own."""
+    returncode, said, seconds = pressed(code, signal.SIGTERM)
+    assert (returncode, said[:18], said.count("\n")) == (130, "thermorun: stopped", 1)
+    assert seconds < 10  # of a machine that may be busy
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signals")
+def test_a_command_that_saves_is_waited_for_but_not_after_a_second_signal():
+    code = (
+        "with session() as run:\n run.interrupt.at_once = False\n ready()\n"
+        " while not run.interrupt.pending: time.sleep(.1)\n"
+        " try: run.pause()\n except KeyboardInterrupt:\n  SAVE\n  print('saved', file=sys.stderr)\n  raise"
+    )  # fmt: skip
+    assert pressed(code.replace("SAVE", "time.sleep(2.5)"), signal.SIGINT)[:2] == (130, "saved\nthermorun: stopped.\n")
+    returncode, said, _ = pressed(code.replace("SAVE", "deaf()"), signal.SIGINT, signal.SIGINT)
+    assert (returncode, said[:18], said.count("\n")) == (130, "thermorun: stopped", 1)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_while_the_command_line_is_imported(number):
+    """An import that is interrupted may end in anything."""
+    code = (
+        "import os, sys, thermorun.__main__ as entry\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == 'click': os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "entry.main()\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (130, "thermorun: stopped.\n")
+
+
+def test_a_command_whose_import_was_interrupted_is_stopped(monkeypatch, capsys):
+    """An extension module calls that a failed initialization."""
+    from thermorun import cli
+
+    def imports(*given, **more):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None
+
+    monkeypatch.setattr(cli.thermorun, "main", imports)
+    with pytest.raises(SystemExit) as left:
+        cli.main([])
+    assert (left.value.code, capsys.readouterr().err) == (130, "thermorun: stopped.\n")
 
 
 def test_two_runs_never_share_a_file(tmp_path):

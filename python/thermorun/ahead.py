@@ -4,9 +4,11 @@ Numba compiles one function of a process at a time.  What another process compil
 disk.  So the first run of all waits half as long on two cores; later ones find all compiled and start no process.
 """
 
+import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -33,8 +35,9 @@ def compiled_ahead(last: Any, work: Callable[..., Any], *arguments: Any) -> Iter
         yield lambda: None
         return
     assert process.stdin is not None
-    with suppress(BrokenPipeError), process.stdin as its_input:
-        its_input.write(pickle.dumps((work, arguments)))
+    with suppress(BrokenPipeError):
+        process.stdin.write(pickle.dumps((work, arguments)))
+        process.stdin.flush()
 
     def wait() -> None:
         process.wait()
@@ -44,10 +47,18 @@ def compiled_ahead(last: Any, work: Callable[..., Any], *arguments: Any) -> Iter
     finally:
         process.kill()
         process.wait()
+        with suppress(BrokenPipeError):
+            process.stdin.close()
 
 
 def main() -> None:
-    """What that process does; the work comes from the one that began it."""
+    """What that process does; the work comes from the one that began it, with which it ends."""
     work, arguments = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_end_with_it, daemon=True).start()
     numba.set_num_threads(1)
     work(*arguments)
+
+
+def _end_with_it() -> None:
+    os.read(sys.stdin.fileno(), 1)  # ends where the other side is closed
+    os._exit(1)

@@ -1,13 +1,22 @@
 """A progress bar when stderr is a terminal; and Ctrl-C or SIGTERM that waits for a safe moment."""
 
+import os
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from thermorun.errors import printable
+
 Advance = Callable[[int], None]
+# Seconds of work between two moments at which a run hears a stop.
+_PIECE = 0.2
+# Seconds in which a command must hear that it is to stop, before its process is ended.
+_GRACE = 1.0
 
 
 @contextmanager
@@ -57,16 +66,32 @@ def progress(description: str, total: int, unit: str, enabled: bool = True) -> I
         yield lambda amount: bar.advance(task, amount)
 
 
+def pieces(first: int, total: int, seconds: float = _PIECE) -> Iterator[range]:
+    """Cuts steps ``first`` to ``total`` - 1 so that each piece takes about so long, and a stop is heard between them.
+
+    Their sizes follow the clock: what is done in the block must not depend on where they end.
+    """
+    count = 1
+    while first < total:
+        piece = range(first, min(first + count, total))
+        began = time.monotonic()
+        yield piece
+        share = seconds / max(time.monotonic() - began, 1e-3)
+        first, count = piece.stop, max(1, int(len(piece) * min(2.0, share)))
+
+
 class Interrupt:
     """Whether Ctrl-C or SIGTERM came.
 
     ``at_once`` says what they do: raise KeyboardInterrupt where they find the program (while a run is planned and
     compiled, and nothing can be lost), or wait for the run to ask (``pending``).  A signal that a compiler's callback
-    swallows is still pending.  A second one while the first is pending raises at once.
+    swallows is still pending.  A second one while the first is pending raises at once.  ``heard`` is set by whoever
+    stops, and ``give_up`` is what is done, and then said, where nobody does: see `ended_in_time`.
     """
 
     def __init__(self) -> None:
-        self.pending, self.at_once = False, True
+        self.pending, self.at_once, self.heard = False, True, False
+        self.give_up: Callable[[], str] = lambda: "stopped."
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """The signals' handler."""
@@ -77,33 +102,73 @@ class Interrupt:
     def check(self) -> None:
         """Raises KeyboardInterrupt if one is pending."""
         if self.pending:
+            self.heard = True
             raise KeyboardInterrupt
 
 
 @contextmanager
-def ended_as_stopped() -> Iterator[None]:
-    """SIGTERM is Ctrl-C also before a run has begun and after its end: one sentence, and out."""
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Handles Ctrl-C and SIGTERM by an ``Interrupt``; outside the main thread, and where they are ignored, not."""
+    """Handles Ctrl-C and SIGTERM by an ``Interrupt``; outside the main thread, and where they are ignored, not.
+
+    Within another such block it is that one's, so that a signal that was swallowed before a run begins stops the run.
+    After a signal Python says nothing of exceptions that are lost in callbacks: what was broken off may raise anything.
+    """
     interrupt, previous = Interrupt(), {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            # A shell starts what runs behind it with SIGINT ignored: that must stay so.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                previous[number] = signal.signal(number, interrupt.note)
+        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        owners = [getattr(handler, "__self__", None) for handler in previous.values()]
+        interrupt = next((owner for owner in owners if isinstance(owner, Interrupt)), interrupt)
+    at_once, give_up = interrupt.at_once, interrupt.give_up
+    for number, handler in previous.items():
+        # A shell starts what runs behind it with SIGINT ignored: that must stay so.
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt.note)
+    said = sys.unraisablehook
+    sys.unraisablehook = lambda about: None if interrupt.pending else said(about)
     try:
         yield interrupt
     finally:
+        interrupt.at_once, interrupt.give_up, sys.unraisablehook = at_once, give_up, said
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def ended_in_time(interrupt: Interrupt) -> Iterator[None]:
+    """Ends this process where Ctrl-C is not heard in time, or where it came twice.
+
+    Python hears a signal when it is back from a kernel, a compiler or a library, which may take long, and may lose the
+    exception there.  A thread hears it too; a run that it ends goes on from its last checkpoint, as after any kill.
+    Only for a process that does nothing else: the command line's.
+    """
+    ear, mouth = socket.socketpair()
+    mouth.setblocking(False)
+    before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+    watching = threading.Thread(target=_watch, args=(ear, interrupt), daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        interrupt.at_once, interrupt.pending = False, False  # nothing is left to be stopped
+        signal.set_wakeup_fd(before)
+        mouth.close()
+        watching.join()
+        ear.close()
+
+
+def _watch(ear: socket.socket, interrupt: Interrupt) -> None:
+    """Ends the process some time after a signal, unless it is heard, or ``ear`` is closed before."""
+    came = 0
+    while True:
+        ear.settimeout(_GRACE if came and not (interrupt.heard and came == 1) else None)
+        try:
+            number = ear.recv(1)
+        except TimeoutError:
+            if interrupt.heard and came == 1:
+                continue
+            cursor = "\x1b[?25h\r\x1b[K" if os.isatty(2) else ""  # a progress bar hides it
+            os.write(2, f"{cursor}thermorun: {printable(interrupt.give_up())}\n".encode())
+            os._exit(130)
+        if not number:
+            return
+        came += number[0] in (signal.SIGINT, signal.SIGTERM)

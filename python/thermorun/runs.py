@@ -60,6 +60,7 @@ class Session:
         ``lay_out`` adds the sections and calls ``publish``, or leaves that to the runner.
         """
         self.interrupt.check()
+        self.interrupt.at_once = False  # or a file might be begun that nobody knows of
         command, line, seed = spec.command, spec.to_json(), spec.seed
         if self.resuming:
             assert self.out is not None
@@ -73,7 +74,6 @@ class Session:
             self.file = self._stack.enter_context(created)
         else:
             self.file = self._stack.enter_context(RunFile.in_memory(command, line, seed, self.threads))
-        self.interrupt.at_once = False
         if not self.resuming:
             lay_out(self.file)
         elif self.file.complete:
@@ -114,6 +114,7 @@ class Session:
         ``state`` gives what a checkpoint holds; without it committed rows are all that a run needs to go on.
         """
         due = time.monotonic() - self._saved >= CHECKPOINT_EVERY
+        self.interrupt.heard = self.interrupt.pending
         if state is not None and (due or self.interrupt.pending):
             self.file.checkpoint(state())
             self.file.wait()
@@ -160,6 +161,12 @@ class Session:
             return Stopped(f"stopped; all that is done is in {self.out}: go on with 'thermorun resume {self.out}'.")
         return Stopped("stopped before there was anything to save.")
 
+    def give_up(self) -> str:
+        """Where the process is about to be ended: leaves no file that is of no use, and says what became of the run."""
+        if hasattr(self, "file") and not self.file.published:
+            self.file.abandon()
+        return str(self.stopped())
+
     def discard(self) -> None:
         """Removes the file of a run that turned out not to be possible: it would only stand in the way of the name."""
         if not self.resuming and hasattr(self, "file"):
@@ -185,7 +192,7 @@ def session(
         raise InputError("resume needs out, the file to go on with.")
     with interruptible() as interrupt, on_threads(threads) as count, ExitStack() as stack:
         under_way = Session(path, resume, count, show_progress, stack, smaller, shard)
-        under_way.interrupt = interrupt
+        under_way.interrupt, interrupt.give_up = interrupt, under_way.give_up
         try:
             yield under_way
             if hasattr(under_way, "file"):
@@ -196,6 +203,7 @@ def session(
             under_way.discard()
             raise
         except KeyboardInterrupt:
+            interrupt.heard = True
             raise under_way.stopped() from None
         except MemoryError as error:
             under_way.discard()
@@ -204,6 +212,9 @@ def session(
             where = f" at {error.filename}" if error.filename else ""
             raise RunError(f"the run could not go on ({error.strerror or error}{where}).") from error
         except Exception as error:
+            if isinstance(error.__cause__, MemoryError):  # a kernel that had no room returned with that error set
+                under_way.discard()
+                raise RunError("memory ran out in a kernel; take a smaller run.") from error
             # What a compiler comes up with from whose callback a KeyboardInterrupt was lost.
             if isinstance(error, RunError) or not interrupt.pending:
                 raise

@@ -230,6 +230,9 @@ class Spec:
         for name in values:
             if name not in known:
                 raise InputError(f"{name} is no field of a run of {cls.command}; there are {_names(cls)}.")
+        for field in fields(cls):
+            if field.name not in values and field.default is MISSING and field.default_factory is MISSING:
+                raise InputError(f"{field.name} is missing from the spec of a run of {cls.command}.")
         return cls(**values)
 
     @classmethod

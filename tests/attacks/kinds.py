@@ -49,6 +49,7 @@ _FROM = {"classify": "computer", "sweep": "computer", "energy": "computer", "dev
          "circulation": "cycles"}  # fmt: skip
 # What differs between two runs of one spec: times, and the checksums of what holds them.
 _TIMES = ("particle_steps_per_second", "seconds", "facts", "checksums")
+_COUNTS = ("commits", "rows", "section")
 # And what follows from them: ways to train are compared with equal time, too.
 _TIMED = ("trajectories", "hits")
 
@@ -78,11 +79,16 @@ def told(run):
 
 
 def numbers(path):
-    """Every number in a file that does not measure time."""
+    """Every number in a file that does not measure time; of a shard's none that only the whole run writes."""
+    from thermorun import store
+
     found, left_out = {}, _TIMES
+    shard = store.read_part(path) is not None
 
     def visit(name, item):
-        if isinstance(item, h5py.Dataset) and not any(part in left_out for part in name.split("/")):
+        if not isinstance(item, h5py.Dataset) or any(part in left_out for part in name.split("/")):
+            return
+        if "/" in name or name in _COUNTS or not shard:
             found[name] = item[()]
 
     with h5py.File(path, "r") as file:

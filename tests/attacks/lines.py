@@ -18,14 +18,15 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from kinds import KINDS, command, inputs, told, words_of
 
-# A machine that is busy may take long over one function that is being compiled, which no signal ends.
-_SECONDS, _TO_STOP = 10, 30
+# Of Ctrl-C: a busy machine may take long over one function that is being compiled, which no signal ends.
+_TO_STOP = 30
 _MEMORY = 12 * 2**30
 _WHOLE = [0, 1, 2, 3, 7, 64, 1000, -1, 2**31 - 1, 2**31, 2**32, 2**34, 2**63, 2**64, 10**8, 10**12, 10**15, 10**18,
           10**30, "2^20", "1e6", "1e400", "nan", "", "x", "1.5", "9" * 5000]  # fmt: skip
@@ -86,8 +87,9 @@ def lines(draw, kinds, place):
 class Worker:
     """A process that runs commands one after the other."""
 
-    def __init__(self, folder):
-        self.folder, self.process = Path(folder), None
+    def __init__(self, folder, seconds):
+        self.folder, self.seconds, self.process = Path(folder), seconds, None
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (as long as the worker lives)
 
     def run(self, words):
         """Exit code, what was printed, and whether it had to be stopped; code None where the process ended."""
@@ -95,20 +97,31 @@ class Worker:
             left.unlink()
         (self.folder / "victim.txt").write_text("precious")
         if self.process is None or self.process.poll() is not None:
-            self.process = subprocess.Popen([sys.executable, __file__, "--worker", self.folder], text=True,
-                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+            self.process = subprocess.Popen([sys.executable, __file__, "--worker", self.folder], stderr=self.said,
+                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
         self.process.stdin.write(json.dumps(words) + "\n")
         self.process.stdin.flush()
-        stopped, answer = False, self._answer(_SECONDS)
+        stopped, answer = False, self._answer(self.seconds)
         if answer is None and self.process.poll() is None:
             stopped = True
             self.process.send_signal(signal.SIGINT)
             answer = self._answer(_TO_STOP)
         if answer is None:
-            self.process.kill()
-            self.process.wait()
-            return None, f"ended or hung ({self.process.returncode})", stopped
+            return *self._ended(), stopped
+        if stopped:  # an import that was interrupted is broken for all that follow
+            self.end()
         return *answer, stopped
+
+    def _ended(self):
+        """The same of a command that took its process with it: as it may, with a sentence, where it was stopped."""
+        hung = self.process.poll() is None and not select.select([self.process.stdout], [], [], 1.0)[0]
+        self.process.kill()
+        self.process.wait()
+        self.said.seek(0)
+        said = self.said.read()
+        if self.process.returncode == 130 and not hung and said.splitlines()[-1].startswith("thermorun: stopped"):
+            return 130, ""
+        return None, f"{'hung' if hung else 'ended'} ({self.process.returncode}): {said}"
 
     def _answer(self, seconds):
         ready, _, _ = select.select([self.process.stdout], [], [], seconds)
@@ -123,14 +136,19 @@ class Worker:
 
 def serve(folder):
     """Runs the commands that come in."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # behind '&' it is ignored
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    from thermorun.progress import ended_in_time, interruptible
+
     for line in sys.stdin:
+        run = SimpleNamespace(returncode=130, stderr="thermorun: stopped before it began.\n")
         try:
-            run = command(*json.loads(line), folder=folder)
-        except KeyboardInterrupt:  # between two commands
-            continue
+            with interruptible() as interrupt, ended_in_time(interrupt):  # as in a process of its own
+                run = command(*json.loads(line), folder=folder)
+        except KeyboardInterrupt:  # before or after it
+            pass
         one = told(run) and (run.returncode != 2 or run.stderr.count("\n") == 1)
         answers.write(json.dumps([run.returncode, "" if run.returncode == 0 or one else run.stderr]) + "\n")
         answers.flush()
@@ -159,6 +177,7 @@ def main():
     given_words.add_argument("--trials", type=int, default=60)
     given_words.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     given_words.add_argument("--seed", type=int, default=0)
+    given_words.add_argument("--seconds", type=float, default=10.0, help="after which a line is sent Ctrl-C")
     given_words.add_argument("--worker")
     given_words.add_argument(
         "--all", action="store_true", help="go on after a failure, without looking for a shorter one"
@@ -170,7 +189,7 @@ def main():
     bad = []
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as place:
         inputs(place, words.kinds)
-        worker = Worker(folder)
+        worker = Worker(folder, words.seconds)
 
         @seed(words.seed)
         @settings(max_examples=words.trials, deadline=None, database=None, suppress_health_check=list(HealthCheck))

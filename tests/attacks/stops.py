@@ -16,8 +16,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
-from kinds import KINDS, inputs, words_of
+from kinds import KINDS, inputs, told, words_of
 
 # A command has begun by then: before, Python itself is being started.
 _BEGUN = 0.8
@@ -43,11 +44,10 @@ def pressed(words, folder, cache, chance, most):
             process.send_signal(chance.choice([signal.SIGINT, signal.SIGTERM]))
             _, said = process.communicate()
             took = time.monotonic() - began
-    lines = [line for line in said.splitlines() if line]
     # Python ends itself by SIGINT where that was raised inside a text that it executed: to a shell, 130 too.
-    stopped = process.returncode in (130, -signal.SIGINT)
-    told = stopped and bool(lines) and lines[-1].startswith("thermorun: stopped")
-    return moment, took, "" if process.returncode == 0 or told else f"exit {process.returncode}: {said[-500:]}"
+    stopped = process.returncode in (130, -signal.SIGINT) and "thermorun: stopped" in said
+    right = stopped and told(SimpleNamespace(stderr=said))
+    return moment, took, "" if process.returncode == 0 or right else f"exit {process.returncode}: {said[-500:]}"
 
 
 def main():
@@ -59,6 +59,7 @@ def main():
     given.add_argument("--seconds", type=float, default=2.0)
     given.add_argument("--most", type=float, default=6.0, help="seconds after which no run is stopped")
     given = given.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # behind '&' it is ignored, and so for all begun here
     chance, bad, worst, all_of = random.Random(given.seed), 0, {}, []
     with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as name:
         inputs(place, given.kinds)

@@ -49,6 +49,13 @@ def test_unknown_options_are_told(words, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_overflow_is_our_sentence_and_not_numpys(tmp_path):
+    run = thermorun("free-energy", "--beta", 1e30, "--steps", 5, "--duration", 0.1, folder=tmp_path)
+    assert run.returncode == 2
+    assert run.stderr.startswith("thermorun: --precision is 'float64'")
+    assert run.stderr.count("\n") == 1
+
+
 def test_did_you_mean(tmp_path):
     refused(thermorun("excess-works", folder=tmp_path), "excess-works")
     run = thermorun("free-energy", "--precision", "float16", folder=tmp_path)

@@ -383,6 +383,8 @@ def test_what_measurements_refuse(quick, tmp_path):
     for wrong in ({"dt": np.nan}, {"observation_time": np.inf}, {"kT": -1}, {"part": "some"}, {"pixel_deviation": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             Classification(file=quick, **wrong)
+    with pytest.raises(InputError, match="pixel_deviation is 1e-23 and pixel_mean"):
+        computer.classify(quick, pixel_deviation=1e-23)
     with pytest.raises(InputError, match=r"dt = .* would do"):
         computer.sweep(quick, over="timestep", values=(0.001, 0.05), out=tmp_path / "out.h5")
     rng = np.random.default_rng(0)

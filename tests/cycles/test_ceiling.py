@@ -130,18 +130,18 @@ def test_the_exact_rule_resumes_to_the_same_bits(tmp_path, monkeypatch):
     x, y = little()
     fields = {"models": 2, "epochs": 4, "hidden": 3, "rule": "exact", "samples": 32, "count_steps": 99}
     whole = cycles.train(x, y, threads=2, **fields)
-    plain = training._Study.epoch
+    plain = training.Study.epoch
 
-    def killed(self, epoch):
+    def killed(self, epoch, *between):
         if epoch == 2:
             raise KeyboardInterrupt
-        plain(self, epoch)
+        plain(self, epoch, *between)
 
     monkeypatch.setattr("thermorun.runs.CHECKPOINT_EVERY", 0.0)
-    monkeypatch.setattr(training._Study, "epoch", killed)
+    monkeypatch.setattr(training.Study, "epoch", killed)
     with pytest.raises(Stopped):
         cycles.train(x, y, out=tmp_path / "a.h5", threads=1, **fields)
-    monkeypatch.setattr(training._Study, "epoch", plain)
+    monkeypatch.setattr(training.Study, "epoch", plain)
     again = package.resume(tmp_path / "a.h5", threads=1)
     np.testing.assert_array_equal(again.theta, whole.theta)
     assert again.rows() == whole.rows()

@@ -126,6 +126,7 @@ def test_going_on_is_the_longer_study(study, tmp_path):
         ("train --seed 1e20", "--seed is 100000000000000000000; it must be at most"),
         ("train --threads 1000", "--threads is 1000; it must be at most"),
         ("train --models 1e6 --hidden 4000", "GB of memory"),
+        ("train --chain-steps 1e8 --hidden 4000 --epochs 3 --steps-per-epoch 4", "--chain-steps is 100000000"),
         ("train --out missing/study.h5", "the folder missing does not exist."),
         ("train --out .", "--out is ., which is a folder; name a file."),
         ("train --resume", "there is nothing to resume."),

@@ -16,7 +16,7 @@ import pytest
 import thermorun
 from thermokernels import latent_cycle
 from thermorun import cycles, datasets, streams
-from thermorun.cycles import diagnostics, exact, layout, markov, training
+from thermorun.cycles import diagnostics, exact, layout, markov, study, training
 from thermorun.cycles.diagnostics import counted, transition_blocks
 from thermorun.errors import InputError, Stopped
 from thermorun.estimates import jackknife
@@ -131,18 +131,18 @@ def test_file_and_threads_change_no_bit(tmp_path, encoding, tied, first):
 @pytest.mark.parametrize(("stop", "first"), [(1, 0), (3, 0), (3, 2)])
 def test_resume_is_bit_identical(tmp_path, monkeypatch, small, stop, first):
     spec = cycles.CycleStudy(**SMALL, first_layer=first)
-    plain = training._Study.epoch
+    plain = training.Study.epoch
 
-    def killed(self, epoch):
+    def killed(self, epoch, *between):
         if epoch == stop:
             raise KeyboardInterrupt
-        plain(self, epoch)
+        plain(self, epoch, *between)
 
     monkeypatch.setattr("thermorun.runs.CHECKPOINT_EVERY", 0.0)
-    monkeypatch.setattr(training._Study, "epoch", killed)
+    monkeypatch.setattr(training.Study, "epoch", killed)
     with pytest.raises(Stopped, match="go on with 'thermorun resume"):
         spec.run(out=tmp_path / "study.h5")
-    monkeypatch.setattr(training._Study, "epoch", plain)
+    monkeypatch.setattr(training.Study, "epoch", plain)
     with pytest.raises(InputError, match="resume"):
         spec.run(out=tmp_path / "study.h5")
     begun = thermorun.load(tmp_path / "study.h5")
@@ -156,19 +156,44 @@ def test_resume_is_bit_identical(tmp_path, monkeypatch, small, stop, first):
     same(spec.run() if first else small, spec.run(out=tmp_path / "study.h5", resume=True))
 
 
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_where_an_epoch_is_cut_and_stopped_changes_no_bit(tmp_path, monkeypatch, small, size):
+    """Pieces of ``size`` steps; the run is stopped after the eighth step of all, in the middle of the second epoch."""
+    done = []
+
+    def stop(session, state=None):
+        plain(session, state)
+        if state is not None:
+            done.append(int(state()["epoch"]) * 5 + int(state()["step"]))
+            if done[-1] >= 8 and not resuming:
+                session.interrupt.pending = True
+                plain(session, state)
+
+    resuming, plain = False, training.Session.pause
+    monkeypatch.setattr(training.Session, "pause", stop)
+    monkeypatch.setattr(study, "pieces", lambda first, total: (range(k, min(k + size, total))
+                                                              for k in range(first, total, size)))  # fmt: skip
+    with pytest.raises(Stopped):
+        cycles.train(**SMALL, out=tmp_path / "study.h5")
+    assert (done[-1], thermorun.load(tmp_path / "study.h5").epochs_done) == ({1: 8, 2: 9, 5: 10}[size], 1)
+    resuming, begun = True, len(done)
+    same(small, thermorun.resume(tmp_path / "study.h5"))
+    assert done[begun] == {1: 9, 2: 10, 5: 10}[size]
+
+
 def test_a_study_goes_on_with_no_other_draws_than_its_own(tmp_path, monkeypatch):
     file = tmp_path / "study.h5"
-    plain = training._Study.epoch
+    plain = training.Study.epoch
 
-    def killed(self, epoch):
+    def killed(self, epoch, *between):
         if epoch == 2:
             raise KeyboardInterrupt
-        plain(self, epoch)
+        plain(self, epoch, *between)
 
     with monkeypatch.context() as earlier:
         earlier.setattr(layout, "DRAWS", 1)
         earlier.setattr("thermorun.runs.CHECKPOINT_EVERY", 0.0)
-        earlier.setattr(training._Study, "epoch", killed)
+        earlier.setattr(training.Study, "epoch", killed)
         with pytest.raises(Stopped):
             cycles.train(**SMALL, out=file)
     with pytest.raises(InputError, match="random numbers were others"):
@@ -264,7 +289,7 @@ def test_results_show_themselves(small):
 
 
 def test_a_stopped_model_is_reported_and_the_others_finish(monkeypatch):
-    plain = training.initial_row
+    plain = study.initial_row
 
     def broken(data, encoding, hidden, seed, *others):
         row = plain(data, encoding, hidden, seed, *others)
@@ -272,7 +297,7 @@ def test_a_stopped_model_is_reported_and_the_others_finish(monkeypatch):
             row[3] = np.nan
         return row
 
-    monkeypatch.setattr(training, "initial_row", broken)
+    monkeypatch.setattr(study, "initial_row", broken)
     result = cycles.train(**SMALL)
     np.testing.assert_array_equal(result.stopped, [-1, 0, -1])
     rows = json.loads(json.dumps(result.to_dict(), allow_nan=False))["results"]

@@ -268,6 +268,8 @@ def test_divergence_is_reported_with_step_and_cure():
         ({"particles": 2**35}, "particles is 34359738368; it must be at most"),
         ({"particles": 1.5}, "particles is 1.5"),
         ({"particles": 2**33, "precision": "float64", "protocols": "straight-line"}, "GB of memory"),
+        ({"snapshots": 10**30}, "snapshots is 1000000000000000000000000000000; it must be at most"),
+        ({"snapshots": 2**31}, "snapshots is 2147483648, of .* bins in all, which takes"),
         ({"steps": 0}, "steps is 0"),
         ({"steps": 10**9}, "steps is 1000000000; it must be at most"),
         ({"replicas": -1}, "replicas is -1"),
@@ -420,3 +422,11 @@ def test_samples_from_files(tmp_path):
 def test_names_of_the_protocols_are_all_known():
     built = ExcessWork(protocols=protocols.NAMES).built()
     assert list(built) == [protocol.name for protocol in built.values()] == list(protocols.NAMES)
+
+
+def test_more_records_than_steps_are_one_at_every_step():
+    few = {"particles": 64, "replicas": 2, "steps": 3, "protocols": "straight-line"}
+    every, more = (learning.excess_work(records=records, **few)["straight-line"] for records in (3, 10**30))
+    np.testing.assert_array_equal(every.time, more.time)
+    for name, values in every.series.items():
+        np.testing.assert_array_equal(values, more.series[name])

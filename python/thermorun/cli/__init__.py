@@ -8,11 +8,12 @@ import os
 import sys
 from importlib import import_module
 from typing import Any, NoReturn
+from warnings import catch_warnings, simplefilter
 
 import click
 
 from thermorun.errors import InputError, RunError, Stopped, printable
-from thermorun.progress import ended_as_stopped
+from thermorun.progress import interruptible
 
 # Each command's module and short help: a module is imported when its command is called, or its help is.
 _COMMANDS = {
@@ -81,28 +82,39 @@ def thermorun() -> None:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Runs the command line; errors become one sentence on stderr."""
-    try:
-        with ended_as_stopped():
+    """Runs the command line; errors become one sentence on stderr, and so do Ctrl-C and SIGTERM, whenever they come."""
+    with interruptible() as interrupt, catch_warnings():
+        simplefilter("ignore", RuntimeWarning)  # NumPy's, for those who program; what is not finite is told by its name
+        try:
             code = thermorun.main(arguments, standalone_mode=False)
-    except click.ClickException as error:
-        fail(error.format_message(), 2)
-    except InputError as error:
-        fail(in_options(str(error), arguments), 2)
-    except RunError as error:
-        fail(str(error), 1)
-    except (OSError, UnicodeError) as error:
-        name = getattr(error, "filename", None)
-        if name is None and getattr(error, "errno", None) in _NO_OUTPUT:
-            # What is left in the buffer would be tried again at the very end, with a traceback.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            why = getattr(error, "strerror", error)
-            fail(f"the output cannot be written ({why}); a run is in its file: 'thermorun resume' shows it.", 1)
-        # A name that is too long, or no text: before it was even looked for.
-        fail(f"{name or 'a name'} cannot be used ({getattr(error, 'strerror', None) or error}).", 2)
-    except (click.Abort, KeyboardInterrupt):
-        fail("stopped.", 130)
+        except (click.Abort, KeyboardInterrupt):
+            fail("stopped.", 130)
+        except Exception as error:
+            # What a module whose import was interrupted comes up with, or a library that takes it for a fault.
+            if interrupt.pending:
+                fail("stopped.", 130)
+            _explain(error, arguments)
     sys.exit(code if isinstance(code, int) else 0)  # what click's Exit asks for
+
+
+def _explain(error: Exception, arguments: list[str] | None) -> NoReturn:
+    """The sentence of an error that has one; raises the others."""
+    if isinstance(error, click.ClickException):
+        fail(error.format_message(), 2)
+    if isinstance(error, InputError):
+        fail(in_options(str(error), arguments), 2)
+    if isinstance(error, RunError):
+        fail(str(error), 1)
+    if not isinstance(error, OSError | UnicodeError):
+        raise error
+    name = getattr(error, "filename", None)
+    if name is None and getattr(error, "errno", None) in _NO_OUTPUT:
+        # What is left in the buffer would be tried again at the very end, with a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        why = getattr(error, "strerror", error)
+        fail(f"the output cannot be written ({why}); a run is in its file: 'thermorun resume' shows it.", 1)
+    # A name that is too long, or no text: before it was even looked for.
+    fail(f"{name or 'a name'} cannot be used ({getattr(error, 'strerror', None) or error}).", 2)
 
 
 def fail(sentence: str, code: int) -> NoReturn:

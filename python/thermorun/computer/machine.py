@@ -127,9 +127,15 @@ class Pixels:
             )
 
     def inputs(self, x: Array, dtype: Any = np.float64) -> Array:
-        """Inputs of images, (points, D)."""
-        standard = (np.asarray(x) - np.float32(self.mean)) / np.float32(self.deviation)
-        norms = np.linalg.norm(standard, axis=1, keepdims=True)
+        """Inputs of images, (points, D).  Raises InputError where float32 cannot hold the images in their unit."""
+        with np.errstate(all="ignore"):
+            standard = (np.asarray(x) - np.float32(self.mean)) / np.float32(self.deviation)
+            norms = np.linalg.norm(standard, axis=1, keepdims=True)
+        if not np.isfinite(norms).all():
+            raise InputError(
+                f"pixel_deviation is {self.deviation:g} and pixel_mean {self.mean:g}; float32 cannot hold the images in"
+                " such a unit."
+            )
         scaled: Array = (standard * (self.norm / np.where(norms > 0, norms, 1.0))).astype(dtype)
         return scaled
 

@@ -67,6 +67,7 @@ def train(spec: ComputerTraining, inputs: Array, labels: Array, epoch_done: Call
     classes = np.arange(labels.max() + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "Training interrupted", UserWarning)
         for _ in range(spec.teacher_epochs):
             network.partial_fit(scaled, labels, classes=classes)
             epoch_done()

@@ -371,15 +371,20 @@ def _without_matrix(theta: Array, spec: CycleStudy, data: Dataset, mean: Array) 
 
 
 def estimated_likelihoods(
-    theta: Array, spec: CycleStudy, data: Dataset, mean: Array, effort: likelihood.Effort, number: int
-) -> Diagnostics:
-    """Likelihoods of models of many bits, and how far they can be believed: see ``likelihood``."""
+    theta: Array, spec: CycleStudy, data: Dataset, mean: Array, effort: likelihood.Effort, number: int,
+    pause: Callable[[], None] = lambda: None,
+) -> Diagnostics:  # fmt: skip
+    """Likelihoods of models of many bits, and how far they can be believed: see ``likelihood``.
+
+    ``pause`` is called after every model: it may raise.
+    """
     sets = {"log_likelihood": data.x} | ({} if data.test_x is None else {"held_out_log_likelihood": data.test_x})
     start = spread_out(data.x, likelihood.CHAINS)
     each = np.full((len(theta), len(sets), 4), np.nan)
     for m in np.flatnonzero(np.isfinite(theta).all(axis=1)):
         model = spec.model(theta[m], mean)
         each[m] = likelihood.log_likelihoods(model, list(sets.values()), start, effort, int(spec.seeds[m]), number)
+        pause()
     known = {}
     for k, name in enumerate(sets):
         known[name] = Estimate(each[:, k, 0], each[:, k, 1], 1, likelihood.GROUPS - 1.0)

@@ -1,39 +1,29 @@
-"""Runs a study: an epoch of all models a kernel call, its row to the file, checkpoints on the way."""
+"""Runs a study: epochs of all models, their rows to the file, checkpoints on the way."""
 
-import time as clock
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from thermokernels import exact_rule, two_step
 from thermokernels.mixture import expectation
 from thermorun.ahead import compiled_ahead
 from thermorun.arrays import Array
-from thermorun.cycles import layout, likelihood, markov
-from thermorun.cycles.diagnostics import (
-    analyse_models,
-    estimated_likelihoods,
-    groups,
-    occupancy_likelihood,
-    transition_blocks,
-)
-from thermorun.cycles.layout import SERIES
+from thermorun.cycles import layout
+from thermorun.cycles.diagnostics import analyse_models
 from thermorun.cycles.long_chains import CHAINS
 from thermorun.cycles.mixture import Mixture, bounded, climb, random_start
-from thermorun.cycles.model import MAX_STATES, initial_row, initial_visible, parameter_count, state_count
+from thermorun.cycles.model import MAX_STATES, parameter_count, state_count
 from thermorun.cycles.result import StudyResult, read
 from thermorun.cycles.spec import CycleStudy, from_arrays
+from thermorun.cycles.study import Study, first_row
 from thermorun.datasets import Dataset
 from thermorun.errors import InputError
-from thermorun.estimates import jackknife
 from thermorun.runs import Session, load
 from thermorun.specs import documented, given
 from thermorun.store import RunFile, read_spec
 
-_EPOCH_BLOCKS = 4
 # EM steps of a climb to the ceiling at most, and the gain, in nat a point, that ends it.
 _CLIMB, _GAIN = 100, 1e-5
 
@@ -142,7 +132,7 @@ def run(
         file = under_way.open(spec, lambda file: layout.lay_out(file, spec, data))
         if file.missing("analysis"):
             layout.require_same_draws(file)
-            study = _Study(own, data, file)
+            study = Study(own, data, file)
             if earlier is not None and kept is not None:
                 study.take_over(earlier, kept)
             _train(study, under_way)
@@ -219,6 +209,14 @@ def _require_memory(under_way: Session, spec: CycleStudy, data: Dataset) -> None
         spec.models * row * (6 + 2 * len(spec.kept_epochs())),
         f"models is {spec.models}, of {row // spec.dtype.itemsize} parameters, kept {len(spec.kept_epochs())} times",
     )
+    size, most, item = data.x.shape[1], max(spec.growth), spec.dtype.itemsize
+    step = item * (2 * size + spec.hidden) + 8 * (1 + 4 * spec.hidden + 3 * spec.first_layer)
+    if spec.encoding == "bits":  # which compare every point with every step
+        step += item * (size + most)
+    under_way.require_memory(
+        min(spec.models, under_way.threads) * (spec.chain_steps * float(step) + item * most * float(size)),
+        f"chain_steps is {spec.chain_steps}, with minibatches of {most} points",
+    )
     states = min(state_count(spec.encoding, spec.hidden), MAX_STATES)
     if spec.has_ceiling(len(data.x)):
         under_way.require_memory(
@@ -246,13 +244,13 @@ def _compile(small: CycleStudy, few: Dataset) -> None:
     """Compiles the kernels of an epoch, or loads them from the cache, so that no timing counts it."""
     with RunFile.in_memory(small.command, small.to_json(), 0, 1) as file:
         layout.lay_out(file, small, few)
-        _Study(small, few, file).epoch(0)
+        Study(small, few, file).epoch(0)
 
 
 def _compile_rest(small: CycleStudy, few: Dataset) -> None:
     """Compiles the kernels of all that follows the training."""
     mean = few.x.mean(axis=0).astype(small.dtype)
-    row = _first_row(few.x, small, small.seed)
+    row = first_row(few.x, small, small.seed)
     with np.errstate(all="ignore"):
         analyse_models(row[None], small, few, mean)
         if small.ceiling:
@@ -260,115 +258,25 @@ def _compile_rest(small: CycleStudy, few: Dataset) -> None:
             climb(few.x, Mixture(*even), 1, _GAIN, small.precision)
 
 
-def _first_row(x: Array, spec: CycleStudy, seed: int) -> Array:
-    """Parameters of a model before its training."""
-    return initial_row(x, spec.encoding, spec.hidden, seed, spec.dtype, spec.tied, spec.first_layer)
-
-
-@dataclass
-class _Study:
-    """A study under way: parameters and chains of all models."""
-
-    spec: CycleStudy
-    data: Dataset
-    file: RunFile
-    theta: Array = field(init=False)
-    square: Array = field(init=False)
-    visible: Array = field(init=False)
-    status: Array = field(init=False)
-    mean: Array = field(init=False)
-    seconds: float = 0.0
-    done: int = 0
-
-    def __post_init__(self) -> None:
-        spec, x = self.spec, self.data.x
-        self.mean = x.mean(axis=0).astype(spec.dtype)
-        seeds = [int(seed) for seed in spec.seeds]
-        self.theta = np.stack([_first_row(x, spec, seed) for seed in seeds])
-        self.square = np.zeros_like(self.theta)
-        self.visible = np.stack([initial_visible(x, seed) for seed in seeds])
-        self.status = np.zeros(spec.models, np.int64)
-        stored = self.file.load_checkpoint()
-        if stored is not None:
-            for name, array in self._state().items():
-                array[...] = stored[name]
-            self.done, self.seconds = int(stored["epoch"]), float(stored["seconds"])
-
-    def take_over(self, earlier: StudyResult, stored: Array) -> None:
-        """Begins where an earlier study of fewer epochs ended; its rows and ``stored`` parameters are copied."""
-        self.theta[...], self.square[...], self.visible[...] = earlier.theta, earlier.square, earlier.visible
-        self.status[...] = earlier.stopped + 1
-        self.seconds, self.done = earlier.train_seconds, earlier.spec.epochs
-        kept, before = self.spec.kept_epochs(), earlier.spec.kept_epochs()
-        for k, epoch in enumerate(kept):
-            if epoch in before:
-                self.file.write("parameters", k, {"theta": stored[before.index(epoch)][None]})
-        self.file.write("training", 0, earlier.series)
-        self.file.checkpoint(self.state())
-
-    def state(self) -> dict[str, Array]:
-        """What a checkpoint holds."""
-        return {"epoch": np.array(self.done), "seconds": np.array(self.seconds), **self._state()}
-
-    def _state(self) -> dict[str, Array]:
-        return {"theta": self.theta, "square": self.square, "visible": self.visible, "status": self.status}
-
-    def epoch(self, epoch: int) -> None:
-        """Trains one epoch, and writes what is recorded of it."""
-        spec, began = self.spec, clock.perf_counter()
-        trace = np.empty((spec.models, spec.steps_per_epoch))
-        train = exact_rule.train_exactly if spec.rule == "exact" else two_step.train
-        train(
-            two_step.State(**self._state()), self.data.x, self.mean, spec.sizes(epoch), epoch * spec.steps_per_epoch,
-            spec.options._replace(rate=spec.rate(epoch)), spec.seeds, trace,
-        )  # fmt: skip
-        row = dict.fromkeys(SERIES, np.full(spec.models, np.nan)) | {"minibatch_log_likelihood": trace.mean(axis=1)}
-        if state_count(spec.encoding, spec.hidden) <= MAX_STATES:
-            several = [self._markov(some, own, epoch) for some, own in groups(self.theta, spec, _EPOCH_BLOCKS)]
-            row |= {name: np.concatenate([one[name] for one in several]) for name in several[0]}
-        elif spec.estimated and (epoch + 1) % (spec.keep_every or 1) == 0:
-            number = (epoch + 1) // (spec.keep_every or 1)
-            known = estimated_likelihoods(self.theta, spec, self.data, self.mean, likelihood.QUICK, number)
-            row |= {name: estimate.mean for name, estimate in known.items() if name in SERIES}
-        self.seconds += clock.perf_counter() - began
-        self.file.write("training", epoch, {name: values[None] for name, values in row.items()})
-        kept = spec.kept_epochs()
-        if epoch + 1 in kept:
-            self.file.write("parameters", kept.index(epoch + 1), {"theta": self.theta[None]})
-        self.done = epoch + 1
-
-    def _markov(self, theta: Array, spec: CycleStudy, epoch: int) -> dict[str, Array]:
-        """What the transition matrices of some models say after an epoch."""
-        samples = spec.epoch_samples
-        parts = transition_blocks(theta, spec, self.mean, samples, _EPOCH_BLOCKS, epoch * samples)
-        sigma = jackknife(parts, lambda m: markov.entropy_production(m, markov.stationary(m)), axis=1)
-        matrix = parts.mean(axis=1)
-        occupancy, held_out = markov.stationary(matrix), self.data.test_x
-        found = {} if held_out is None else {"held_out_log_likelihood": held_out}
-        sets = {"log_likelihood": self.data.x} | found
-        return {name: occupancy_likelihood(theta, spec, occupancy, x) for name, x in sets.items()} | {
-            "entropy_production": sigma.mean,
-            "entropy_production_stderr": sigma.stderr,
-            "mean_diagonal": markov.mean_diagonal(matrix),
-            "second_eigenvalue": markov.second_eigenvalue(matrix),
-        }
-
-
-def _train(study: _Study, under_way: Session) -> None:
+def _train(study: Study, under_way: Session) -> None:
     """Trains a study from where it is."""
     spec, file = study.spec, study.file
     amount = spec.models * spec.steps_per_epoch
     under_way.stage("latent cycles", spec.models * spec.steps, "steps")
-    under_way.advance(study.done * amount)
-    for epoch in range(study.done, spec.epochs):
-        study.epoch(epoch)
-        under_way.advance(amount)
+    under_way.advance(study.done * amount + study.step * spec.models)
+
+    def between(steps: int) -> None:
+        under_way.advance(spec.models * steps)
         under_way.pause(study.state)
+
+    for epoch in range(study.done, spec.epochs):
+        study.epoch(epoch, between)
+        between(0)
     file.checkpoint(study.state())
     file.wait()
 
 
-def _analyse(study: _Study, under_way: Session) -> None:
+def _analyse(study: Study, under_way: Session) -> None:
     """Diagnostics of what was trained, into the file."""
     spec, file = study.spec, study.file
     under_way.stage("diagnostics", 0, "models")

@@ -197,10 +197,10 @@ def _halved(on: Callable[[Array], Equilibrium], edges: Array) -> Equilibrium:
         if fine.error < _TOLERANCE or len(edges) > 2 * _MOST:
             break
         # Relative to the same norm, so that what one panel lacks does not show in all of them.
-        norm = np.exp(coarse.log_partition - fine.log_partition)
         totals = np.maximum(fine.shares.sum(axis=1), 1e-300)[:, None]
         halves = fine.shares[:, ::2] + fine.shares[:, 1::2]
-        with np.errstate(invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
+            norm = np.exp(coarse.log_partition - fine.log_partition)
             changes = np.max(np.nan_to_num(np.abs(coarse.shares * norm - halves) / totals, nan=1.0), axis=0)
         hit = np.flatnonzero(changes >= min(_TOLERANCE / 10, float(changes.max())))
         edges = np.insert(edges, hit + 1, 0.5 * (edges[hit] + edges[hit + 1]))

@@ -103,6 +103,8 @@ def _distribution(potential: Potential, theta: tuple[float, ...], beta: float) -
     raise rough
 
 
+# Where what is reached is a point, to rounding, the step is 0.
+@np.errstate(divide="ignore", invalid="ignore")
 def time_step(system: "System", theta: ArrayLike) -> float:
     """A step of 1/20 of the fastest relaxation time, 1 / (mu times the largest curvature that 3 kT reach)."""
     potential, beta, mobility = system.potential, system.beta, system.mobility

@@ -19,7 +19,6 @@ import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import h5py
@@ -336,8 +335,7 @@ class RunFile:
 
     def checkpoint(self, arrays: Mapping[str, Array]) -> None:
         """Queues a new checkpoint.  The arrays are copied first, so the run may go on changing them."""
-        path = self.path
-        if path is None:
+        if (path := self.path) is None:
             return
         copies, created = {name: np.array(values) for name, values in arrays.items()}, str(self._file.attrs["created"])
 
@@ -357,6 +355,11 @@ class RunFile:
         """Lets the file go when it is closed, unless rows of it are complete."""
         if self._disk is not None and not self._commits.any():
             self._target = self._target or self.path
+
+    def abandon(self) -> None:
+        """Removes the file unless it stands at its place."""
+        if self._target is not None:
+            self._target.unlink(missing_ok=True)
 
     def finish(self) -> None:
         """Waits for all writes and removes the checkpoint, which nobody needs any more.
@@ -401,9 +404,7 @@ class RunFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
             if kind is None:
                 self.wait()
@@ -414,7 +415,6 @@ class RunFile:
             self._file.close()
             if self._disk is not None:
                 self._disk.close()
-            if self._target is not None:
-                self._target.unlink(missing_ok=True)
+            self.abandon()
             if self._lock is not None:
                 os.close(self._lock)

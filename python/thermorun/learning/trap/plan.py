@@ -19,7 +19,7 @@ from thermorun.learning.trap.recorder import Recorder
 from thermorun.learning.trap.spec import ExcessWork
 from thermorun.streams import Streams
 
-_SNAPSHOT_BINS = 240
+SNAPSHOT_BINS = 240
 # Noise of a step is at least so many times what the positions are rounded to.
 _RESOLVED = 8
 
@@ -158,7 +158,7 @@ class Plan:
     def snapshot_edges(self) -> Array:
         """Bin edges that hold x at all times but for five standard deviations."""
         margin = 5 / np.sqrt(self.spec.beta)
-        return np.linspace(self.exact.u.min() - margin, self.exact.u.max() + margin, _SNAPSHOT_BINS + 1)
+        return np.linspace(self.exact.u.min() - margin, self.exact.u.max() + margin, SNAPSHOT_BINS + 1)
 
     def streams(self, purpose: str) -> Streams:
         """The random streams of this purpose; replica r uses the r-th."""

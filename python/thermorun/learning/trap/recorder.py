@@ -50,7 +50,8 @@ class Recorder:
     def open(cls, scheme: Scheme, records: int, target: Array, theta0: float) -> Self:
         """A recorder at the start of a run.  ``target`` is (points, replicas)."""
         recorded = scheme.jumps.copy()
-        recorded[np.linspace(0, scheme.points - 1, records + 1).round().astype(int)] = True
+        last = scheme.points - 1
+        recorded[np.linspace(0, last, min(records, last) + 1).round().astype(int)] = True
         return cls(scheme, recorded, target, theta0, np.full((7, target.shape[1]), np.nan))
 
     @property

@@ -14,7 +14,7 @@ from thermorun.errors import RunError
 from thermorun.learning.trap import layout
 from thermorun.learning.trap.layout import SNAPSHOT_PARTICLES
 from thermorun.learning.trap.particles import ClosedLoop, Ensemble, OpenLoop, compile_kernels, ensemble, memory
-from thermorun.learning.trap.plan import Plan
+from thermorun.learning.trap.plan import SNAPSHOT_BINS, Plan
 from thermorun.learning.trap.protocols import NAMES, Path, Schedule
 from thermorun.learning.trap.recorder import SERIES
 from thermorun.learning.trap.result import ExcessWorkResult
@@ -103,6 +103,8 @@ def run(spec: ExcessWork, under_way: Session, chunk: int = CHUNK) -> ExcessWorkR
     size = f"particles x replicas x steps is {spec.particles} x {spec.replicas} x {spec.steps}"
     mine = under_way.part(spec.replicas)
     under_way.require_memory(memory(spec.replace(replicas=len(mine))), size)
+    bins = SNAPSHOT_BINS * len(spec.protocols)
+    under_way.require_memory(8.0 * bins * spec.snapshots, f"snapshots is {spec.snapshots}, of {bins} bins in all")
     plans = Plan.all_of(spec)
     for plan in plans:
         plan.require_resolved()
@@ -201,8 +203,8 @@ class _Run:
         if plan.mine.start:
             return
         count = min(plan.spec.particles, SNAPSHOT_PARTICLES)
+        density, _ = np.histogram(self.particles.x[0, :count], plan.snapshot_edges, density=True)
         for row in np.flatnonzero(plan.snapshot_points == point):
-            density, _ = np.histogram(self.particles.x[0, :count], plan.snapshot_edges, density=True)
             self.file.write(f"{plan.section}/snapshots", int(row), {"density": density[None]})
 
     def _keep_each_particle(self) -> None:

@@ -83,7 +83,7 @@ class ExcessWork(Spec):
         int | None, Parameter(specs.count(), "draw so many of the samples, with replacement, at every step")
     ] = None
     records: Annotated[int, Parameter(specs.count(), "equal parts of the duration at whose ends is recorded")] = 200
-    snapshots: Annotated[int, Parameter(specs.count(0), "histograms of x kept along the way")] = 0
+    snapshots: Annotated[int, Parameter(specs.count(0, 2**31), "histograms of x kept along the way")] = 0
     keep_work: Annotated[bool, Parameter(specs.flag, "keep every particle's own work and heat")] = False
     check_dt: Annotated[
         bool, Parameter(specs.flag, "run again with half the time step, and report the time-step bias")

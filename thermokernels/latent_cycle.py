@@ -127,7 +127,8 @@ def visible_words(options, size):
 @device
 def lanes_of_step(options, size):
     """Philox calls of a double step."""
-    return lanes_for(visible_words(options, size) + (options.hidden if options.encoding == BITS else bits_of(options.first)))
+    others = options.hidden if options.encoding == BITS else bits_of(options.first)
+    return lanes_for(visible_words(options, size) + others)
 
 
 @device

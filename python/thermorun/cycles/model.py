@@ -54,7 +54,8 @@ def kernel_options(
     first: int = 0,
 ) -> KernelOptions:
     """The settings as kernels take them."""
-    return KernelOptions(hidden, ENCODINGS[encoding], int(tied), chain_steps, learning_rate, decay, floor, first or None)
+    code = ENCODINGS[encoding]
+    return KernelOptions(hidden, code, int(tied), chain_steps, learning_rate, decay, floor, first or None)
 
 
 @dataclass(frozen=True)

@@ -166,9 +166,11 @@ def _watch(ear: socket.socket, interrupt: Interrupt) -> None:
         except TimeoutError:
             if interrupt.heard and came == 1:
                 continue
-            cursor = "\x1b[?25h\r\x1b[K" if os.isatty(2) else ""  # a progress bar hides it
-            os.write(2, f"{cursor}thermorun: {printable(interrupt.give_up())}\n".encode())
-            os._exit(130)
+            try:
+                cursor = "\x1b[?25h\r\x1b[K" if os.isatty(2) else ""  # a progress bar hides it
+                os.write(2, f"{cursor}thermorun: {printable(interrupt.give_up())}\n".encode())
+            finally:
+                os._exit(130)
         if not number:
             return
         came += number[0] in (signal.SIGINT, signal.SIGTERM)

@@ -66,18 +66,23 @@ def progress(description: str, total: int, unit: str, enabled: bool = True) -> I
         yield lambda amount: bar.advance(task, amount)
 
 
-def pieces(first: int, total: int, seconds: float = _PIECE) -> Iterator[range]:
-    """Cuts steps ``first`` to ``total`` - 1 so that each piece takes about so long, and a stop is heard between them.
+class Pieces:
+    """Cuts steps into pieces of about ``_PIECE`` seconds each, so that a stop is heard between them.
 
-    Their sizes follow the clock: what is done in the block must not depend on where they end.
+    Their sizes follow the clock: what is done with them must not depend on where they end.
     """
-    count = 1
-    while first < total:
-        piece = range(first, min(first + count, total))
-        began = time.monotonic()
-        yield piece
-        share = seconds / max(time.monotonic() - began, 1e-3)
-        first, count = piece.stop, max(1, int(len(piece) * min(2.0, share)))
+
+    def __init__(self) -> None:
+        self._count = 1
+
+    def __call__(self, first: int, total: int) -> Iterator[range]:
+        """Steps ``first`` to ``total`` - 1."""
+        while first < total:
+            piece = range(first, min(first + self._count, total))
+            began = time.monotonic()
+            yield piece
+            share = _PIECE / max(time.monotonic() - began, 1e-3)
+            first, self._count = piece.stop, max(1, int(len(piece) * min(2.0, share)))
 
 
 class Interrupt:

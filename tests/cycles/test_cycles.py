@@ -171,8 +171,11 @@ def test_where_an_epoch_is_cut_and_stopped_changes_no_bit(tmp_path, monkeypatch,
 
     resuming, plain = False, training.Session.pause
     monkeypatch.setattr(training.Session, "pause", stop)
-    monkeypatch.setattr(study, "pieces", lambda first, total: (range(k, min(k + size, total))
-                                                              for k in range(first, total, size)))  # fmt: skip
+
+    def cut(self, first, total):
+        return (range(k, min(k + size, total)) for k in range(first, total, size))
+
+    monkeypatch.setattr(study.Pieces, "__call__", cut)
     with pytest.raises(Stopped):
         cycles.train(**SMALL, out=tmp_path / "study.h5")
     assert (done[-1], thermorun.load(tmp_path / "study.h5").epochs_done) == ({1: 8, 2: 9, 5: 10}[size], 1)

@@ -16,7 +16,7 @@ from thermorun.cycles.result import StudyResult
 from thermorun.cycles.spec import CycleStudy
 from thermorun.datasets import Dataset
 from thermorun.estimates import jackknife
-from thermorun.progress import pieces
+from thermorun.progress import Pieces
 from thermorun.store import RunFile
 
 _EPOCH_BLOCKS = 4
@@ -47,6 +47,7 @@ class Study:
     seconds: float = 0.0
     done: int = 0
     step: int = 0
+    pieces: Pieces = field(default_factory=Pieces)
 
     def __post_init__(self) -> None:
         spec, x = self.spec, self.data.x
@@ -91,7 +92,7 @@ class Study:
         ``between`` is told the gradient steps just done wherever the state is whole, and may raise.
         """
         spec = self.spec
-        for piece in pieces(self.step, spec.steps_per_epoch):
+        for piece in self.pieces(self.step, spec.steps_per_epoch):
             self._train(epoch, piece)
             between(len(piece))
         row = dict.fromkeys(SERIES, np.full(spec.models, np.nan))

@@ -22,10 +22,10 @@ Arrays that all kernels share:
 ``data``     uint8 of zeros and ones, (points, D).
 ``mean``     dtype of theta, (D,).
 ``seeds``    uint64, (models,).  A model is a pure function of its seed, whatever runs beside it.
-``options``  a named tuple: hidden, L; encoding, one of the three above; tied, 1 for the equilibrium baseline (wbar = w,
-             ascent of the joint likelihood); chain_steps, T double steps before a gradient; rate, decay, floor:
-             RMSProp's step, memory and addition to the root; first, B, or None without a first layer, of which no
-             machine code is made then.
+``options``  a named tuple: hidden, L; encoding, one of the three above; tied, True for the equilibrium baseline (wbar =
+             w, ascent of the joint likelihood), else None; chain_steps, T double steps before a gradient; rate, decay,
+             floor: RMSProp's step, memory and addition to the root; first, B, or None without a first layer.  Of what
+             None stands for no machine code is made.
 
 Random words: the stream's high half says what for, its low half which chain or state; the step is the double step of
 the chain.  The first words of a step choose the visible bits, the next ones the hidden state, the last a first layer.

@@ -194,7 +194,7 @@ def _layer_gradient(worth, slopes, inputs, mean, g_weights, g_biases):
 
 
 @serial_kernel
-def _gradient(row, options, mean, scratch, batch, gradient):
+def _gradient(row, options, tied, mean, scratch, batch, gradient):
     """Gradient of the mean log-likelihood of ``batch`` from the chain's steps (Eqs. 16 and 17); returns that mean."""
     hidden, size = options.hidden, mean.size
     states = scratch.states
@@ -212,12 +212,12 @@ def _gradient(row, options, mean, scratch, batch, gradient):
     likelihood = responsibilities(fields, constants, log_weights, batch, by_point, whole)
     for i in range(gradient.size):
         gradient[i] = 0
-    if options.tied:
+    if tied is None:
+        g_w, _, g_a, _ = parts(gradient, options, size)
+        visible_gradient(options, states, fields, by_point, whole, batch, g_w, g_a)
+        _hidden_gradient(options, scratch, mean, whole, visits, gradient)
+    else:
         _joint_gradient(row, options, mean, scratch, batch, gradient)
-        return likelihood
-    g_w, _, g_a, _ = parts(gradient, options, size)
-    visible_gradient(options, states, fields, by_point, whole, batch, g_w, g_a)
-    _hidden_gradient(options, scratch, mean, whole, visits, gradient)
     return likelihood
 
 
@@ -328,8 +328,8 @@ def largest_of(sizes):
 
 
 @serial_kernel
-def _train_model(m, state, data, mean, sizes, first, options, seeds, trace):
-    """The same for one model."""
+def _train_model(m, state, data, mean, sizes, first, options, tied, seeds, trace):
+    """``train`` for model ``m``."""
     theta, square, visible, status = state
     points, size = data.shape[0], mean.size
     hidden, steps = options.hidden, options.chain_steps
@@ -352,7 +352,7 @@ def _train_model(m, state, data, mean, sizes, first, options, seeds, trace):
         chosen = batch_words.view(np.uint32)
         for n in range(sizes[k]):
             copy_bits(data[(np.uint64(chosen[n]) * np.uint64(points)) >> HALF_WORD], batch[n])
-        trace[m, k] = _gradient(row, options, mean, scratch, batch, gradient)
+        trace[m, k] = _gradient(row, options, tied, mean, scratch, batch, gradient)
         if not math.isfinite(trace[m, k]):
             status[m] = step + 1
             continue
@@ -361,7 +361,7 @@ def _train_model(m, state, data, mean, sizes, first, options, seeds, trace):
             for i in range(size):
                 g_a[i] = 0
         rmsprop(row, square[m], gradient, options.rate, options.decay, options.floor)
-        if options.tied:
+        if tied is not None:
             copy(row[hidden * size :], row[: hidden * size])
         copy(fantasies[0], fantasies[steps])
     copy(theta[m], row)
@@ -371,8 +371,17 @@ def _train_model(m, state, data, mean, sizes, first, options, seeds, trace):
 
 @kernel
 def train(state, data, mean, sizes, first, options, seeds, trace):
+    """Gradient steps ``first`` to ``first + len(sizes) - 1`` of many models, each on one persistent chain.
+
+    ``state``    ``State``; updated.
+    ``sizes``    intp (steps,): points in every minibatch, drawn with replacement.
+    ``trace``    float64 (models, steps), written: the minibatch log-likelihood of App. A.3.
+
+    One-hot models keep a as it is, because w absorbs it (Eq. 20).
+    """
     for m in prange(state.theta.shape[0]):
-        _train_model(np.int64(m), state, data, mean, sizes, first, options, seeds, trace)
+        # A loop's index is a uint64 where it runs and an int64 where types are looked for: one of both is compiled.
+        _train_model(np.int64(m), state, data, mean, sizes, first, options, options.tied, seeds, trace)
 
 
 @serial_kernel
@@ -411,4 +420,4 @@ def two_step_gradient(row, options, mean, fantasies, bits, states, batch, gradie
     scratch = Scratch(
         fantasies, states, bits, chances, probabilities, sigmoids, unused[0], unused[1], np.empty(hidden, np.intp)
     )
-    return _gradient(row, options, mean, scratch, batch, gradient)
+    return _gradient(row, options, options.tied, mean, scratch, batch, gradient)

@@ -23,7 +23,7 @@ class KernelOptions(NamedTuple):
 
     hidden: int
     encoding: int
-    tied: int
+    tied: bool | None
     chain_steps: int
     rate: float
     decay: float
@@ -55,7 +55,7 @@ def kernel_options(
 ) -> KernelOptions:
     """The settings as kernels take them."""
     code = ENCODINGS[encoding]
-    return KernelOptions(hidden, code, int(tied), chain_steps, learning_rate, decay, floor, first or None)
+    return KernelOptions(hidden, code, tied or None, chain_steps, learning_rate, decay, floor, first or None)
 
 
 @dataclass(frozen=True)

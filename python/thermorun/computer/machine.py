@@ -138,7 +138,7 @@ class Pixels:
             )
         with np.errstate(all="ignore"):
             scaled: Array = (standard * (self.norm / np.where(norms > 0, norms, 1.0))).astype(dtype)
-        if not np.isfinite(scaled).all():
+        if not np.max(np.abs(scaled), initial=0.0) < np.sqrt(np.finfo(dtype).max):  # squares of fields are summed
             raise InputError(f"pixel_norm is {self.norm:g}; {np.dtype(dtype)} cannot hold images of that norm.")
         return scaled
 

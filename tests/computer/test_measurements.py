@@ -385,6 +385,8 @@ def test_what_measurements_refuse(quick, tmp_path):
             Classification(file=quick, **wrong)
     with pytest.raises(InputError, match="pixel_deviation is 1e-23 and pixel_mean"):
         computer.classify(quick, pixel_deviation=1e-23)
+    with pytest.raises(InputError, match=r"pixel_norm is 1e\+45; float32 cannot hold"):
+        computer.classify(quick, pixel_norm=1e45)
     with pytest.raises(InputError, match=r"dt = .* would do"):
         computer.sweep(quick, over="timestep", values=(0.001, 0.05), out=tmp_path / "out.h5")
     rng = np.random.default_rng(0)

@@ -136,7 +136,10 @@ class Pixels:
                 f"pixel_deviation is {self.deviation:g} and pixel_mean {self.mean:g}; float32 cannot hold the images in"
                 " such a unit."
             )
-        scaled: Array = (standard * (self.norm / np.where(norms > 0, norms, 1.0))).astype(dtype)
+        with np.errstate(all="ignore"):
+            scaled: Array = (standard * (self.norm / np.where(norms > 0, norms, 1.0))).astype(dtype)
+        if not np.max(np.abs(scaled), initial=0.0) < np.sqrt(np.finfo(dtype).max):  # squares of fields are summed
+            raise InputError(f"pixel_norm is {self.norm:g}; {np.dtype(dtype)} cannot hold images of that norm.")
         return scaled
 
 

@@ -22,23 +22,22 @@ from numba import prange
 
 from thermokernels._jit import device, kernel, serial_kernel
 from thermokernels.latent_cycle import (
-    BATCH,
     CHAIN,
-    HALF_WORD,
     SOFTMAX,
-    copy_bits,
+    draw_batch,
     draw_visible,
     draw_words,
     hidden_fields,
     hidden_probabilities,
     hidden_shift,
     lanes_for,
+    largest_of,
     parts,
     state_fields,
     thresholds,
 )
 from thermokernels.products import add_rows, aligned, aligned_copy, copy
-from thermokernels.two_step import NEGLIGIBLE, largest_of, responsibilities, rmsprop, subtract_row, visible_gradient
+from thermokernels.two_step import NEGLIGIBLE, responsibilities, rmsprop, subtract_row, visible_gradient
 
 # Images of a state at the least: what moves pbar through w is a covariance over them.
 LEAST_IMAGES = 4
@@ -264,7 +263,6 @@ def train_exactly(state, data, mean, sizes, first, options, seeds, trace):
         room = _room(options, size, theta)
         largest = largest_of(sizes)
         batch_words = np.empty(2 * lanes_for(largest), np.uint64)
-        chosen = batch_words.view(np.uint32)
         batches = aligned(largest, size, theta)
         gradient = aligned(1, theta.shape[1], theta)[0]
         for k in range(sizes.size):
@@ -273,9 +271,7 @@ def train_exactly(state, data, mean, sizes, first, options, seeds, trace):
                 continue
             step = first + k
             batch = batches[: sizes[k]]
-            draw_words(batch_words, seeds[m], BATCH, step)
-            for n in range(sizes[k]):
-                copy_bits(data[(np.uint64(chosen[n]) * np.uint64(points)) >> HALF_WORD], batch[n])
+            draw_batch(data, batch_words, seeds[m], step, batch)
             _draw_images(row, options, mean, room, seeds[m], step)
             trace[m, k] = _gradient(row, options, mean, room, batch, gradient)
             if not math.isfinite(trace[m, k]):

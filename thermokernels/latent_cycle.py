@@ -352,6 +352,24 @@ def copy_bits(bits, x):
         x[i] = one * bits[i]
 
 
+@device
+def largest_of(sizes):
+    """The largest of some numbers; NumPy's way takes half a second to compile."""
+    largest = 0
+    for k in range(sizes.size):
+        largest = max(largest, sizes[k])
+    return largest
+
+
+@serial_kernel
+def draw_batch(data, words, seed, step, batch):
+    """Points of ``data`` into ``batch``, with replacement; ``words`` is uint64, for the largest of batches."""
+    draw_words(words, seed, BATCH, step)
+    chosen = words.view(np.uint32)
+    for n in range(batch.shape[0]):
+        copy_bits(data[(np.uint64(chosen[n]) * np.uint64(data.shape[0])) >> HALF_WORD], batch[n])
+
+
 @serial_kernel
 def log_mixture(fields, constants, log_weights, x, products, logs):
     """log sum_k exp(log_weights[k] + log A_kx), and leaves the terms in ``logs`` (float64)."""

@@ -12,14 +12,13 @@ from numba import prange
 from thermokernels._jit import device, kernel, serial_kernel, wide_vectors
 from thermokernels.elementary import sigmoids
 from thermokernels.latent_cycle import (
-    BATCH,
     BITS,
     CHAIN,
-    HALF_WORD,
     ONE,
     backward_of,
     bits_of,
     copy_bits,
+    draw_batch,
     draw_hidden,
     draw_visible,
     draw_visible_from_field,
@@ -31,6 +30,7 @@ from thermokernels.latent_cycle import (
     hidden_shift,
     lanes_for,
     lanes_of_step,
+    largest_of,
     log_mixture,
     parts,
     row_sum,
@@ -238,33 +238,34 @@ def _joint_gradient(row, options, mean, scratch, batch, gradient):
     hidden, size, points, steps = options.hidden, mean.size, batch.shape[0], probabilities.shape[0]
     _, wbar, _, abar = parts(row, options, size)
     g_w, _, g_a, g_abar = parts(gradient, options, size)
-    shift = np.empty(hidden, row.dtype)
+    shift, h = np.empty(hidden, row.dtype), np.empty(hidden, row.dtype)
     hidden_shift(wbar, abar, mean, shift)
-    h = np.empty(hidden, row.dtype)
-    p, s = np.empty(hidden), np.empty(hidden)
-    factors = np.empty((hidden, points), row.dtype)
-    totals = np.zeros(hidden)
+    of_data, s = np.empty((points, hidden)), np.empty(hidden)
     for n in range(points):
         hidden_fields(wbar, shift, batch[n], h)
-        hidden_probabilities(h, options.encoding, p, s)
-        for b in range(hidden):
-            factor = 0.0 if p[b] < NEGLIGIBLE else p[b] / points
-            factors[b, n] = factor
-            totals[b] += factor
-    add_rows(factors, batch, g_w)
-    model = np.empty((hidden, steps), row.dtype)
-    for t in range(steps):
-        for b in range(hidden):
-            factor = 0.0 if probabilities[t, b] < NEGLIGIBLE else probabilities[t, b] / steps
-            model[b, t] = -factor
-            totals[b] -= factor
-    add_rows(model, fantasies[:steps], g_w)
+        hidden_probabilities(h, options.encoding, of_data[n], s)
+    totals = np.zeros(hidden)
+    _add_moments(of_data, points, batch, g_w, totals)
+    _add_moments(probabilities, -steps, fantasies[:steps], g_w, totals)
     for b in range(hidden):
         g_abar[b] = totals[b]
         subtract_row(g_w[b], mean, totals[b])
     if options.encoding == BITS:
-        add_rows(np.full((1, points), 1.0 / points).astype(row.dtype), batch, g_a.reshape((1, size)))
-        add_rows(np.full((1, steps), -1.0 / steps).astype(row.dtype), fantasies[:steps], g_a.reshape((1, size)))
+        whole = np.zeros(1)
+        _add_moments(np.ones((points, 1)), points, batch, g_a.reshape((1, size)), whole)
+        _add_moments(np.ones((steps, 1)), -steps, fantasies[:steps], g_a.reshape((1, size)), whole)
+
+
+@serial_kernel
+def _add_moments(p, count, x, g_w, totals):
+    """Adds p(z | x) x / count of every x (n, D), with p (n, L), to ``g_w`` (L, D), and p / count to ``totals``."""
+    factors = np.empty((p.shape[1], p.shape[0]), g_w.dtype)
+    for n in range(p.shape[0]):
+        for b in range(p.shape[1]):
+            factor = 0.0 if p[n, b] < NEGLIGIBLE else p[n, b] / count
+            factors[b, n] = factor
+            totals[b] += factor
+    add_rows(factors, x, g_w)
 
 
 @serial_kernel
@@ -318,21 +319,11 @@ def _chain(row, options, mean, scratch, seed, stream, first):
             draw_visible_from_field(field, word, fantasies[t + 1])
 
 
-@device
-def largest_of(sizes):
-    """The largest of some numbers; NumPy's way takes half a second to compile."""
-    largest = 0
-    for k in range(sizes.size):
-        largest = max(largest, sizes[k])
-    return largest
-
-
 @serial_kernel
 def _train_model(m, state, data, mean, sizes, first, options, tied, seeds, trace):
     """``train`` for model ``m``."""
     theta, square, visible, status = state
-    points, size = data.shape[0], mean.size
-    hidden, steps = options.hidden, options.chain_steps
+    size, hidden, steps = mean.size, options.hidden, options.chain_steps
     row = aligned_copy(theta[m])
     scratch = _scratch(options, size, theta)
     fantasies = scratch.fantasies
@@ -348,10 +339,7 @@ def _train_model(m, state, data, mean, sizes, first, options, tied, seeds, trace
         step = first + k
         _chain(row, options, mean, scratch, seeds[m], CHAIN, step * steps)
         batch = batches[: sizes[k]]
-        draw_words(batch_words, seeds[m], BATCH, step)
-        chosen = batch_words.view(np.uint32)
-        for n in range(sizes[k]):
-            copy_bits(data[(np.uint64(chosen[n]) * np.uint64(points)) >> HALF_WORD], batch[n])
+        draw_batch(data, batch_words, seeds[m], step, batch)
         trace[m, k] = _gradient(row, options, tied, mean, scratch, batch, gradient)
         if not math.isfinite(trace[m, k]):
             status[m] = step + 1

@@ -30,6 +30,8 @@ from thermorun import learning, runs
 runs.CHECKPOINT_EVERY = 0.0
 learning.ExcessWork(**{FIELDS!r}).run(out=sys.argv[1], chunk=600_000)
 """
+# A run so fast may end between two looks at its file.
+SLOWER = "import time; pause = runs.Session.pause; runs.Session.pause = lambda *one: (time.sleep(0.02), pause(*one))"
 
 
 def contents(path):
@@ -99,7 +101,7 @@ def test_a_torn_checkpoint_costs_time_and_nothing_else(tmp_path, undisturbed):
 
 def test_ctrl_c_saves_and_resumes(tmp_path, undisturbed):
     path = tmp_path / "interrupted.h5"
-    code = RUN.replace("CHECKPOINT_EVERY = 0.0", "CHECKPOINT_EVERY = 1e9")
+    code = RUN.replace("CHECKPOINT_EVERY = 0.0", "CHECKPOINT_EVERY = 1e9; " + SLOWER)
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and not (path.exists() and rows(path) > 20):
             time.sleep(0.002)

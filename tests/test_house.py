@@ -199,7 +199,6 @@ def test_nothing_that_nobody_uses():
 
 
 @pytest.mark.parametrize("bench", sorted((ROOT / "bench").glob("*.py")), ids=lambda path: path.stem)
-def test_benches_know_the_house(bench, monkeypatch):
-    """What they import is there, also where peers are not installed."""
-    monkeypatch.syspath_prepend(str(bench.parent))
+def test_benches_know_the_house(bench):
+    """What they import is there, also where peers are not installed, and pytest finds what they share."""
     import_module(bench.stem)

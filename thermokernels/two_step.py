@@ -368,7 +368,7 @@ def train(state, data, mean, sizes, first, options, seeds, trace):
     One-hot models keep a as it is, because w absorbs it (Eq. 20).
     """
     for m in prange(state.theta.shape[0]):
-        # A loop's index is a uint64 where it runs and an int64 where types are looked for: one of both is compiled.
+        # Numba takes the index for an int64 where it looks for types, for a uint64 in the loop: compile for one.
         _train_model(np.int64(m), state, data, mean, sizes, first, options, options.tied, seeds, trace)
 
 
